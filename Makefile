@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/installed-$(shell cksum < requirements.lock | cut -d' ' -f1)
+UV := $(shell sed -n 's/^uv==/uv==/p' requirements.lock)
+
+.PHONY: help demo test lint bench setup down lock
+help:
+	@echo "make demo   bring everything up and run one night on real handwritten digits"
+	@echo "make test   run the whole test suite"
+	@echo "make lint   ruff and mypy"
+	@echo "make bench  measure, and write bench.json"
+	@echo "make down   stop what make demo started"
+	@echo "make lock   resolve requirements.lock again after a change in pyproject.toml"
+
+setup: $(READY)
+
+# The stamp carries the lock file's checksum, so set-up runs again only when the lock changed.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "Nightshift needs Python 3.11, 3.12 or 3.13, got $$($(PYTHON) --version): set PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "$(UV)"
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/installed-*
+	@touch $@
+
+demo: setup
+	$(BIN)/nightshift up --detach
+	$(BIN)/nightshift ingest --sample digits
+	$(BIN)/nightshift run digits --wait
+
+test: setup
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m pytest tests/bench --override-ini python_files=bench_*.py -p no:cacheprovider
+
+down:
+	$(BIN)/nightshift down
+
+lock: setup
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate \
+	  --custom-compile-command "make lock" --all-extras pyproject.toml --output-file requirements.lock

@@ -1,0 +1,219 @@
+"""One DAG `retrain_<name>` for each `pipelines/<name>.toml`: a night from new batches to a registered model.
+
+plan -> preprocess (one task per message) -> assemble -> train (one per member) -> quantize (one per recipe)
+-> evaluate -> register, and `close`, a teardown, ends the MLflow run however the night went. `members` and
+`recipes` only list what train and quantize are mapped over.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Asset, AssetAlias, CronTriggerTimetable, dag, get_current_context, task
+from forms import FORCE, chosen, night_params
+from wiring import ERROR, RETRY, pipelines, run
+
+from tasks.config import Pipeline
+from tasks.pipelines import override
+from tasks.records import (
+    AssembleSpec,
+    Candidate,
+    Checkpoint,
+    CloseSpec,
+    Evaluation,
+    EvaluateSpec,
+    Message,
+    Plan,
+    PlanSpec,
+    PreprocessSpec,
+    QuantizeSpec,
+    RegisterSpec,
+    TrainSpec,
+    best_checkpoint,
+)
+
+PLAN = "plan"  # XCom key of what the plan task found
+
+DOC = """
+### {name}
+{description}
+
+Put labelled images under `{source}`, one folder per batch with one folder per class, or use
+`nightshift ingest FOLDER --pipeline {name}`. Each night the new batches are preprocessed, a network is trained
+and quantized, and the chosen candidate is compared with `models:/{name}@champion` on the same test images.
+A challenger that passes every gate starts `promote_{name}`.
+
+A night with nothing new ends at once with everything after `plan` skipped. When a night fails, the first line of
+the failed task's log says what and why; clear that task to go on from there.
+"""
+
+
+def retrain(pipeline: Pipeline) -> DAG:
+    """Build the DAG of one pipeline."""
+    offer = AssetAlias(f"{pipeline.name}-challenger-offer")
+    challenger = Asset(name=f"{pipeline.name}-challenger", uri=f"nightshift://{pipeline.name}/challenger")
+
+    @dag(
+        dag_id=f"retrain_{pipeline.name}",
+        description=pipeline.description or f"Nightly retraining of {pipeline.name}",
+        schedule=CronTriggerTimetable(pipeline.schedule, timezone=pipeline.timezone)
+        if pipeline.schedule
+        else None,
+        catchup=False,
+        max_active_runs=1,
+        is_paused_upon_creation=False,
+        params=night_params(pipeline),
+        default_args=RETRY,
+        tags=["nightshift", "retrain"],
+        doc_md=DOC.format(
+            name=pipeline.name,
+            description=pipeline.description,
+            source=pipeline.source or f"<store>/incoming/{pipeline.name}",
+        ),
+    )
+    def night() -> None:
+        # A mapped task expands over a whole return value only, so plan returns the messages and
+        # leaves the rest under a key of its own. An empty list ends the night.
+        @task.short_circuit(execution_timeout=timedelta(minutes=30))
+        def plan(params: dict[str, Any], run_id: str, ti: Any) -> list[dict[str, Any]]:
+            """Find what is new; nothing new ends the night here."""
+            effective = override(pipeline, chosen(params))
+            planned = run("plan", PlanSpec(pipeline=effective, night=run_id, force=params[FORCE]))
+            ti.xcom_push(key=PLAN, value=planned)
+            return list(planned["messages"])
+
+        @task(
+            queue="preprocess",
+            pool="preprocess",
+            execution_timeout=timedelta(hours=1),
+            max_active_tis_per_dag=64,
+        )
+        def preprocess(message: dict[str, Any]) -> dict[str, Any]:
+            """Decode, resize and shard the images of one message."""
+            night = planned_now()
+            return run(
+                "preprocess",
+                PreprocessSpec(
+                    message=Message.model_validate(message),
+                    source=night.source,
+                    pipeline=night.pipeline.name,
+                    settings=night.pipeline.preprocess,
+                ),
+            )
+
+        @task(execution_timeout=timedelta(hours=1))
+        def assemble() -> dict[str, Any]:
+            """Commit the data set version."""
+            return run("assemble", AssembleSpec(plan=planned_now()))
+
+        @task(execution_timeout=timedelta(minutes=5))
+        def members() -> list[int]:
+            """The networks to train, by number."""
+            return list(range(planned_now().pipeline.train.members))
+
+        @task(execution_timeout=timedelta(minutes=5))
+        def recipes() -> list[str]:
+            """The candidates to make of the trained network."""
+            return list(planned_now().pipeline.quantize.recipes)
+
+        @task(queue="train", pool="train", execution_timeout=timedelta(hours=24))
+        def train(member: int, dataset: dict[str, Any]) -> dict[str, Any]:
+            """Train one network."""
+            night = planned_now()
+            return run(
+                "train",
+                TrainSpec(
+                    dataset_uri=dataset["dataset_uri"],
+                    settings=night.pipeline.train,
+                    member=member,
+                    salt=night.salt,
+                    mlflow_run_id=night.mlflow_run_id,
+                ),
+            )
+
+        @task(queue="train", pool="train", execution_timeout=timedelta(hours=6))
+        def quantize(recipe: str, checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
+            """Make one candidate, an ONNX file."""
+            night = planned_now()
+            return run(
+                "quantize",
+                QuantizeSpec(
+                    recipe=recipe,
+                    checkpoint=best_checkpoint([Checkpoint.model_validate(item) for item in checkpoints]),
+                    settings=night.pipeline.quantize,
+                    salt=night.salt,
+                ),
+            )
+
+        @task(queue="train", pool="train", execution_timeout=timedelta(hours=3))
+        def evaluate(candidates: list[dict[str, Any]], dataset: dict[str, Any]) -> dict[str, Any]:
+            """Choose a candidate and judge it beside the champion."""
+            night = planned_now()
+            return run(
+                "evaluate",
+                EvaluateSpec(
+                    plan=night,
+                    dataset_uri=dataset["dataset_uri"],
+                    candidates=tuple(Candidate.model_validate(item) for item in candidates),
+                    settings=night.pipeline.evaluate,
+                    policy=night.pipeline.promotion,
+                ),
+            )
+
+        @task(outlets=[offer], execution_timeout=timedelta(hours=1))
+        def register(evaluation: dict[str, Any], dataset: dict[str, Any]) -> dict[str, Any]:
+            """Record the version; a challenger is offered for promotion, a refused one is not."""
+            night = planned_now()
+            judged = Evaluation.model_validate(evaluation)
+            version = run("register", RegisterSpec(plan=night, dataset_uri=dataset["dataset_uri"], evaluation=judged))
+            if version["state"] == "challenger" and night.pipeline.promotion.mode != "never":
+                extra = {"version": version["version"], "sha256": version["sha256"]}
+                get_current_context()["outlet_events"][offer].add(challenger, extra=extra)
+            return version
+
+        @task(execution_timeout=timedelta(minutes=15))
+        def close() -> dict[str, Any]:
+            """End the MLflow run of this night with its outcome."""
+            return close_night()
+
+        messages = plan()
+        assembled, wanted, seeds = assemble(), recipes(), members()
+        messages >> [wanted, seeds]
+        preprocess.expand(message=messages) >> assembled
+        trained = train.partial(dataset=assembled).expand(member=seeds)
+        candidates = quantize.partial(checkpoints=trained).expand(recipe=wanted)
+        evaluation = evaluate(candidates, assembled)
+        register(evaluation, assembled) >> close().as_teardown()
+
+    return night()
+
+
+def planned_now() -> Plan:
+    """What this run's plan task found."""
+    return Plan.model_validate(get_current_context()["ti"].xcom_pull(task_ids="plan", key=PLAN))
+
+
+def close_night() -> dict[str, Any]:
+    """Close the night's MLflow run; the reason is the sentence of the task that failed."""
+    ti = get_current_context()["ti"]
+    planned = ti.xcom_pull(task_ids="plan", key=PLAN)
+    if not planned or not planned["mlflow_run_id"]:
+        print("the night opened no MLflow run, so there is none to close")
+        return {}
+    states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
+    broken = sorted(name for name, state in states.items() if state in ("failed", "upstream_failed"))
+    failed = [name for name in broken if states[name] == "failed"]
+    reason = "; ".join(_sentence(ti, name) for name in failed) or "the night ran to its end"
+    spec = CloseSpec(mlflow_run_id=planned["mlflow_run_id"], failed=bool(broken), reason=reason)
+    return run("close", spec)
+
+
+def _sentence(ti: Any, name: str) -> str:
+    """What a failed task said of itself; `name` may end in the index of a mapped task."""
+    task_id = name.rpartition("_")[0] if name.rpartition("_")[2].isdigit() else name
+    said = ti.xcom_pull(task_ids=task_id, key=ERROR)
+    said = said if isinstance(said, str) else "; ".join(filter(None, said or ()))
+    return said or f"task {name} was ended from outside, see its log"
+
+
+for _pipeline in pipelines()[0]:
+    retrain(_pipeline)

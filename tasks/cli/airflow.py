@@ -1,0 +1,85 @@
+"""Airflow's REST API, as much of it as the command line needs."""
+
+import json
+import os
+from typing import Any
+
+import httpx
+
+from tasks.errors import InputError, OutageError
+
+
+class Airflow:
+    """A session with the API server at NIGHTSHIFT_AIRFLOW_URL."""
+
+    def __init__(self) -> None:
+        self.url = os.environ.get("NIGHTSHIFT_AIRFLOW_URL", "http://127.0.0.1:8080").rstrip("/")
+        self._client = httpx.Client(base_url=self.url, timeout=60)
+        user = os.environ.get("NIGHTSHIFT_AIRFLOW_USER", "admin")
+        password = os.environ.get("NIGHTSHIFT_AIRFLOW_PASSWORD", "")
+        token = self._call("POST", "/auth/token", json={"username": user, "password": password})
+        self._client.headers["Authorization"] = f"Bearer {token['access_token']}"
+
+    def trigger(self, dag: str, conf: dict[str, Any], note: str | None = None) -> str:
+        """Start a run and return its id."""
+        body = {"logical_date": None, "conf": conf, "note": note}
+        return str(self._call("POST", f"/api/v2/dags/{dag}/dagRuns", json=body)["dag_run_id"])
+
+    def run_state(self, dag: str, run_id: str) -> str:
+        """queued, running, success or failed."""
+        return str(self._call("GET", f"/api/v2/dags/{dag}/dagRuns/{run_id}")["state"])
+
+    def tasks(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+        """All task instances of a run, mapped ones one by one."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances"
+        rows: list[dict[str, Any]] = []
+        while True:
+            page = self._call("GET", path, params={"limit": 100, "offset": len(rows)})
+            rows += page["task_instances"]
+            if not page["task_instances"] or len(rows) >= page["total_entries"]:
+                return rows
+
+    def xcom(self, dag: str, run_id: str, task: str, key: str = "return_value", map_index: int = -1) -> Any:
+        """What a task left under `key`, or None."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances/{task}/xcomEntries/{key}"
+        try:
+            value = self._call("GET", path, params={"map_index": map_index, "stringify": False})["value"]
+        except InputError:
+            return None
+        return json.loads(value) if isinstance(value, str) and value[:1] in "{[" else value
+
+    def started_by(self, dag: str, run_id: str, other: str) -> str | None:
+        """The run of DAG `other` that an asset event of this run started, once the scheduler made it."""
+        page = self._call(
+            "GET", "/api/v2/assets/events", params={"source_dag_id": dag, "source_run_id": run_id}
+        )
+        for event in page["asset_events"]:
+            for run in event["created_dagruns"]:
+                if run["dag_id"] == other:
+                    return str(run["run_id"])
+        return None
+
+    def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        try:
+            response = self._client.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise OutageError(
+                f"Airflow at {self.url} cannot be reached ({type(error).__name__}); start it with: nightshift up"
+            ) from error
+        if response.status_code >= 500:
+            raise OutageError(
+                f"Airflow at {self.url} failed with {response.status_code}; see: nightshift logs"
+            )
+        if response.status_code >= 400:
+            raise InputError(
+                f"Airflow refused {method} {path} with {response.status_code}: {_detail(response)}"
+            )
+        body: dict[str, Any] = response.json()
+        return body
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["detail"])[:500]
+    except (ValueError, KeyError):
+        return response.text[:500]

@@ -1,0 +1,299 @@
+"""`nightshift doctor`: what is missing or misconfigured on this machine, and what to do about it."""
+
+import os
+import re
+import shutil
+import socket
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import typer
+
+app = typer.Typer()
+
+NEEDED_GB = 2.0
+COMFORTABLE_GB = 10.0
+TIMEOUT = 5.0  # seconds; a healthy service answers in milliseconds
+LOOPBACK = "127.0.0.1"
+
+
+class Finding(NamedTuple):
+    """One line. `good` is None for a remark, which never makes the verdict worse."""
+
+    good: bool | None
+    sentence: str
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is missing or misconfigured, and what to do; exit with 1 when that matters."""
+    marks = {True: "✓", False: "✗", None: "·"}
+    healthy = True
+    for finding in findings():
+        print(f"{marks[finding.good]} {finding.sentence}", flush=True)
+        healthy = healthy and finding.good is not False
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def findings() -> Iterator[Finding]:
+    """Every check in turn: first the machine, then the installation, the files and the services."""
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        *(_python, _disk, _compiler, _roles, _versions, _pipelines),
+        *(_home, _stack_and_services),
+    )
+    for check in checks:
+        yield from check()
+
+
+def _python() -> Iterator[Finding]:
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    good = (3, 11) <= sys.version_info < (3, 14)
+    yield Finding(good, f"Python {here}" + ("" if good else " is not supported; use 3.11, 3.12 or 3.13"))
+
+
+def _disk() -> Iterator[Finding]:
+    folder = _home_folder()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < NEEDED_GB:
+        yield Finding(False, f"{free:.1f} GB are free in {folder}; a night needs at least {NEEDED_GB:.0f} GB")
+    elif free < COMFORTABLE_GB:
+        yield Finding(None, f"{free:.1f} GB are free in {folder}; enough for small data sets only")
+    else:
+        yield Finding(True, f"{free:.0f} GB are free in {folder}")
+
+
+def _compiler() -> Iterator[Finding]:
+    found = shutil.which(os.environ.get("CXX") or "c++") or shutil.which("g++") or shutil.which("clang++")
+    yield Finding(
+        True if found else None,
+        f"C++ compiler {found}"
+        if found
+        else "no C++ compiler: training runs without torch.compile, which is slower",
+    )
+
+
+def _roles() -> Iterator[Finding]:
+    """Which of the package's extras are installed; a machine needs only those of the roles that it plays."""
+    from importlib import metadata
+
+    needs: dict[str, set[str]] = defaultdict(set)
+    for requirement in metadata.requires("nightshift") or ():
+        name, extra = re.match(r"[\w.-]+", requirement), re.search(r"extra == ['\"]([\w-]+)", requirement)
+        if name and extra and name[0] != "nightshift":
+            needs[extra[1]].add(name[0])
+    for role, packages in sorted(needs.items()):
+        missing = sorted(package for package in packages if _version(package) is None)
+        if not missing:
+            yield Finding(True, f"role {role} is installed")
+        else:
+            advice = f"pip install 'nightshift[{role}]' where this machine is to play it"
+            yield Finding(None, f"role {role} lacks {', '.join(missing)}; {advice}")
+
+
+def _versions() -> Iterator[Finding]:
+    lock = _code_folder() / "requirements.lock"
+    if not lock.is_file():
+        return
+    locked: dict[str, set[str]] = defaultdict(set)  # several when they differ between systems
+    for name, version in re.findall(
+        r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(encoding="utf-8"), re.MULTILINE
+    ):
+        locked[name].add(version)
+    installed = {name: _version(name) for name in locked}
+    wrong = [
+        f"{name} is {version}, locked {' or '.join(sorted(locked[name]))}"
+        for name, version in installed.items()
+        if version is not None
+        and version.partition("+")[0] not in {v.partition("+")[0] for v in locked[name]}
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        yield Finding(False, f"{'; '.join(wrong[:3])}{more}: run uv pip sync {lock.name}")
+    else:
+        yield Finding(
+            True, f"{sum(map(bool, installed.values()))} installed packages are as {lock.name} says"
+        )
+
+
+def _pipelines() -> Iterator[Finding]:
+    from tasks.cli.connection import pipelines_folder
+    from tasks.errors import InputError
+    from tasks.pipelines import load_pipeline
+
+    folder = pipelines_folder()
+    paths = sorted(folder.glob("*.toml"))
+    valid = []
+    for path in paths:
+        try:
+            valid.append(load_pipeline(path).name)
+        except InputError as error:
+            yield Finding(False, str(error))
+    if valid:
+        yield Finding(True, f"pipelines in {folder}: {', '.join(valid)}")
+    elif not paths:
+        yield Finding(
+            False, f"no pipeline files in {folder}; set NIGHTSHIFT_DAGS to the folder above `pipelines`"
+        )
+
+
+def _home() -> Iterator[Finding]:
+    home = _home_folder()
+    if not home.exists():
+        return
+    secrets = home / "secrets.json"
+    if not os.access(home, os.W_OK | os.X_OK):
+        yield Finding(
+            False, f"{home} cannot be written by this user; change its owner or set NIGHTSHIFT_HOME"
+        )
+    elif secrets.exists() and secrets.stat().st_mode & 0o077:
+        yield Finding(False, f"{secrets} can be read by other users; run chmod 600 {secrets}")
+    else:
+        yield Finding(True, f"{home} can be written and its secrets are private")
+
+
+def _stack_and_services() -> Iterator[Finding]:
+    """The stack's ports, then every service whose address is known."""
+    from dataclasses import asdict
+
+    from tasks.cli.connection import Service, connect, decided
+    from tasks.stack.environment import stored_ports
+
+    services: tuple[Service, ...] = ("store", "tracking", "airflow")
+    ports = stored_ports(_home_folder())
+    running = ports is not None and any(map(_answers, asdict(ports).values()))
+    if ports is None:
+        yield Finding(None, f"there is no stack in {_home_folder()}; nightshift up starts one")
+    elif not running:
+        yield Finding(None, f"the stack in {_home_folder()} is stopped; nightshift up starts it")
+    else:
+        for name, port in asdict(ports).items():
+            good = _answers(port)
+            yield Finding(good, f"{name} {'answers' if good else 'does not answer'} on {LOOPBACK}:{port}")
+        connect()
+        yield _guarded(_broker)
+    checks = {"store": _store, "tracking": _tracking, "airflow": _airflow}
+    for service in services:
+        if decided(service):
+            yield _guarded(checks[service])
+
+
+def _guarded(check: Callable[[], Finding]) -> Finding:
+    """A check that fails, whatever the reason, is a line and not the end of the examination."""
+    from tasks.errors import NightshiftError
+
+    try:
+        return check()
+    except NightshiftError as error:
+        return Finding(False, str(error))
+    except ImportError as error:
+        return Finding(None, f"{check.__name__.strip('_')} was not checked: {error.name} is not installed")
+    except (OSError, ValueError) as error:
+        return Finding(False, f"{check.__name__.strip('_')} does not answer as it should: {error}")
+
+
+def _store() -> Finding:
+    """Write, read and delete a small object, and say which of them fails."""
+    os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")  # the answer is wanted now, not after six attempts
+    from tasks import storage
+    from tasks.config import store_root
+
+    uri, data = storage.join(store_root(), f"doctor/{os.getpid()}.txt"), os.urandom(32)
+    storage.write(uri, data)
+    same = storage.read(uri) == data
+    storage.delete(uri)
+    if not same or storage.exists(uri):
+        return Finding(
+            False, f"store {store_root()} does not return what was written or keeps what was deleted"
+        )
+    where = os.environ.get("AWS_ENDPOINT_URL_S3")
+    suffix = f" at {where}" if where and store_root().startswith("s3:") else ""
+    return Finding(True, f"store {store_root()}{suffix} writes, reads and deletes")
+
+
+def _tracking() -> Finding:
+    address = os.environ["MLFLOW_TRACKING_URI"].rstrip("/")
+    if not address.startswith(("http://", "https://")):
+        return Finding(None, f"MLflow is not a server: MLFLOW_TRACKING_URI is {address}")
+    _get(f"{address}/health")
+    return Finding(True, f"MLflow at {address} is healthy")
+
+
+def _airflow() -> Finding:
+    import json
+
+    address = os.environ["NIGHTSHIFT_AIRFLOW_URL"].rstrip("/")
+    health = json.loads(_get(f"{address}/api/v2/monitor/health"))
+    sick = [name for name, part in health.items() if part and part.get("status") not in ("healthy", None)]
+    if sick:
+        return Finding(False, f"Airflow at {address}: {', '.join(sick)} not healthy; see nightshift logs")
+    return Finding(True, f"Airflow at {address} is healthy")
+
+
+def _broker() -> Finding:
+    import redis
+
+    from tasks.stack.environment import stored_ports, stored_secrets
+
+    ports, secrets = stored_ports(_home_folder()), stored_secrets(_home_folder())
+    if ports is None or secrets is None:
+        return Finding(
+            False, f"{_home_folder()} has ports but no secrets; run nightshift down, then nightshift up"
+        )
+    client = redis.Redis(LOOPBACK, ports.valkey, password=secrets.valkey_password, socket_timeout=TIMEOUT)
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        return Finding(False, f"message broker on {LOOPBACK}:{ports.valkey} does not answer: {error}")
+    finally:
+        client.close()
+    return Finding(True, f"message broker on {LOOPBACK}:{ports.valkey} answers")
+
+
+def _get(url: str) -> bytes:
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    from tasks.errors import OutageError
+
+    try:
+        with urlopen(url, timeout=TIMEOUT) as answer:
+            return bytes(answer.read())
+    except (URLError, TimeoutError) as error:
+        raise OutageError(
+            f"{url} does not answer ({error}); check the address and that its server runs"
+        ) from error
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=TIMEOUT):
+            return True
+    except OSError:
+        return False
+
+
+def _version(package: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _home_folder() -> Path:
+    from tasks.stack.environment import home
+
+    return home()
+
+
+def _code_folder() -> Path:
+    from tasks.stack.environment import code_folder
+
+    return code_folder()

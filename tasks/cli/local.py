@@ -1,0 +1,110 @@
+"""A night without Airflow: the same stages, each in its fresh interpreter, one after the other."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from tasks.cli.follow import summary
+from tasks.config import Pipeline
+from tasks.errors import NightshiftError
+from tasks.records import (
+    AssembleSpec,
+    Candidate,
+    Checkpoint,
+    CloseSpec,
+    Evaluation,
+    EvaluateSpec,
+    Plan,
+    PlanSpec,
+    PreprocessSpec,
+    PromoteSpec,
+    QuantizeSpec,
+    RegisterSpec,
+    TrainSpec,
+    best_checkpoint,
+)
+from tasks.runner import run_stage
+
+
+def run_night(pipeline: Pipeline, *, force: bool, echo: Callable[[str], None]) -> dict[str, Any]:
+    """Run all stages and the promotion, and return what `nightshift run --wait` prints."""
+    night = f"local__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"
+    seconds: dict[str, float] = {}
+
+    def stage(name: str, spec: BaseModel) -> dict[str, Any]:
+        started = time.monotonic()
+        result = run_stage(name, spec, echo=echo)
+        seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started, 2)
+        return result
+
+    plan = Plan.model_validate(stage("plan", PlanSpec(pipeline=pipeline, night=night, force=force)))
+    base = {"pipeline": pipeline.name, "dag_run_id": night, "seconds": seconds, "airflow_url": None}
+    if not plan.work:
+        return {**base, "state": "nothing-new"}
+    try:
+        registered, evaluation = _work(plan, stage)
+    except NightshiftError as error:
+        stage("close", CloseSpec(mlflow_run_id=plan.mlflow_run_id or "", failed=True, reason=str(error)))
+        raise
+    stage(
+        "close",
+        CloseSpec(mlflow_run_id=plan.mlflow_run_id or "", failed=False, reason="the night ran to its end"),
+    )
+    result = {**base, **summary(registered, evaluation)}
+    if registered["state"] == "challenger" and pipeline.promotion.mode == "auto":
+        asked = PromoteSpec(action="move", pipeline=pipeline.name, version=registered["version"])
+        result["state"] = "promoted" if stage("promote", asked)["proceed"] else "superseded"
+    return result
+
+
+def _work(
+    plan: Plan, stage: Callable[[str, BaseModel], dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    settings = plan.pipeline
+    for message in plan.messages:
+        spec = PreprocessSpec(
+            message=message, source=plan.source, pipeline=settings.name, settings=settings.preprocess
+        )
+        stage("preprocess", spec)
+    assembled = stage("assemble", AssembleSpec(plan=plan))
+    uri = assembled["dataset_uri"]
+    checkpoints = [
+        Checkpoint.model_validate(
+            stage(
+                "train",
+                TrainSpec(
+                    dataset_uri=uri,
+                    settings=settings.train,
+                    member=member,
+                    salt=plan.salt,
+                    mlflow_run_id=plan.mlflow_run_id,
+                ),
+            )
+        )
+        for member in range(settings.train.members)
+    ]
+    best = best_checkpoint(checkpoints)
+    candidates = tuple(
+        Candidate.model_validate(
+            stage(
+                "quantize",
+                QuantizeSpec(recipe=recipe, checkpoint=best, settings=settings.quantize, salt=plan.salt),
+            )
+        )
+        for recipe in settings.quantize.recipes
+    )
+    evaluation = stage(
+        "evaluate",
+        EvaluateSpec(
+            plan=plan,
+            dataset_uri=uri,
+            candidates=candidates,
+            settings=settings.evaluate,
+            policy=settings.promotion,
+        ),
+    )
+    judged = Evaluation.model_validate(evaluation)
+    return stage("register", RegisterSpec(plan=plan, dataset_uri=uri, evaluation=judged)), evaluation

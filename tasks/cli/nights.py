@@ -1,0 +1,83 @@
+"""`nightshift run` and `promote`: start a night, move a champion by hand."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tasks.cli.connection import connect, pipelines_folder
+from tasks.errors import InputError, NightshiftError
+from tasks.pipelines import find_pipeline, override
+
+app = typer.Typer()
+Name = Annotated[str, typer.Argument(help="Pipeline, one of dags/pipelines/*.toml.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="stage.field=value, such as train.epochs=3; repeatable.")
+]
+
+
+@app.command()
+def run(
+    name: Name,
+    set_: Set = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the night to its end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Only the JSON line on stdout.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run although nothing changed.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Run the stages here, without Airflow.")] = False,
+) -> None:
+    """Start a night; with --wait follow it and print its result as one JSON line."""
+    connect()
+    pipeline = find_pipeline(name, pipelines_folder())
+    values = parse_settings(set_ or [])
+    effective = override(pipeline, values)
+    console = Console(stderr=True, quiet=as_json)
+    if local:
+        from tasks.cli.local import run_night
+
+        print(json.dumps(run_night(effective, force=force, echo=console.print)))
+        return
+    from tasks.cli.airflow import Airflow
+    from tasks.cli.follow import follow
+
+    airflow = Airflow()
+    run_id = airflow.trigger(f"retrain_{name}", {**values, "force": force})
+    url = f"{airflow.url}/dags/retrain_{name}/runs/{run_id}"
+    console.print(f"night {run_id} of {name} started: {url}")
+    if not wait:
+        print(json.dumps({"pipeline": name, "dag_run_id": run_id, "state": "queued", "airflow_url": url}))
+        return
+    result = follow(airflow, name, run_id, console)
+    if result["state"] == "failed":
+        sys.stdout.write(json.dumps(result) + "\n")
+        raise NightshiftError(f"night {run_id} of {name} failed: {result['error']}")
+    print(json.dumps(result))
+
+
+@app.command()
+def promote(
+    name: Name, version: Annotated[str, typer.Option(help="Registered version that becomes the champion.")]
+) -> None:
+    """Promote a version that passed its gates, or take a promotion back by naming the earlier one."""
+    connect()
+    find_pipeline(name, pipelines_folder())
+    from tasks.cli.airflow import Airflow
+
+    airflow = Airflow()
+    run_id = airflow.trigger(f"promote_{name}", {"version": version})
+    print(f"{airflow.url}/dags/promote_{name}/runs/{run_id}")
+
+
+def parse_settings(items: list[str]) -> dict[str, Any]:
+    """`["train.epochs=3"]` -> `{"train.epochs": 3}`; values are JSON where they can be, otherwise text."""
+    values: dict[str, Any] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals or "." not in key:
+            raise InputError(f"--set {item!r} must look like stage.field=value, such as train.epochs=3")
+        try:
+            values[key] = json.loads(text)
+        except json.JSONDecodeError:
+            values[key] = text.split(",") if "," in text else text
+    return values

@@ -1,0 +1,128 @@
+"""A trained network as one self-sufficient ONNX file: uint8 images in, `probabilities` and `label` out.
+
+Normalisation is in the graph and the class names are in the file's metadata, so that a consumer needs nothing
+else. The same network gives the same bytes: traces of where the exporter ran are removed.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+from tasks.errors import InputError
+from tasks.records import Dataset
+
+OPSET: Final = 20
+INPUT: Final = "images"
+OUTPUTS: Final = ("probabilities", "label")
+
+
+class Serving(nn.Module):
+    """The network between the caller's bytes, uint8 [N,H,W,3], and probabilities float32 [N,C], label int64 [N]."""
+
+    def __init__(self, network: nn.Module, dataset: Dataset) -> None:
+        super().__init__()
+        self.network = network
+        deviation = torch.tensor(dataset.std).clamp_min(1e-3)  # as in dataset.standardised
+        self.register_buffer("factor", (1 / (255 * deviation)).view(1, 3, 1, 1))
+        self.register_buffer("offset", (-torch.tensor(dataset.mean) / deviation).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = images.permute(0, 3, 1, 2).float() * self.factor + self.offset
+        logits = self.network(pixels)
+        return logits.softmax(1), logits.argmax(1)
+
+
+def export(network: nn.Module, dataset: Dataset) -> onnx.ModelProto:
+    """The float graph with batch norm folded into the convolutions and a dynamic batch, not yet labelled."""
+    serving = Serving(fuse(network.cpu().eval()), dataset).eval()
+    side = dataset.image_size
+    example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
+    with _quiet():
+        program = torch.onnx.export(
+            serving,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            opset_version=OPSET,
+            external_data=False,
+        )
+    if program is None:
+        raise InputError("torch.onnx.export gave no program for the network; check the versions of torch and onnxscript")
+    return _without_traces(program.model_proto)
+
+
+def finish(graph: onnx.ModelProto, dataset: Dataset, recipe: str) -> bytes:
+    """The bytes of the finished file: labelled, checked, and run once by ONNX Runtime.
+
+    Raises InputError when the graph is not valid or does not give what it promises.
+    """
+    graph = _without_traces(graph)
+    facts = {
+        "nightshift.classes": json.dumps(list(dataset.classes), ensure_ascii=False),
+        "nightshift.image_size": str(dataset.image_size),
+        "nightshift.resize": dataset.preprocess.resize,
+        "nightshift.recipe": recipe,
+    }
+    onnx.helper.set_model_props(graph, facts)
+    graph.producer_name, graph.producer_version, graph.doc_string = "nightshift", "", ""
+    data = graph.SerializeToString(deterministic=True)
+    try:
+        onnx.checker.check_model(data, full_check=True)
+        _try_out(data, dataset)
+    except Exception as error:  # onnx and ONNX Runtime raise many kinds, none of them public
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"recipe {recipe} made an ONNX file that does not run ({reason}); use another recipe") from error
+    return data
+
+
+def _try_out(data: bytes, dataset: Dataset) -> None:
+    """Run three images at once and check the promised names, types and shapes."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    side = dataset.image_size
+    images = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), dtype=np.uint8)
+    probabilities, labels = session.run(list(OUTPUTS), {INPUT: images})
+    right_shape = probabilities.shape == (3, len(dataset.classes)) and labels.shape == (3,)
+    if not right_shape or probabilities.dtype != np.float32 or labels.dtype != np.int64:
+        raise InputError(
+            f"probabilities {probabilities.dtype}{probabilities.shape} and label {labels.dtype}{labels.shape} "
+            f"instead of float32 (3, {len(dataset.classes)}) and int64 (3,)"
+        )
+    if not np.allclose(probabilities.sum(1), 1, atol=1e-3):
+        raise InputError(f"probabilities sum to {probabilities.sum(1).tolist()} instead of 1")
+
+
+def _without_traces(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove stack traces and file names that the exporter leaves on nodes: they differ between machines."""
+    clean = onnx.ModelProto()
+    clean.CopyFrom(graph)
+    inner = clean.graph
+    inner.doc_string = ""
+    del inner.metadata_props[:]
+    for part in (*inner.node, *inner.initializer, *inner.value_info, *inner.input, *inner.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    return clean
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints progress and warns about its own deprecations; only its exceptions matter here."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        yield

@@ -1,0 +1,59 @@
+"""The append-only record of decisions: `ledger/<pipeline>/<time>-<kind>-v<version>-<data>-<settings>.json`.
+
+Digests are in the names, so that a night learns from one listing whether its work was decided before.
+"""
+
+from datetime import UTC, datetime
+
+from tasks import storage
+from tasks.config import store_root
+from tasks.records import Decision
+
+SHORT = 16  # hex digits of a digest in a name
+UNDECIDED = ("challenger", "superseded")
+
+
+def append(decision: Decision) -> str:
+    """Write one decision down and return its URI. The same decision again keeps its first time."""
+    suffix = _suffix(decision.kind, decision.version, decision.data_digest, decision.settings_digest)
+    folder = _folder(decision.pipeline)
+    for entry in storage.listing(folder):
+        if entry.key.endswith(suffix):
+            return storage.join(folder, entry.key)
+    uri = storage.join(folder, f"{decision.at.replace(':', '')}{suffix}")
+    storage.write_record(uri, decision)
+    return uri
+
+
+def decided(pipeline: str, data_digest: str, settings_digest: str, *, waiting: bool) -> Decision | None:
+    """The latest decision on exactly this data and these settings, or None when the night has work.
+
+    A challenger that waits for a person counts only when `waiting` says that the policy asks for one.
+    """
+    ending = f"-{data_digest[:SHORT]}-{settings_digest[:SHORT]}.json"
+    entries = [entry.key for entry in storage.listing(_folder(pipeline)) if entry.key.endswith(ending)]
+    for key in reversed(entries):
+        decision = storage.read_record(storage.join(_folder(pipeline), key), Decision)
+        if decision.kind not in UNDECIDED or (waiting and decision.kind == "challenger"):
+            return decision
+    return None
+
+
+def history(pipeline: str) -> list[Decision]:
+    """All decisions, oldest first."""
+    folder = _folder(pipeline)
+    return [
+        storage.read_record(storage.join(folder, entry.key), Decision) for entry in storage.listing(folder)
+    ]
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _suffix(kind: str, version: str, data_digest: str, settings_digest: str) -> str:
+    return f"-{kind}-v{version}-{data_digest[:SHORT]}-{settings_digest[:SHORT]}.json"
+
+
+def _folder(pipeline: str) -> str:
+    return storage.join(store_root(), "ledger", pipeline)

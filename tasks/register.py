@@ -1,0 +1,90 @@
+"""Stage 6: record the night's model as a version, `challenger` or refused with reasons, and end the night."""
+
+import json
+
+from tasks import ledger, registry, storage, tracking
+from tasks.errors import InputError
+from tasks.records import Dataset, Decision, Evaluation, ModelVersion, Plan, RegisterSpec
+
+
+def register(spec: RegisterSpec) -> ModelVersion:
+    """Register the evaluated bytes, once however often this runs, and write the decision down."""
+    plan, evaluation = spec.plan, spec.evaluation
+    name, run_id = plan.pipeline.name, plan.mlflow_run_id
+    if not run_id:
+        raise InputError(
+            f"night {plan.night} has no MLflow run, so it cannot register; set MLFLOW_TRACKING_URI"
+        )
+    model = storage.read_artifact(evaluation.candidate.model)
+    dataset = storage.read_record(spec.dataset_uri, Dataset)
+    version = registry.register_version(
+        run_id,
+        name,
+        model,
+        classes=len(evaluation.classes),
+        side=dataset.image_size,
+        tags=tags_of(plan, evaluation, dataset),
+    )
+    reasons = tuple(verdict.sentence for verdict in evaluation.verdicts if not verdict.passed)
+    result = ModelVersion(
+        name=name,
+        version=version,
+        sha256=evaluation.candidate.model.sha256,
+        state="challenger" if evaluation.passed else "refused",
+        reasons=reasons,
+        mlflow_run_id=run_id,
+    )
+    if result.state == "challenger":
+        registry.set_alias(name, registry.CHALLENGER, version)
+    ledger.append(_decision(plan, result, evaluation.champion_version))
+    print(f"version {version} of {name} is registered: {result.state} {'; '.join(reasons)}")
+    return result
+
+
+def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, str]:
+    """Everything that a later reader of the registry needs to trust or to compare the version."""
+    gates = {
+        f"nightshift.gate.{v.gate}": f"{'pass' if v.passed else 'FAIL'}: {v.sentence}"
+        for v in evaluation.verdicts
+    }
+    return {
+        **gates,
+        tracking.NIGHT: plan.night,
+        registry.STATE: "challenger" if evaluation.passed else "refused",
+        registry.REASONS: "; ".join(v.sentence for v in evaluation.verdicts if not v.passed),
+        registry.CLASSES: json.dumps(evaluation.classes),
+        registry.PREPROCESS: dataset.preprocess.model_dump_json(),
+        registry.DATA: plan.data_digest,
+        registry.SETTINGS: plan.settings_digest,
+        registry.ACCURACY: json.dumps({key: scores.accuracy for key, scores in evaluation.test.items()}),
+        "nightshift.recipe": evaluation.chosen,
+        "nightshift.champion": evaluation.champion_version or "",
+        registry.BEST: _best(evaluation),
+        "nightshift.dataset": dataset.digest,
+        "nightshift.report": evaluation.report.uri,
+    }
+
+
+def _best(evaluation: Evaluation) -> str:
+    """The version that is the best so far when this one is promoted; empty when it is this one."""
+    rival = evaluation.best_version or evaluation.champion_version
+    scores = evaluation.test.get("best") or evaluation.test.get("champion")
+    if rival and scores and scores.accuracy > evaluation.test[evaluation.chosen].accuracy:
+        return rival
+    return ""
+
+
+def _decision(plan: Plan, result: ModelVersion, champion: str | None) -> Decision:
+    return Decision(
+        pipeline=result.name,
+        kind=result.state,
+        version=result.version,
+        sha256=result.sha256,
+        data_digest=plan.data_digest,
+        settings_digest=plan.settings_digest,
+        instead_of=champion,
+        by="policy",
+        at=ledger.now(),
+        night=plan.night,
+        reasons=result.reasons,
+    )

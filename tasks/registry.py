@@ -1,0 +1,184 @@
+"""Registered models in MLflow: versions, aliases, and the tags that bind a version to what was evaluated.
+
+Nothing here is ever unpickled: models are ONNX files, and every download is checked against its digest.
+"""
+
+import contextlib
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+from mlflow.exceptions import MlflowException, RestException
+
+from tasks.config import PreprocessSettings
+from tasks.errors import InputError
+from tasks.tracking import address, client, worded
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+# Tags of a version; every reader of the registry goes by these names.
+SHA256, STATE, REASONS = "nightshift.sha256", "nightshift.state", "nightshift.reasons"
+CLASSES, PREPROCESS, BEST = "nightshift.classes", "nightshift.preprocess", "nightshift.best_version"
+DATA, SETTINGS = "nightshift.data_digest", "nightshift.settings_digest"
+ACCURACY = "nightshift.test_accuracy"
+
+
+class Registered(NamedTuple):
+    """One version of a registered model with the bytes of its ONNX file, checked against its digest."""
+
+    version: str
+    sha256: str
+    model: bytes
+    classes: tuple[str, ...]
+    preprocess: PreprocessSettings
+    tags: dict[str, str]
+
+
+class Champions(NamedTuple):
+    """The present champion and the best champion so far; the same version when nothing was lost."""
+
+    current: Registered | None
+    best: Registered | None
+
+
+def register_version(
+    run_id: str, name: str, model: bytes, *, classes: int, side: int, tags: Mapping[str, str]
+) -> str:
+    """Register ONNX bytes as a version of `name` and return the version; the same bytes of the same run once.
+
+    Raises InputError when the stored file does not have the digest of `model`.
+    """
+    sha256 = hashlib.sha256(model).hexdigest()
+    with worded():
+        mlflow_client = client()
+        with contextlib.suppress(RestException):
+            mlflow_client.create_registered_model(name)
+        for version in mlflow_client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+            if version.tags.get(SHA256) == sha256:
+                return str(version.version)
+        uri = _log_model(run_id, model, classes, side)
+        bound = {**tags, SHA256: sha256}
+        created = mlflow_client.create_model_version(name, source=uri, run_id=run_id, tags=bound)
+        return str(created.version)
+
+
+def _log_model(run_id: str, model: bytes, classes: int, side: int) -> str:
+    import numpy as np
+    import onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    shape = (-1, side, side, 3)
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), shape, "images")]),
+        outputs=Schema(
+            [
+                TensorSpec(np.dtype("float32"), (-1, classes), "probabilities"),
+                TensorSpec(np.dtype("int64"), (-1,), "label"),
+            ]
+        ),
+    )
+    # Requirements are given because inferring them loads the model in another process (16 s);
+    # external data is off because it would split the file whose digest was evaluated.
+    with mlflow.start_run(run_id=run_id):
+        info = mlflow.onnx.log_model(
+            onnx.load_model_from_string(model),
+            name="model",
+            signature=signature,
+            input_example={"images": np.zeros((1, side, side, 3), np.uint8)},
+            pip_requirements=_requirements(),
+            onnx_execution_providers=["CPUExecutionProvider"],
+            save_as_external_data=False,
+        )
+    stored = Path(mlflow.artifacts.download_artifacts(info.model_uri)) / "model.onnx"
+    if stored.read_bytes() != model:
+        raise InputError(
+            f"the model stored at {info.model_uri} is not the one that was evaluated; nothing is registered"
+        )
+    return str(info.model_uri)
+
+
+def _requirements() -> list[str]:
+    from importlib.metadata import version
+
+    return [f"{name}=={version(name)}" for name in ("mlflow", "numpy", "onnx", "onnxruntime")]
+
+
+@worded()
+def version_tags(name: str, version: str) -> dict[str, str]:
+    return dict(client().get_model_version(name, version).tags)
+
+
+@worded()
+def set_version_tag(name: str, version: str, key: str, value: str) -> None:
+    client().set_model_version_tag(name, version, key, value)
+
+
+@worded()
+def set_alias(name: str, alias: str, version: str) -> None:
+    client().set_registered_model_alias(name, alias, version)
+
+
+def alias_version(name: str, alias: str) -> str | None:
+    """The version that `models:/<name>@<alias>` means, or None."""
+    with worded():
+        try:
+            return str(client().get_model_version_by_alias(name, alias).version)
+        except MlflowException as error:
+            missing = (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE")
+            if isinstance(error, RestException) and error.error_code in missing:
+                return None
+            raise
+
+
+def fetch_model(uri: str) -> tuple[bytes, dict[str, str]]:
+    """Bytes and tags of `models:/<name>@<alias>` or `models:/<name>/<version>`, digest checked."""
+    name, alias_or_version = _split_uri(uri)
+    version = alias_version(name, alias_or_version[1:]) if alias_or_version[0] == "@" else alias_or_version
+    if version is None:
+        raise InputError(f"{uri} does not exist at {address()}; no version has that alias")
+    tags = version_tags(name, version)
+    with worded(), tempfile.TemporaryDirectory() as folder:
+        # Only the file itself is trusted: MLflow writes other files beside it on download.
+        mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=folder)
+        model = next(Path(folder).rglob("model.onnx")).read_bytes()
+    digest = hashlib.sha256(model).hexdigest()
+    if digest != tags.get(SHA256):
+        raise InputError(f"{uri} has SHA-256 {digest}, its tag says {tags.get(SHA256)}: do not use it")
+    return model, {**tags, "version": version}
+
+
+def champions(name: str) -> Champions:
+    """The champion of `name` and the best champion so far, or None where there is none yet."""
+    version = alias_version(name, CHAMPION)
+    if version is None:
+        return Champions(None, None)
+    current = _registered(name, version)
+    best = current.tags.get(BEST) or version
+    return Champions(current, current if best == version else _registered(name, best))
+
+
+def _registered(name: str, version: str) -> Registered:
+    model, tags = fetch_model(f"models:/{name}/{version}")
+    return Registered(
+        version=version,
+        sha256=tags[SHA256],
+        model=model,
+        classes=tuple(json.loads(tags[CLASSES])),
+        preprocess=PreprocessSettings.model_validate_json(tags[PREPROCESS]),
+        tags=tags,
+    )
+
+
+def _split_uri(uri: str) -> tuple[str, str]:
+    rest = uri.removeprefix("models:/")
+    name, at, alias = rest.partition("@")
+    if at and name and alias and rest != uri:
+        return name, f"@{alias}"
+    name, slash, version = rest.partition("/")
+    if slash and name and version.isdigit() and rest != uri:
+        return name, version
+    raise InputError(f"model address {uri!r} must look like models:/digits@champion or models:/digits/3")

@@ -1,0 +1,242 @@
+"""Where the embedded stack lives, its ports and secrets, and the variables its processes and clients get.
+
+Everything is kept under one folder (`NIGHTSHIFT_HOME`, default `./.nightshift`), so that `down` and `up` find
+the same data again. The server-only variables (database addresses, signing keys) never reach a client or a
+Celery worker.
+"""
+
+import base64
+import json
+import os
+import secrets as entropy
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from socket import AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
+
+import tasks
+from tasks.errors import InputError, NightshiftError
+
+BUCKET = "nightshift"
+LOOPBACK = "127.0.0.1"
+ADMIN = "admin"
+# Below Linux' range for outgoing connections (32768 and up), so that no client takes a port between choice
+# and use.
+RANDOM_PORTS = range(20_000, 32_000)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """One TCP port on the loopback interface for each server that listens."""
+
+    airflow: int = 8080
+    mlflow: int = 5000
+    s3: int = 9000
+    postgres: int = 5433
+    valkey: int = 6380
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """Made at the first start and kept in one file that only its owner reads."""
+
+    airflow_password: str
+    fernet_key: str
+    jwt_secret: str
+    api_secret_key: str
+    postgres_password: str
+    valkey_password: str
+    s3_key: str
+    s3_secret: str
+
+
+@dataclass(frozen=True)
+class Site:
+    """One stack's place: its folder, ports, secrets, pipelines and the cores it may use."""
+
+    home: Path
+    ports: Ports
+    secrets: Secrets
+    dags: Path
+    cores: int
+
+    @property
+    def concurrency(self) -> int:
+        """Task slots of the general worker; at least 2, so that one long task does not block the short ones."""
+        return max(2, self.cores)
+
+    @property
+    def airflow_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.airflow}"
+
+    @property
+    def mlflow_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.mlflow}"
+
+    @property
+    def s3_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.s3}"
+
+    def database_url(self, name: str) -> str:
+        login = f"nightshift:{self.secrets.postgres_password}"
+        return f"postgresql+psycopg2://{login}@{LOOPBACK}:{self.ports.postgres}/{name}"
+
+    def valkey_url(self, database: int) -> str:
+        return f"redis://:{self.secrets.valkey_password}@{LOOPBACK}:{self.ports.valkey}/{database}"
+
+
+def home() -> Path:
+    """The folder of the stack: `NIGHTSHIFT_HOME`, by default `.nightshift` in the working folder."""
+    return Path(os.environ.get("NIGHTSHIFT_HOME") or ".nightshift").expanduser().resolve()
+
+
+def run_folder(home: Path) -> Path:
+    return home / "run"
+
+
+def code_folder() -> Path:
+    """The folder that holds the `tasks` package: the checkout, or site-packages when installed from a wheel."""
+    return Path(tasks.__file__).resolve().parent.parent
+
+
+def dags_folder() -> Path:
+    """The pipelines' folder: `NIGHTSHIFT_DAGS`, by default `dags` beside the `tasks` package.
+
+    Raises InputError when there is no such folder.
+    """
+    given = os.environ.get("NIGHTSHIFT_DAGS")
+    folder = Path(given).expanduser().resolve() if given else code_folder() / "dags"
+    if not folder.is_dir():
+        origin = "NIGHTSHIFT_DAGS" if given else "the dags folder beside the tasks package"
+        raise InputError(
+            f"{origin} is {folder}, which is not a folder: set NIGHTSHIFT_DAGS to the folder that holds the pipelines"
+        )
+    return folder
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+def _read(path: Path) -> dict[str, object] | None:
+    try:
+        stored = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise NightshiftError(
+            f"{path} is not readable as JSON ({error}): restore it, or remove {path.parent} to begin anew"
+        ) from error
+    return dict(stored)
+
+
+def stored_ports(home: Path) -> Ports | None:
+    stored = _read(home / "ports.json")
+    return None if stored is None else Ports(**{name: int(str(port)) for name, port in stored.items()})
+
+
+def stored_secrets(home: Path) -> Secrets | None:
+    stored = _read(home / "secrets.json")
+    return None if stored is None else Secrets(**{name: str(value) for name, value in stored.items()})
+
+
+def ensure_secrets(home: Path) -> Secrets:
+    """The stack's secrets, made once: a second call reads the same ones."""
+    if (found := stored_secrets(home)) is not None:
+        return found
+    made = Secrets(
+        airflow_password=entropy.token_urlsafe(12),
+        fernet_key=base64.urlsafe_b64encode(entropy.token_bytes(32)).decode(),
+        jwt_secret=entropy.token_hex(32),
+        api_secret_key=entropy.token_hex(32),
+        postgres_password=entropy.token_hex(24),
+        valkey_password=entropy.token_hex(24),
+        s3_key=entropy.token_hex(10),
+        s3_secret=entropy.token_hex(24),
+    )
+    write_private(home / "secrets.json", json.dumps(asdict(made), indent=2))
+    return made
+
+
+def _listener(candidates: Iterable[int]) -> socket:
+    """A socket bound to the first free candidate; bound, so that the next choice cannot take the same port."""
+    for port in candidates:
+        probe = socket(AF_INET, SOCK_STREAM)
+        probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+            probe.listen()
+            return probe
+        except OSError:
+            probe.close()
+    raise NightshiftError(
+        f"no free TCP port was found on {LOOPBACK}: end some of the servers that listen there"
+    )
+
+
+def choose_ports(wanted: Ports | None, *, random_ports: bool) -> Ports:
+    """The wanted ports (the stored ones, else the defaults) where they are free, other free ones where not."""
+    chosen: dict[str, int] = {}
+    with ExitStack() as bound:
+        for name, port in asdict(wanted or Ports()).items():
+            first = [port] if wanted is not None or not random_ports else []
+            others = entropy.SystemRandom().sample(RANDOM_PORTS, 50)
+            probe = bound.enter_context(_listener([*first, *others]))
+            chosen[name] = probe.getsockname()[1]
+    return Ports(**chosen)
+
+
+def store_ports(home: Path, ports: Ports) -> None:
+    write_private(home / "ports.json", json.dumps(asdict(ports), indent=2))
+
+
+def client_variables(site: Site) -> dict[str, str]:
+    """What a person's shell, a CLI verb or a task needs to talk to the stack; no server secrets."""
+    return {
+        "NIGHTSHIFT_HOME": str(site.home),
+        "NIGHTSHIFT_STORE": f"s3://{BUCKET}",
+        "AWS_ENDPOINT_URL_S3": site.s3_url,
+        "AWS_ACCESS_KEY_ID": site.secrets.s3_key,
+        "AWS_SECRET_ACCESS_KEY": site.secrets.s3_secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "MLFLOW_TRACKING_URI": site.mlflow_url,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "NIGHTSHIFT_AIRFLOW_URL": site.airflow_url,
+        "NIGHTSHIFT_AIRFLOW_USER": ADMIN,
+        "NIGHTSHIFT_AIRFLOW_PASSWORD": site.secrets.airflow_password,
+    }
+
+
+def client_environment(home: Path) -> dict[str, str]:
+    """The variables of the stack in this folder, whether it runs or not.
+
+    Raises InputError when no stack was ever started there.
+    """
+    ports, secrets = stored_ports(home), stored_secrets(home)
+    if ports is None or secrets is None:
+        raise InputError(
+            f"there is no stack in {home}: start one with `nightshift up`, or set NIGHTSHIFT_HOME to the folder of one"
+        )
+    return client_variables(Site(home, ports, secrets, dags=home, cores=1))
+
+
+def inherited(parent: Mapping[str, str]) -> dict[str, str]:
+    """The caller's environment without what would lead the servers elsewhere: cloud accounts, other trackers.
+
+    Loopback is exempt from any proxy; the code's folder is importable where `tasks` is not installed.
+    """
+    foreign = ("AWS_", "MLFLOW_", "AIRFLOW", "PYTHONWARNINGS", "VIRTUAL_ENV")
+    kept = {name: value for name, value in parent.items() if not name.startswith(foreign)}
+    if "AWS_CA_BUNDLE" in parent:
+        kept["AWS_CA_BUNDLE"] = parent["AWS_CA_BUNDLE"]
+    for name in ("NO_PROXY", "no_proxy"):
+        kept[name] = ",".join(filter(None, [kept.get(name), LOOPBACK, "localhost"]))
+    if code_folder().name not in ("site-packages", "dist-packages"):
+        kept["PYTHONPATH"] = os.pathsep.join(filter(None, [str(code_folder()), kept.get("PYTHONPATH")]))
+    return kept | {"DO_NOT_TRACK": "true", "SCARF_ANALYTICS": "false", "PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,118 @@
+"""Whether a role works: each one is asked in its own language, and the answer is None or why not.
+
+A process that runs is not a server that works, and Airflow reports a heartbeat as healthy for half a minute
+after its sender died: so a heartbeat counts only when it is younger than the process.
+"""
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
+
+from tasks.stack.environment import LOOPBACK, Site
+from tasks.stack.roles import Health
+
+# celery puts another object in its module's place while it is imported, which a second thread must not see
+# half done.
+_IMPORT = threading.Lock()
+
+Check = Callable[[Site, str, float], str | None]
+
+
+def _postgres(site: Site, target: str, since: float) -> str | None:
+    import psycopg2  # type: ignore[import-untyped]
+
+    try:
+        connection = psycopg2.connect(
+            host=LOOPBACK,
+            port=site.ports.postgres,
+            user="nightshift",
+            password=site.secrets.postgres_password,
+            dbname="airflow",
+            connect_timeout=2,
+        )
+    except psycopg2.OperationalError as error:
+        return str(error).strip().splitlines()[-1]
+    connection.close()
+    return None
+
+
+def _valkey(site: Site, target: str, since: float) -> str | None:
+    try:
+        with socket.create_connection((LOOPBACK, site.ports.valkey), timeout=2) as connection:
+            connection.sendall(f"AUTH {site.secrets.valkey_password}\r\nPING\r\n".encode())
+            answer = b""
+            while answer.count(b"\r\n") < 2 and (more := connection.recv(256)):
+                answer += more
+    except OSError as error:
+        return str(error)
+    return (
+        None if answer == b"+OK\r\n+PONG\r\n" else f"it answered {answer.decode(errors='replace').strip()!r}"
+    )
+
+
+def _get(url: str) -> tuple[int, bytes]:
+    """Status and body. The plain client: asked every half second, httpx would cost a core to set itself up."""
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.hostname or LOOPBACK, parts.port, timeout=5)
+    try:
+        connection.request("GET", parts.path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def _http(site: Site, target: str, since: float) -> str | None:
+    try:
+        code, _ = _get(target)
+    except (OSError, HTTPException) as error:
+        return str(error) or type(error).__name__
+    # S3 refuses an unsigned request: that too is an answer of a server that works.
+    return None if code < 500 and code != 404 else f"it answered {code}"
+
+
+def _heartbeat(site: Site, target: str, since: float) -> str | None:
+    try:
+        code, body = _get(f"{site.airflow_url}/api/v2/monitor/health")
+    except (OSError, HTTPException) as error:
+        return f"the API server cannot be asked: {error}"
+    if code != 200:
+        return f"the API server answered {code}"
+    found = json.loads(body)[target]
+    beat = found.get(f"latest_{target}_heartbeat")
+    if beat is None:
+        return "no heartbeat yet"
+    if datetime.fromisoformat(beat).timestamp() < since:
+        return "no heartbeat since it was started"
+    return None if found["status"] == "healthy" else f"the last heartbeat was at {beat}"
+
+
+def _celery(site: Site, target: str, since: float) -> str | None:
+    with _IMPORT:
+        from celery import Celery  # type: ignore[import-untyped]
+        from kombu.exceptions import OperationalError
+
+    try:
+        with Celery(broker=site.valkey_url(0), set_as_current=False) as app:
+            answers = app.control.ping(destination=[target], timeout=2.0)
+    except (OperationalError, OSError) as error:
+        return f"the broker cannot be asked: {error}"
+    return None if answers else "it does not answer over the broker"
+
+
+_CHECKS: dict[str, Check] = {
+    "postgres": _postgres,
+    "valkey": _valkey,
+    "http": _http,
+    "heartbeat": _heartbeat,
+    "celery": _celery,
+}
+
+
+def ask(health: Health, site: Site, since: float) -> str | None:
+    """None when it works, otherwise why not. `since` (seconds of the epoch) is when its process began."""
+    return _CHECKS[health.kind](site, health.target, since)

@@ -1,0 +1,237 @@
+"""Bring the stack up, tell how it is, take it down. Nothing is left running after a failed start or after `down`."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from tasks.errors import InputError, NightshiftError, OutageError
+from tasks.stack import environment, health, prepare, processes, supervise
+from tasks.stack.environment import Site, run_folder
+from tasks.stack.processes import Mark, Session
+from tasks.stack.roles import Role
+from tasks.stack.start import Start
+from tasks.stack.supervise import Supervisor
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RoleStatus:
+    """How one role is. `health` is `healthy` or the reason why not; memory is in bytes, uptime in seconds."""
+
+    name: str
+    state: str
+    health: str
+    address: str
+    pid: int | None
+    uptime: float | None
+    memory: int | None
+    restarts: int
+
+    @property
+    def healthy(self) -> bool:
+        return self.health == "healthy"
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
+@contextlib.contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Only one `up` at a time works on a folder; the lock ends with its process."""
+    with open(run_folder(home) / "up.lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another `nightshift up` is at work in {home}: wait for it, or set NIGHTSHIFT_HOME to another folder"
+            ) from error
+        yield
+
+
+@contextlib.contextmanager
+def _signals(action: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
+    """Within the block SIGINT, SIGTERM and SIGHUP do this. Only the main thread can decide that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, action) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _launch(site: Site, names: tuple[str, ...], roles: tuple[Role, ...]) -> Supervisor:
+    """Start the supervisor and record it, with signals held back: between the two nobody could find it."""
+    configuration = supervise.write_configuration(roles, site.home)
+    held: list[int] = []
+    with _signals(lambda number, frame: held.append(number)):
+        supervisor = supervise.launch(configuration, site.home, environment.inherited(os.environ))
+        leader = processes.mark(supervisor.pid())
+        processes.store(site.home, Session(leader, processes.boot(), names))
+    if held:
+        raise KeyboardInterrupt
+    return supervisor
+
+
+def _record(home: Path, names: Collection[str] = ()) -> None:
+    """Note every process of the session, so that one that leaves it later is still known."""
+    if (session := processes.load(home)) is not None:
+        roles = tuple(dict.fromkeys([*session.roles, *names]))
+        processes.store(home, replace(session, roles=roles, seen=frozenset(processes.living(session))))
+
+
+def up(
+    home: Path,
+    *,
+    random_ports: bool = False,
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+    on_event: Say = silent,
+) -> None:
+    """Start the stack in this folder, or start what is missing of it, and return when everything is healthy.
+
+    `only` and `without` name roles. Raises NightshiftError when a server does not come up (then nothing that
+    this call began is left running), InputError when something given is wrong.
+    """
+    home = prepare.make_home(home)
+    with _alone(home), _signals(_interrupt):
+        supervisor = supervise.connect(home)
+        fresh = supervisor is None
+        if fresh:
+            _sweep(home)
+        try:
+            site = prepare.make_site(home, running=not fresh, random_ports=random_ports)
+            roles = prepare.make_roles(site)
+            chosen = prepare.choose(roles, only, without)
+            names = tuple(role.name for role in chosen if role.group != "once")
+            prepare.make_data(site, chosen)
+            if supervisor is None:
+                supervisor = _launch(site, names, roles)
+            if Start(site, supervisor, chosen, on_event).run() == 0:
+                on_event("everything is up already")
+            _record(home, names)
+        except BaseException:
+            if fresh:
+                with _signals(signal.SIG_IGN):
+                    down(home)
+            raise
+
+
+def _stop(supervisor: Supervisor, names: Collection[str], patience: float) -> None:
+    for name in names:
+        supervisor.stop(name)
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        programs = supervisor.programs()
+        if all(programs[name].state in supervise.GONE for name in names if name in programs):
+            return
+        time.sleep(0.1)
+
+
+def _sweep(home: Path) -> int:
+    session = processes.load(home)
+    if session is None:
+        return 0
+    ended = processes.sweep(session)
+    processes.forget(home)
+    return ended
+
+
+def _end(leader: Mark | None, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while leader is not None and processes.find(leader) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def down(home: Path, *, on_event: Say = silent) -> bool:
+    """Stop everything: workers first, then the servers, then their data stores, then whatever still lives.
+
+    True when something ran. Works with a supervisor that was killed, too: its orphans are known.
+    """
+    home = home.resolve()
+    session, supervisor = processes.load(home), supervise.connect(home)
+    if supervisor is not None:
+        if session is None:
+            leader = processes.mark(supervisor.pid())
+            processes.store(home, Session(leader, processes.boot()))
+        _record(home)
+        session = processes.load(home)
+        with contextlib.suppress(OutageError):
+            programs = supervisor.programs()
+            for names, patience in prepare.stop_order(programs):
+                on_event(f"stopping {', '.join(names)}")
+                _stop(supervisor, names, patience)
+            supervisor.shutdown()
+            _end(session.leader if session else None, 5)
+    swept = _sweep(home)
+    if supervisor is None and swept:
+        on_event(f"ended {swept} processes that had lost their supervisor")
+    return supervisor is not None or swept > 0
+
+
+def status(home: Path) -> list[RoleStatus]:
+    """How each role of the stack is, in the order they start. Empty when no stack was ever started here."""
+    home = home.resolve()
+    site = prepare.find_site(home)
+    if site is None:
+        return []
+    supervisor, session = supervise.connect(home), processes.load(home)
+    programs = supervisor.programs() if supervisor else {}
+    counts = supervise.restarts(home)
+    wanted = session.roles if session else ()
+    found = []
+    for role in prepare.make_roles(site):
+        if role.group == "once" or (wanted and role.name not in wanted):
+            continue
+        found.append(_one(role, site, programs.get(role.name), counts.get(role.name, 0)))
+    return found
+
+
+def _one(role: Role, site: Site, program: supervise.Program | None, restarts: int) -> RoleStatus:
+    if program is None or program.state not in supervise.ACTIVE or not program.pid:
+        state = program.state.lower() if program else "stopped"
+        return RoleStatus(role.name, state, "not running", role.address, None, None, None, restarts)
+    reason = health.ask(role.health, site, program.started)
+    try:
+        memory = processes.memory(psutil.Process(program.pid))
+    except psutil.NoSuchProcess:
+        memory = 0
+    return RoleStatus(
+        name=role.name,
+        state=program.state.lower(),
+        health=reason or "healthy",
+        address=role.address,
+        pid=program.pid,
+        uptime=time.time() - program.started,
+        memory=memory,
+        restarts=restarts,
+    )
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """The end of a log file, without reading the rest of it."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 64_000))
+            return file.read().decode(errors="replace").splitlines()[-count:] if count else []
+    except FileNotFoundError as error:
+        raise NightshiftError(f"there is no log {path}: the role has not been started yet") from error

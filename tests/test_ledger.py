@@ -1,0 +1,51 @@
+"""The ledger is append-only, finds decisions by digest, and never doubles one."""
+
+import pytest
+
+from tasks import ledger
+from tasks.records import Decision
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("NIGHTSHIFT_STORE", f"file://{tmp_path}")
+
+
+def decision(kind: str, version: str = "1", data: str = "d" * 64, at: str = "2026-01-01T00:00:00.000Z"):
+    return Decision(
+        pipeline="pets",
+        kind=kind,
+        version=version,
+        sha256="0" * 64,
+        data_digest=data,
+        settings_digest="s" * 64,
+        instead_of=None,
+        by="policy",
+        at=at,
+        night="n",
+        reasons=("because",),
+    )
+
+
+def test_a_repeated_decision_keeps_its_first_time():
+    first = ledger.append(decision("promoted"))
+    again = ledger.append(decision("promoted", at="2026-02-02T00:00:00.000Z"))
+    assert again == first
+    assert [entry.at for entry in ledger.history("pets")] == ["2026-01-01T00:00:00.000Z"]
+
+
+def test_only_final_decisions_on_the_same_digests_count():
+    ledger.append(decision("challenger"))
+    assert ledger.decided("pets", "d" * 64, "s" * 64, waiting=False) is None
+    ledger.append(decision("refused", version="2"))
+    found = ledger.decided("pets", "d" * 64, "s" * 64, waiting=False)
+    assert found is not None
+    assert found.kind == "refused"
+    assert ledger.decided("pets", "e" * 64, "s" * 64, waiting=False) is None
+
+
+def test_a_challenger_that_waits_for_a_person_counts_when_the_policy_asks_for_one():
+    ledger.append(decision("challenger"))
+    found = ledger.decided("pets", "d" * 64, "s" * 64, waiting=True)
+    assert found is not None
+    assert found.kind == "challenger"

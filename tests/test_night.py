@@ -1,0 +1,127 @@
+"""Whole nights through Airflow, Celery, S3 and MLflow on the embedded stack."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from tasks import ledger, registry, storage
+from tasks.runtime import Session
+
+ROOT = Path(__file__).parent.parent
+
+
+def nightshift(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """The real command in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.cli", *arguments],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def night(name: str, *arguments: str) -> dict:
+    """Run one night to its end; its result is the last line on stdout."""
+    done = nightshift("run", name, "--wait", *arguments)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def first_night(stack):
+    nightshift("ingest", "--sample", "digits")
+    return night("digits")
+
+
+def test_the_first_night_makes_a_champion(first_night):
+    assert first_night["state"] == "promoted", first_night
+    assert first_night["metrics"]["accuracy"] >= 0.98
+    assert set(first_night["seconds"]) == {
+        *("plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register")
+    }
+    assert registry.alias_version("digits", "champion") == first_night["version"]
+
+
+def test_the_champion_is_the_evaluated_file_and_predicts(first_night):
+    model, tags = registry.fetch_model("models:/digits@champion")
+    assert tags["version"] == first_night["version"]
+    digits = load_digits()
+    images = np.rint(digits.images / 16 * 255).astype(np.uint8)[..., None].repeat(3, axis=3)
+    _, labels = Session(model).predict(images)
+    assert (labels == digits.target).mean() > 0.98
+
+
+def test_mlflow_loads_the_champion_without_pickle(first_night):
+    import mlflow
+
+    loaded = mlflow.pyfunc.load_model("models:/digits@champion")
+    out = loaded.predict({"images": np.zeros((2, 8, 8, 3), np.uint8)})
+    assert out["probabilities"].shape == (2, 10)
+
+
+def test_predict_command_names_the_digit(first_night, tmp_path):
+    digits = load_digits()
+    for index in range(10):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.rint(digits.images[index] / 16 * 255).astype(np.uint8))
+    done = nightshift("predict", "models:/digits@champion", str(tmp_path), "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    right = sum(Path(row["file"]).stem == row["label"] for row in rows)
+    assert len(rows) == 10
+    assert right >= 9
+
+
+def test_the_night_is_one_finished_mlflow_run_with_its_training_below(first_night):
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    parent = client.get_run(first_night["mlflow_run_id"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["train.epochs"]
+    assert parent.inputs.dataset_inputs[0].dataset.name == "digits"
+    below = client.search_runs(
+        [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    )
+    assert [run.info.status for run in below] == ["FINISHED"]
+    assert "validation_accuracy" in below[0].data.metrics
+
+
+def test_the_promotion_is_in_the_ledger(first_night):
+    kinds = [(entry.kind, entry.version) for entry in ledger.history("digits")]
+    assert kinds[:2] == [("challenger", first_night["version"]), ("promoted", first_night["version"])]
+
+
+def test_a_second_night_finds_nothing_new_and_a_new_batch_makes_a_third(first_night, tmp_path):
+    second = night("digits")
+    assert second["state"] == "nothing-new"
+    assert set(second["seconds"]) == {"plan"}
+
+    digits = load_digits()
+    for index in range(60):
+        folder = tmp_path / "shifted" / str(digits.target[index])
+        folder.mkdir(parents=True, exist_ok=True)
+        shifted = np.roll(np.rint(digits.images[index] / 16 * 255).astype(np.uint8), 1, axis=1)
+        cv2.imwrite(str(folder / f"{index}.png"), shifted)
+    nightshift("ingest", str(tmp_path / "shifted"), "--pipeline", "digits", "--batch", "shifted")
+    third = night("digits", "--set", "train.epochs=2")
+    assert third["state"] in ("promoted", "refused", "superseded")
+    assert int(third["version"]) == int(first_night["version"]) + 1
+    dataset = registry.version_tags("digits", third["version"])["nightshift.dataset"]
+    manifest = storage.read_json(f"{os.environ['NIGHTSHIFT_STORE']}/datasets/{dataset}.json")
+    assert sum(shard["images"] for shard in manifest["shards"]) == 1797 + 60
+
+
+def test_secrets_do_not_appear_in_the_json_line(first_night):
+    text = io.StringIO(json.dumps(first_night)).getvalue()
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in text
+    assert os.environ["NIGHTSHIFT_AIRFLOW_PASSWORD"] not in text

@@ -1,0 +1,93 @@
+"""What stages hand to each other: plain JSON, frozen, and nothing that a typing mistake could slip through."""
+
+import json
+import subprocess
+import sys
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from tasks import records
+from tasks.config import Pipeline, PreprocessSettings
+from tasks.records import SPLITS, Artifact, Evaluation, Message, Plan, Record, Split, Verdict
+
+KINDS = [
+    kind
+    for kind in vars(records).values()
+    if isinstance(kind, type) and issubclass(kind, Record) and kind is not Record
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind.__name__))
+def test_every_record_is_frozen_and_refuses_unknown_fields(kind: type[BaseModel]) -> None:
+    assert kind.model_config["frozen"] is True
+    assert kind.model_config["extra"] == "forbid"
+
+
+def example(**changes: Any) -> Plan:
+    values: dict[str, Any] = {
+        "pipeline": Pipeline(name="digits"),
+        "night": "manual__1",
+        "source": "s3://nightshift/incoming/digits",
+        "work": True,
+        "reason": "300 images to preprocess",
+        "batches": 1,
+        "images": 300,
+        "data_digest": "d" * 64,
+        "settings_digest": "s" * 64,
+        "parts_uri": "s3://nightshift/plans/p.json",
+        "messages": (Message(parts_uri="s3://nightshift/plans/m.json", parts=1, images=300),),
+    }
+    return Plan.model_validate(values | changes)
+
+
+def test_a_record_survives_json_and_airflow_s_plain_dicts() -> None:
+    plan = example()
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    plain = plan.model_dump(mode="json")
+    assert Plan.model_validate(json.loads(json.dumps(plain))) == plan
+
+
+def test_an_unknown_field_is_an_error() -> None:
+    with pytest.raises(ValidationError, match="mesages"):
+        example(mesages=())
+
+
+def test_the_splits_are_those_of_the_type() -> None:
+    assert get_args(Split) == SPLITS == ("train", "validation", "test")
+
+
+@pytest.mark.parametrize(("verdicts", "passed"), [((True, True), True), ((True, False), False), ((), True)])
+def test_an_evaluation_passes_when_all_its_gates_do(verdicts: tuple[bool, ...], passed: bool) -> None:
+    gates = tuple(
+        Verdict(gate=str(i), passed=v, value=1, limit=0, sentence="") for i, v in enumerate(verdicts)
+    )
+    assert Evaluation.model_construct(verdicts=gates).passed is passed
+
+
+def test_settings_travel_inside_records_and_are_validated_there() -> None:
+    with pytest.raises(ValidationError, match="image_size"):
+        records.PreprocessSpec.model_validate(
+            {
+                "message": {"parts_uri": "s3://x/y", "parts": 1, "images": 1},
+                "source": "s3://x",
+                "pipeline": "digits",
+                "settings": PreprocessSettings().model_dump() | {"image_size": 1},
+            }
+        )
+
+
+def test_an_artifact_is_compared_by_value() -> None:
+    one = Artifact(uri="s3://x/y", sha256="0" * 64, size=1)
+    assert one == Artifact(uri="s3://x/y", sha256="0" * 64, size=1)
+    assert len({one, one.model_copy()}) == 1
+
+
+def test_the_lowest_level_imports_nothing_heavy() -> None:
+    program = (
+        "import sys, tasks.records, tasks.pipelines, tasks.errors;"
+        "print([m for m in ('torch','numpy','mlflow','boto3','airflow','cv2','onnx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,197 @@
+"""The store, on the local disk and on a real S3 server (rclone)."""
+
+import hashlib
+import os
+import socket
+import subprocess
+import sysconfig
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tasks import storage
+from tasks.errors import InputError, OutageError
+from tasks.records import Artifact, Refusal
+
+KEY, SECRET = "nightshift-test", "nightshift-test-secret"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server that has the bucket `test`."""
+    root, port = tmp_path_factory.mktemp("s3"), free_port()
+    (root / "test").mkdir()
+    rclone = Path(sysconfig.get_path("scripts")) / "rclone"
+    log = (root.parent / "rclone.log").open("w")
+    environment = os.environ | {"RCLONE_AUTH_KEY": f'"{KEY},{SECRET}"', "RCLONE_CONFIG": os.devnull}
+    command = [str(rclone), "serve", "s3", str(root), "--addr", f"127.0.0.1:{port}"]
+    with log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server:
+        try:
+            _wait_for(port)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise TimeoutError(f"rclone does not listen on port {port}")
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The environment of a client of the server, and the bucket's URI."""
+    use_endpoint(s3_server, monkeypatch)
+    yield "s3://test"
+    storage._client.cache_clear()
+
+
+def use_endpoint(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    storage._client.cache_clear()
+
+
+@pytest.fixture(params=["local", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty prefix of each kind of store."""
+    if request.param == "local":
+        return f"file://{tmp_path}/store"
+    bucket: str = request.getfixturevalue("s3")
+    return storage.join(bucket, tmp_path.name)
+
+
+def test_what_is_written_is_read_listed_and_deleted(root: str) -> None:
+    uri = storage.join(root, "a", "b.bin")
+    artifact = storage.write(uri, b"hello")
+    assert artifact == Artifact(uri=uri, sha256=hashlib.sha256(b"hello").hexdigest(), size=5)
+    assert storage.read(uri) == b"hello" == storage.read_artifact(artifact)
+    assert storage.exists(uri)
+    assert not storage.exists(storage.join(root, "a"))
+    (stored,) = storage.listing(root)
+    assert stored[:3] == ("a/b.bin", 5, hashlib.md5(b"hello").hexdigest())
+    assert abs(stored.modified - time.time()) < 120
+    storage.delete(uri)
+    storage.delete(uri)  # what is not there is no error
+    assert not storage.exists(uri)
+    assert list(storage.listing(root)) == []
+
+
+def test_names_with_special_characters_keep_their_bytes_apart(root: str) -> None:
+    names = ["a b.png", "a%20b.png", "a#1.png", "a#2.png", "a?.png", "ä.png", "+.png"]
+    for name in names:
+        storage.write(storage.join(root, "x", name), name.encode())
+    assert sorted(stored.key for stored in storage.listing(root)) == sorted(f"x/{name}" for name in names)
+    assert [storage.read(storage.join(root, "x", name)).decode() for name in names] == names
+
+
+def test_listing_is_in_the_order_of_the_keys_and_stays_inside_its_prefix(root: str) -> None:
+    for key in ("a/1", "a-b/1", "a.b", "ab/1", "a/0/1"):
+        storage.write(storage.join(root, "in", key), b"x")
+    storage.write(storage.join(root, "in-not", "1"), b"x")
+    keys = [stored.key for stored in storage.listing(storage.join(root, "in"))]
+    assert keys == sorted(keys) == ["a-b/1", "a.b", "a/0/1", "a/1", "ab/1"]
+
+
+def test_a_missing_object_is_named(root: str) -> None:
+    with pytest.raises(InputError, match=r"nothing/here does not exist"):
+        storage.read(storage.join(root, "nothing/here"))
+
+
+def test_a_changed_artifact_is_refused(root: str) -> None:
+    artifact = storage.write(storage.join(root, "a"), b"as it was")
+    storage.write(artifact.uri, b"changed")
+    with pytest.raises(InputError, match="it was changed or damaged"):
+        storage.read_artifact(artifact)
+
+
+def test_records_survive_the_store(root: str) -> None:
+    record = Refusal(key="a/b.png", reason="empty", detail="the file has no bytes")
+    artifact = storage.write_record(storage.join(root, "r.json"), record)
+    assert storage.read_record(artifact.uri, Refusal) == record
+    assert storage.read_json(artifact.uri)["reason"] == "empty"
+
+
+def test_a_reader_never_sees_half_an_object(root: str) -> None:
+    uri, versions = storage.join(root, "big"), {bytes([value]) * 300_000 for value in range(6)}
+    storage.write(uri, min(versions))
+    with ThreadPoolExecutor(6) as pool:
+        writes = [pool.submit(storage.write, uri, version) for version in versions]
+        reads = [pool.submit(storage.read, uri) for _ in range(20)]
+    assert all(write.result() for write in writes)
+    assert {read.result() for read in reads} <= versions
+
+
+def test_a_failed_local_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError):
+        storage.write(f"file://{tmp_path}/taken", b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_listing_of_more_than_one_page_is_complete(s3: str, tmp_path: Path) -> None:
+    prefix = storage.join(s3, tmp_path.name)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: storage.write(f"{prefix}/{i:04d}", b""), range(1005)))
+    assert [stored.key for stored in storage.listing(prefix)] == [f"{i:04d}" for i in range(1005)]
+
+
+def test_an_unreachable_server_is_an_outage_that_names_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    use_endpoint(address, monkeypatch)
+    for call in (storage.read, storage.exists, storage.delete, lambda uri: list(storage.listing(uri))):
+        with pytest.raises(OutageError, match=f"{address} cannot be reached for s3://test/a"):
+            call("s3://test/a")
+    storage._client.cache_clear()
+
+
+def test_wrong_credentials_are_refused_and_not_taken_for_a_missing_object(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write(f"{s3}/there", b"x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    storage._client.cache_clear()
+    for call in (storage.read, storage.exists):
+        with pytest.raises(InputError, match=r"refused .* check the bucket, AWS_ACCESS_KEY_ID"):
+            call(f"{s3}/there")
+
+
+def test_absent_credentials_are_said(s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    storage._client.cache_clear()
+    with pytest.raises(InputError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+        storage.read(f"{s3}/there")
+
+
+def test_a_missing_bucket_is_said(s3: str) -> None:
+    with pytest.raises(InputError, match=r"no-such-bucket.*NoSuchBucket"):
+        list(storage.listing("s3://no-such-bucket/x"))
+
+
+@pytest.mark.parametrize("uri", ["/tmp/x", "http://host/x", "s3://", "file:relative"])
+def test_an_address_of_another_kind_is_refused(uri: str) -> None:
+    with pytest.raises(InputError, match="must look like s3://bucket/key or file:///path"):
+        storage.read(uri)
