@@ -10,10 +10,10 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import DAG, Asset, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from wiring import RETRY, pipelines, run
 
 from tasks.config import Pipeline
 from tasks.records import PromoteSpec
+from wiring import RETRY, pipelines, run
 
 APPROVE, REJECT = "Approve", "Reject"
 DOC = """
@@ -26,8 +26,8 @@ which is also how a promotion is taken back.
 
 def promote(pipeline: Pipeline) -> DAG:
     """Build the promotion DAG of one pipeline."""
-    challenger = Asset(name=f"{pipeline.name}-challenger", uri=f"nightshift://{pipeline.name}/challenger")
-    champion = Asset(name=f"{pipeline.name}-champion", uri=f"nightshift://{pipeline.name}/champion")
+    challenger = Asset(name=f"{pipeline.name}-challenger", uri=f"x-nightshift://{pipeline.name}/challenger")
+    champion = Asset(name=f"{pipeline.name}-champion", uri=f"x-nightshift://{pipeline.name}/champion")
 
     @dag(
         dag_id=f"promote_{pipeline.name}",

@@ -9,9 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetAlias, CronTriggerTimetable, dag, get_current_context, task
-from forms import FORCE, chosen, night_params
-from wiring import ERROR, RETRY, pipelines, run
 
+from forms import FORCE, chosen, night_params
 from tasks.config import Pipeline
 from tasks.pipelines import override
 from tasks.records import (
@@ -19,8 +18,8 @@ from tasks.records import (
     Candidate,
     Checkpoint,
     CloseSpec,
-    Evaluation,
     EvaluateSpec,
+    Evaluation,
     Message,
     Plan,
     PlanSpec,
@@ -30,6 +29,7 @@ from tasks.records import (
     TrainSpec,
     best_checkpoint,
 )
+from wiring import ERROR, RETRY, pipelines, run
 
 PLAN = "plan"  # XCom key of what the plan task found
 
@@ -38,19 +38,19 @@ DOC = """
 {description}
 
 Put labelled images under `{source}`, one folder per batch with one folder per class, or use
-`nightshift ingest FOLDER --pipeline {name}`. Each night the new batches are preprocessed, a network is trained
-and quantized, and the chosen candidate is compared with `models:/{name}@champion` on the same test images.
-A challenger that passes every gate starts `promote_{name}`.
+`nightshift ingest FOLDER --pipeline {name}`. Each night the new batches are preprocessed, a network is
+trained and quantized, and the chosen candidate is compared with `models:/{name}@champion` on the same test
+images. A challenger that passes every gate starts `promote_{name}`.
 
-A night with nothing new ends at once with everything after `plan` skipped. When a night fails, the first line of
-the failed task's log says what and why; clear that task to go on from there.
+A night with nothing new ends at once with everything after `plan` skipped. When a night fails, the last line
+of the failed task's log says what and why; clear that task to go on from there.
 """
 
 
 def retrain(pipeline: Pipeline) -> DAG:
     """Build the DAG of one pipeline."""
     offer = AssetAlias(f"{pipeline.name}-challenger-offer")
-    challenger = Asset(name=f"{pipeline.name}-challenger", uri=f"nightshift://{pipeline.name}/challenger")
+    challenger = Asset(name=f"{pipeline.name}-challenger", uri=f"x-nightshift://{pipeline.name}/challenger")
 
     @dag(
         dag_id=f"retrain_{pipeline.name}",
@@ -164,7 +164,8 @@ def retrain(pipeline: Pipeline) -> DAG:
             """Record the version; a challenger is offered for promotion, a refused one is not."""
             night = planned_now()
             judged = Evaluation.model_validate(evaluation)
-            version = run("register", RegisterSpec(plan=night, dataset_uri=dataset["dataset_uri"], evaluation=judged))
+            spec = RegisterSpec(plan=night, dataset_uri=dataset["dataset_uri"], evaluation=judged)
+            version = run("register", spec)
             if version["state"] == "challenger" and night.pipeline.promotion.mode != "never":
                 extra = {"version": version["version"], "sha256": version["sha256"]}
                 get_current_context()["outlet_events"][offer].add(challenger, extra=extra)

@@ -1,6 +1,6 @@
 """`python -m tasks <stage> --spec spec.json --result result.json`: one stage, as Airflow runs it.
 
-Exit codes: 0 done, 2 the input is refused, 3 a service is away; the result file then holds {"error": sentence}.
+Exit codes: 0 done, 2 the input is refused, 3 a service is away; then the result file holds {"error": …}.
 """
 
 import argparse

@@ -36,15 +36,14 @@ def assemble(spec: AssembleSpec) -> Assembled:
     uri = storage.join(store_root(), "datasets", f"{dataset.digest}.json")
     storage.write_record(uri, dataset)
     images = sum(shard.images for shard in dataset.shards)
-    print(
-        f"data set {dataset.digest[:12]}: {images} images, {len(dataset.classes)} classes, {dataset.refused} refused"
-    )
+    classes = len(dataset.classes)
+    print(f"data set {dataset.digest[:12]}: {images} images, {classes} classes, {dataset.refused} refused")
     if plan.mlflow_run_id:
         _track(plan, dataset, uri)
     return Assembled(
         dataset_uri=uri,
         digest=dataset.digest,
-        classes=len(dataset.classes),
+        classes=classes,
         images=images,
         refused=dataset.refused,
     )
@@ -88,7 +87,7 @@ def statistics(shards: list[Shard]) -> tuple[tuple[float, float, float], tuple[f
 def _check(source: str, classes: tuple[str, ...], counts: dict[Split, dict[str, int]], refused: int) -> None:
     if not classes:
         raise InputError(
-            f"no image of {source} could be used ({refused} refused); see quarantine for the reasons"
+            f"no image of {source} could be used ({refused} refused); quarantine has the reasons"
         )
     if len(classes) == 1:
         raise InputError(
@@ -97,8 +96,7 @@ def _check(source: str, classes: tuple[str, ...], counts: dict[Split, dict[str, 
     for split in SPLITS:
         if not counts[split]:
             raise InputError(
-                f"the {split} split of {source} is empty: {sum(map(len, counts.values()))} class counts in all; "
-                "add images or raise its fraction in [preprocess]"
+                f"the {split} split of {source} is empty; add images or raise its fraction in [preprocess]"
             )
 
 

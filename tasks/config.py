@@ -239,7 +239,7 @@ class Pipeline(Settings):
         10,
         ge=0,
         le=24 * 60,
-        description="A batch without a _READY marker counts as complete after this many minutes without change.",
+        description="A batch without a _READY marker is complete after this many minutes without change.",
     )
     preprocess: PreprocessSettings = PreprocessSettings()
     train: TrainSettings = TrainSettings()

@@ -53,7 +53,7 @@ def load_split(dataset: Dataset, split: Split) -> Images:
 
 
 def centre_crop(images: Tensor, side: int) -> Tensor:
-    """The middle [N,side,side,3] of images [N,H,W,3]; an odd rest leaves one more row below and to the right."""
+    """The middle [N,side,side,3] of images [N,H,W,3]; of an odd rest, the larger half is below and right."""
     top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
     return images[:, top : top + side, left : left + side]
 
@@ -94,7 +94,7 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     order = torch.randperm(len(labels), generator=generator)
     shuffled = labels[order]
     turn = torch.empty_like(order)  # how many images of the same class come before
-    for label in shuffled.unique():
+    for label in torch.unique(shuffled):
         rows = (shuffled == label).nonzero().squeeze(1)
         turn[rows] = torch.arange(len(rows))
     return order[turn.argsort(stable=True)[:count]].sort().values
@@ -107,7 +107,8 @@ def _read(shard: Shard, dataset: Dataset) -> Images:
         images, labels, ids = content["images"], content["labels"], content["ids"]
     except (SafetensorError, KeyError) as error:
         raise InputError(
-            f"shard {shard.file.uri} is not safetensors with images, labels and ids ({error}); preprocess it again"
+            f"shard {shard.file.uri} is not safetensors with images, labels and ids ({error}); "
+            "preprocess it again"
         ) from error
     side = dataset.preprocess.side
     expected = ((shard.images, side, side, 3), (shard.images,), (shard.images, 32))

@@ -2,9 +2,9 @@
 
     python -m tasks evaluate --spec spec.json --result result.json
 
-The test split sees the chosen candidate, its fp32 reference and the champions, nothing else. All of them see
-the same images in this one process, and are timed in turns. ONNX Runtime gives the labels; the times are those
-of the fastest runtime that agrees with it, and the scores say which.
+The test split sees the chosen candidate, its fp32 reference and the champions, nothing else. All of them
+see the same images in this one process, and are timed in turns. ONNX Runtime gives the labels; the times
+are those of the fastest runtime that agrees with it, and the scores say which.
 """
 
 import json
@@ -25,7 +25,7 @@ from tasks.metrics.scores import judge
 from tasks.records import Candidate, Dataset, EvaluateSpec, Evaluation, Scores
 
 if TYPE_CHECKING:
-    from tasks.tracking import Champions, Registered
+    from tasks.registry import Champions, Registered
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -44,7 +44,7 @@ class Contender(NamedTuple):
 
 
 def evaluate(spec: EvaluateSpec) -> Evaluation:
-    """Judge the night's candidates and write the report. Raises InputError when the fp32 reference is missing."""
+    """Judge the night's candidates and write the report. Raises InputError when fp32 is not among them."""
     dataset = storage.read_record(spec.dataset_uri, Dataset)
     candidates = {candidate.recipe: candidate for candidate in spec.candidates}
     if "fp32" not in candidates:
@@ -55,7 +55,8 @@ def evaluate(spec: EvaluateSpec) -> Evaluation:
     test = load_split(dataset, "test")
     labels: Labels = test.labels.numpy()
     contenders = {
-        name: _candidate(models[name], candidates[name], test.images.numpy()) for name in dict.fromkeys((chosen, "fp32"))
+        name: _candidate(models[name], candidates[name], test.images.numpy())
+        for name in dict.fromkeys((chosen, "fp32"))
     }
     versions = _versions(champions)
     for name, registered in _distinct(champions).items():
@@ -72,19 +73,27 @@ def evaluate(spec: EvaluateSpec) -> Evaluation:
     return evaluation
 
 
-def _choose(spec: EvaluateSpec, dataset: Dataset, models: Mapping[str, bytes]) -> tuple[dict[str, float], str]:
+def _choose(
+    spec: EvaluateSpec, dataset: Dataset, models: Mapping[str, bytes]
+) -> tuple[dict[str, float], str]:
     """Validation accuracy per recipe, and the recipe that the policy prefers."""
     split = load_split(dataset, "validation")
     images, labels = split.images.numpy(), split.labels.numpy()
     accuracy = {
-        name: float(np.mean(runtime.Session(model).predict(images)[1] == labels)) for name, model in models.items()
+        name: float(np.mean(runtime.Session(model).predict(images)[1] == labels))
+        for name, model in models.items()
     }
     sessions = {name: runtime.fastest(model, images) for name, model in models.items()}
     seconds = runtime.latencies(sessions, images, runs=spec.settings.latency_runs)
     latency = {name: 1000 * float(np.median(times)) for name, times in seconds.items()}
-    chosen = gates.choose(accuracy, latency, {name: len(model) for name, model in models.items()}, spec.policy)
+    chosen = gates.choose(
+        accuracy, latency, {name: len(model) for name, model in models.items()}, spec.policy
+    )
     for name in models:
-        print(f"{name}: validation {accuracy[name]:.4f}, {latency[name]:.2f} ms ({sessions[name].runtime})", flush=True)
+        print(
+            f"{name}: validation {accuracy[name]:.4f}, {latency[name]:.2f} ms ({sessions[name].runtime})",
+            flush=True,
+        )
     return accuracy, chosen
 
 
@@ -92,9 +101,9 @@ def _champions(name: str) -> "Champions | None":
     """What is promoted at present, or nothing when this machine has no MLflow to ask."""
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         return None
-    from tasks import tracking  # imports mlflow, which takes seconds
+    from tasks import registry  # imports mlflow, which takes seconds
 
-    return tracking.champions(name)
+    return registry.champions(name)
 
 
 def _distinct(champions: "Champions | None") -> "dict[str, Registered]":
@@ -102,7 +111,9 @@ def _distinct(champions: "Champions | None") -> "dict[str, Registered]":
     if champions is None or champions.current is None:
         return {}
     best = champions.best or champions.current
-    return {"champion": champions.current} | ({} if best.version == champions.current.version else {"best": best})
+    return {"champion": champions.current} | (
+        {} if best.version == champions.current.version else {"best": best}
+    )
 
 
 def _versions(champions: "Champions | None") -> dict[str, str]:
@@ -115,7 +126,7 @@ def _candidate(model: bytes, candidate: Candidate, images: Pixels) -> Contender:
 
 
 def _registered(registered: "Registered", dataset: Dataset, images: Pixels, labels: Labels) -> Contender:
-    """A champion on the test images, through its own preprocess settings, its labels compared by class name."""
+    """A champion on the test images, through its own preprocess settings, labels compared by class name."""
     if not _same_pixels(registered.preprocess, dataset.preprocess):
         images = _originals(dataset, registered.preprocess)
     _, predicted = runtime.Session(registered.model).predict(images)
@@ -130,7 +141,7 @@ def _same_pixels(first: PreprocessSettings, second: PreprocessSettings) -> bool:
 
 
 def _originals(dataset: Dataset, settings: PreprocessSettings) -> Pixels:
-    """The test images read again from where they came from and prepared with other settings, in shard order."""
+    """The test images read again from the source and prepared with other settings, in shard order."""
     from tasks import images  # imports OpenCV, which most nights don't need here
 
     keys: list[str] = []
@@ -160,7 +171,9 @@ def _scores(
 ) -> dict[str, Scores]:
     """Quality on the images of known classes, and times, of every contender that knows any class."""
     judged = {name: contender for name, contender in contenders.items() if contender.known.any()}
-    sessions = {name: runtime.fastest(contender.model, contender.images) for name, contender in judged.items()}
+    sessions = {
+        name: runtime.fastest(contender.model, contender.images) for name, contender in judged.items()
+    }
     timings = runtime.measure(
         sessions,
         {name: contender.images for name, contender in judged.items()},
@@ -242,7 +255,9 @@ def _log(run_id: str, findings: report.Findings, page: bytes, figure: bytes) -> 
 
     rows = [(f"validation/{recipe}/accuracy", value, 0) for recipe, value in findings.validation.items()]
     for name, scores in findings.test.items():
-        kept = scores.model_dump(include={*Scores.model_fields} - {"model", "sha256", "runtime", "per_class", "confusion"})
+        kept = scores.model_dump(
+            include={*Scores.model_fields} - {"model", "sha256", "runtime", "per_class", "confusion"}
+        )
         rows += [(f"test/{name}/{metric}", float(value), 0) for metric, value in kept.items()]
     tracking.log_metrics(run_id, rows)
     tracking.log_artifact(run_id, "report/report.html", page)

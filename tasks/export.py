@@ -28,18 +28,23 @@ OUTPUTS: Final = ("probabilities", "label")
 
 
 class Serving(nn.Module):
-    """The network between the caller's bytes, uint8 [N,H,W,3], and probabilities float32 [N,C], label int64 [N]."""
+    """uint8 [N,H,W,3] in, probabilities float32 [N,C] and label int64 [N] out.
+
+    Normalisation is a 1x1 convolution. OpenVINO takes a multiplication and a sum after the cast from bytes
+    for the dequantization of an int8 file and moves them: the digits' probabilities were then off by 0.010
+    on average instead of 0.0015, and up to 1.2 % of their labels were others.
+    """
 
     def __init__(self, network: nn.Module, dataset: Dataset) -> None:
         super().__init__()
         self.network = network
         deviation = torch.tensor(dataset.std).clamp_min(1e-3)  # as in dataset.standardised
-        self.register_buffer("factor", (1 / (255 * deviation)).view(1, 3, 1, 1))
-        self.register_buffer("offset", (-torch.tensor(dataset.mean) / deviation).view(1, 3, 1, 1))
+        self.normalise = nn.Conv2d(3, 3, 1)
+        self.normalise.weight.data = torch.diag(1 / (255 * deviation)).view(3, 3, 1, 1)
+        self.normalise.bias = nn.Parameter(-torch.tensor(dataset.mean) / deviation)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = images.permute(0, 3, 1, 2).float() * self.factor + self.offset
-        logits = self.network(pixels)
+        logits = self.network(self.normalise(images.permute(0, 3, 1, 2).float()))
         return logits.softmax(1), logits.argmax(1)
 
 
@@ -60,7 +65,9 @@ def export(network: nn.Module, dataset: Dataset) -> onnx.ModelProto:
             external_data=False,
         )
     if program is None:
-        raise InputError("torch.onnx.export gave no program for the network; check the versions of torch and onnxscript")
+        raise InputError(
+            "torch.onnx.export gave no program for the network; check the versions of torch and onnxscript"
+        )
     return _without_traces(program.model_proto)
 
 
@@ -73,18 +80,21 @@ def finish(graph: onnx.ModelProto, dataset: Dataset, recipe: str) -> bytes:
     facts = {
         "nightshift.classes": json.dumps(list(dataset.classes), ensure_ascii=False),
         "nightshift.image_size": str(dataset.image_size),
+        "nightshift.stored_size": str(dataset.preprocess.side),
         "nightshift.resize": dataset.preprocess.resize,
         "nightshift.recipe": recipe,
     }
     onnx.helper.set_model_props(graph, facts)
     graph.producer_name, graph.producer_version, graph.doc_string = "nightshift", "", ""
-    data = graph.SerializeToString(deterministic=True)
+    data: bytes = graph.SerializeToString(deterministic=True)
     try:
         onnx.checker.check_model(data, full_check=True)
         _try_out(data, dataset)
     except Exception as error:  # onnx and ONNX Runtime raise many kinds, none of them public
         reason = " ".join(str(error).split())[:300]
-        raise InputError(f"recipe {recipe} made an ONNX file that does not run ({reason}); use another recipe") from error
+        raise InputError(
+            f"recipe {recipe} made an ONNX file that does not run ({reason}); use another recipe"
+        ) from error
     return data
 
 
@@ -99,7 +109,7 @@ def _try_out(data: bytes, dataset: Dataset) -> None:
     right_shape = probabilities.shape == (3, len(dataset.classes)) and labels.shape == (3,)
     if not right_shape or probabilities.dtype != np.float32 or labels.dtype != np.int64:
         raise InputError(
-            f"probabilities {probabilities.dtype}{probabilities.shape} and label {labels.dtype}{labels.shape} "
+            f"probabilities {probabilities.dtype}{probabilities.shape}, label {labels.dtype}{labels.shape} "
             f"instead of float32 (3, {len(dataset.classes)}) and int64 (3,)"
         )
     if not np.allclose(probabilities.sum(1), 1, atol=1e-3):

@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 MAX_SIDE: Final = 65_500  # libjpeg's limit; beyond it OpenCV's resize overflows too
 
 
-class Unreadable(InputError):
+class Unreadable(InputError):  # noqa: N818
     """A file that does not become an image. `reason` is a code to count by, `detail` a sentence to read.
 
     Reasons: `empty`, `not-an-image`, `unsupported`, `too-large`, `truncated`, `damaged`.
@@ -46,12 +46,20 @@ class Header(NamedTuple):
     complete: bool  # the end of the file is where the format says
 
 
-def prepare(data: bytes, settings: PreprocessSettings, side: int | None = None) -> Pixels:
-    """An image file as uint8 [side,side,3] RGB; `side` defaults to the size that the model sees.
+def prepare(data: bytes, settings: PreprocessSettings) -> Pixels:
+    """An image file as the model takes it, uint8 [image_size,image_size,3] RGB: the centre of `stored`.
 
     Raises Unreadable.
     """
-    return resize(decode(data, max_pixels=settings.max_pixels), side or settings.image_size, settings.resize)
+    pixels = stored(data, settings)
+    edge = (settings.side - settings.image_size) // 2
+    inner = slice(edge, edge + settings.image_size)
+    return np.ascontiguousarray(pixels[inner, inner])
+
+
+def stored(data: bytes, settings: PreprocessSettings) -> Pixels:
+    """An image file as a shard keeps it, uint8 [side,side,3] RGB. Raises Unreadable."""
+    return resize(decode(data, max_pixels=settings.max_pixels), settings.side, settings.resize)
 
 
 def decode(data: bytes, *, max_pixels: int) -> Pixels:

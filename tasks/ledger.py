@@ -10,16 +10,22 @@ from tasks.config import store_root
 from tasks.records import Decision
 
 SHORT = 16  # hex digits of a digest in a name
+ONCE = ("challenger", "refused")  # what registering a version decides
 UNDECIDED = ("challenger", "superseded")
 
 
 def append(decision: Decision) -> str:
-    """Write one decision down and return its URI. The same decision again keeps its first time."""
+    """Write one decision down and return its URI.
+
+    A task that runs again does not double its entry: a version is registered once, and a move that is the
+    latest entry already was written before its task was cut off.
+    """
     suffix = _suffix(decision.kind, decision.version, decision.data_digest, decision.settings_digest)
     folder = _folder(decision.pipeline)
-    for entry in storage.listing(folder):
-        if entry.key.endswith(suffix):
-            return storage.join(folder, entry.key)
+    entries = [entry.key for entry in storage.listing(folder)]
+    same = [key for key in entries if key.endswith(suffix)]
+    if same and (decision.kind in ONCE or same[-1] == entries[-1]):
+        return storage.join(folder, same[-1])
     uri = storage.join(folder, f"{decision.at.replace(':', '')}{suffix}")
     storage.write_record(uri, decision)
     return uri

@@ -43,11 +43,14 @@ def find_device() -> torch.device:
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 faster than float32: tensor cores, AMX or AVX-512 BF16."""
+    """Whether the hardware trains faster in bfloat16 than in float32: tensor cores, or AMX tiles on a CPU.
+
+    AVX-512 BF16 alone does not count: without AMX it trained ResNet-18 at 17 instead of 26 images/s.
+    """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return bool(features.get("amx_bf16") or features.get("avx512_bf16"))
+    return bool(features.get("amx_bf16"))
 
 
 def fit(
@@ -75,7 +78,7 @@ def fit(
     schedule = OneCycleLR(optimizer, settings.learning_rate, settings.epochs * steps, pct_start=0.25)
     generator = torch.Generator(device).manual_seed(seed)
     for number in range(1, settings.epochs + 1):
-        begun, rate = time.perf_counter(), schedule.get_last_lr()[0]
+        begun, rate = time.perf_counter(), float(schedule.get_last_lr()[0])
         total = torch.zeros((), device=device)
         network.train()
         # Chunks of equal size, none dropped: a last batch of one image would break batch norm.
@@ -83,7 +86,7 @@ def fit(
             pixels = augment(train.images[rows], settings, dataset.image_size, generator)
             loss = _loss(network, standardised(pixels, dataset), train.labels[rows], settings)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             total += loss.detach() * len(rows)
@@ -99,11 +102,13 @@ def fit(
 
 @torch.inference_mode()
 def accuracy(network: nn.Module, images: Images, dataset: Dataset) -> float:
-    """Share of images, 0 to 1, whose likeliest class is their label. Leaves the network in evaluation mode."""
+    """Share of images, 0 to 1, whose likeliest class is their label; the network stays in evaluation mode."""
     network.eval()
     right = torch.zeros((), dtype=torch.int64, device=images.labels.device)
     for pixels, labels in zip(
-        images.images.split(EVALUATION_BATCH), images.labels.split(EVALUATION_BATCH), strict=True
+        torch.split(images.images, EVALUATION_BATCH),
+        torch.split(images.labels, EVALUATION_BATCH),
+        strict=True,
     ):
         with _precision(pixels):
             logits = network(standardised(scaled(pixels), dataset))

@@ -1,4 +1,4 @@
-"""The networks: torchvision's ResNets with a choice of width, stem and head. Weights are safetensors, never pickle."""
+"""The networks: torchvision's ResNets with a choice of width, stem and head, kept as safetensors."""
 
 from typing import Final
 
@@ -22,7 +22,7 @@ DEPTHS: Final[dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]]] = {
 SMALL_UP_TO: Final = 64  # pixels; below, the fourfold shrinking of the ImageNet stem costs accuracy
 
 
-class ScaledResNet(ResNet):
+class ScaledResNet(ResNet):  # type: ignore[misc]
     """torchvision's ResNet with its channels multiplied by `width` and a choice of stem.
 
     At width 1 with the ImageNet stem its parameters have torchvision's names and shapes. The small stem is
@@ -54,7 +54,10 @@ class ScaledResNet(ResNet):
         # torchvision builds every stage through this method, so the width is applied here, once.
         if planes == 64:
             self.inplanes = _channels(64, self.width)
-        return super()._make_layer(block, _channels(planes, self.width), blocks, stride, dilate)
+        layer: nn.Sequential = super()._make_layer(
+            block, _channels(planes, self.width), blocks, stride, dilate
+        )
+        return layer
 
 
 def build(settings: TrainSettings, *, classes: int, image_size: int, seed: int = 0) -> nn.Module:
@@ -68,7 +71,7 @@ def build(settings: TrainSettings, *, classes: int, image_size: int, seed: int =
         _check_imagenet_fits(settings, small, image_size)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = ScaledResNet(settings.model, classes=classes, width=settings.width, small=small)
+        network: nn.Module = ScaledResNet(settings.model, classes=classes, width=settings.width, small=small)
     if settings.weights == "imagenet":
         pretrained = {k: v for k, v in _imagenet(settings.model).items() if not k.startswith("fc.")}
         network.load_state_dict(pretrained, strict=False)
@@ -89,8 +92,8 @@ def restore(data: bytes, settings: TrainSettings, *, classes: int, image_size: i
     except (RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"the checkpoint does not hold a {settings.model} of width {settings.width:g} for {classes} classes "
-            f"({reason}); train it again"
+            f"the checkpoint does not hold a {settings.model} of width {settings.width:g} for {classes} "
+            f"classes ({reason}); train it again"
         ) from error
     return network.eval()
 
@@ -110,8 +113,9 @@ def _check_imagenet_fits(settings: TrainSettings, small: bool, image_size: int) 
     if settings.width != 1.0 or small:
         stem = "small" if small else "imagenet"
         raise InputError(
-            f"weights 'imagenet' need train.width 1.0 and the imagenet stem, got width {settings.width:g} and the "
-            f"{stem} stem at {image_size} pixels; set train.width = 1.0 and train.stem = 'imagenet', or weights = 'none'"
+            f"weights 'imagenet' need train.width 1.0 and the imagenet stem, got width {settings.width:g} "
+            f"and the {stem} stem at {image_size} pixels; set train.width = 1.0 and train.stem = 'imagenet', "
+            "or train.weights = 'none'"
         )
 
 
@@ -124,7 +128,7 @@ def _imagenet(model: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise OutageError(
-            f"ImageNet weights of {model} cannot be fetched from {weights.url} ({error}); put that file into {folder}, "
-            "or set train.weights = 'none'"
+            f"ImageNet weights of {model} cannot be fetched from {weights.url} ({error}); put that file "
+            f"into {folder}, or set train.weights = 'none'"
         ) from error
     return state

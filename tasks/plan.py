@@ -51,9 +51,8 @@ def plan(spec: PlanSpec) -> Plan:
     )
     work = spec.force or decision is None
     todo = [part for part in parts if not storage.exists(part_result_uri(part))] if work else []
-    reason = _reason(
-        decision and f"{decision.kind} as version {decision.version} at {decision.at}", spec.force, todo
-    )
+    known = f"{decision.kind} as version {decision.version} at {decision.at}" if decision else None
+    reason = _reason(known, spec.force, todo)
     print(f"plan: {reason}")
     draft = Plan(
         pipeline=pipeline,

@@ -126,7 +126,7 @@ def _rows(part: Part, spec: PreprocessSpec, refusals: list[Refusal]) -> Iterator
                 refusals.append(_refusal(part, key, "no-label", "in no class folder and in no manifest row"))
                 continue
             try:
-                pixels = images.prepare(data, spec.settings, spec.settings.side)
+                pixels = images.stored(data, spec.settings)
             except images.Unreadable as error:
                 refusals.append(_refusal(part, key, error.reason, error.detail))
                 continue

@@ -27,7 +27,7 @@ def promote(spec: PromoteSpec) -> Promotion:
     sha256 = tags.get(registry.SHA256, "")
     if spec.sha256 and sha256 != spec.sha256:
         raise InputError(
-            f"version {spec.version} of {spec.pipeline} has SHA-256 {sha256}, asked was {spec.sha256}: not moved"
+            f"version {spec.version} of {spec.pipeline} has SHA-256 {sha256}, not {spec.sha256}: not moved"
         )
     champion = registry.alias_version(spec.pipeline, registry.CHAMPION)
     if spec.action == "check":

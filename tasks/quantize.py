@@ -1,6 +1,6 @@
 """Stage `quantize`: a checkpoint and a recipe become a candidate, one ONNX file.
 
-    python -m tasks quantize --spec spec.json --result result.json
+python -m tasks quantize --spec spec.json --result result.json
 """
 
 import time

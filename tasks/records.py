@@ -68,7 +68,7 @@ class Plan(Record):
 
 
 class Shard(Record):
-    """One safetensors file: images uint8 [N,H,W,3], labels int64 [N], ids uint8 [N,32] (SHA-256 of the file)."""
+    """One safetensors file: images uint8 [N,H,W,3], labels int64 [N], ids uint8 [N,32] (files' SHA-256)."""
 
     file: Artifact
     split: Split

@@ -59,9 +59,10 @@ def register_version(
         for version in mlflow_client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
             if version.tags.get(SHA256) == sha256:
                 return str(version.version)
-        uri = _log_model(run_id, model, classes, side)
+        model_id = _log_model(run_id, model, classes, side)
         bound = {**tags, SHA256: sha256}
-        created = mlflow_client.create_model_version(name, source=uri, run_id=run_id, tags=bound)
+        source = f"models:/{model_id}"
+        created = mlflow_client.create_model_version(name, source, run_id, bound, model_id=model_id)
         return str(created.version)
 
 
@@ -98,7 +99,7 @@ def _log_model(run_id: str, model: bytes, classes: int, side: int) -> str:
         raise InputError(
             f"the model stored at {info.model_uri} is not the one that was evaluated; nothing is registered"
         )
-    return str(info.model_uri)
+    return str(info.model_id)
 
 
 def _requirements() -> list[str]:
@@ -128,8 +129,8 @@ def alias_version(name: str, alias: str) -> str | None:
         try:
             return str(client().get_model_version_by_alias(name, alias).version)
         except MlflowException as error:
-            missing = (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE")
-            if isinstance(error, RestException) and error.error_code in missing:
+            # A missing alias of a known model is INVALID_PARAMETER_VALUE, an unknown model does not exist.
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
 

@@ -48,15 +48,21 @@ class Session:
             self._run, self.side = load(model)
         except Exception as error:  # both runtimes raise kinds that are not public
             reason = " ".join(str(error).split())[:300]
-            raise InputError(f"{runtime} cannot load the model ({reason}); use another recipe or runtime") from error
+            raise InputError(
+                f"{runtime} cannot load the model ({reason}); use another recipe or runtime"
+            ) from error
 
     def predict(self, images: Pixels) -> Prediction:
         """Probabilities float32 [N,C] and labels int64 [N] of uint8 [N,H,W,3]; many images go in pieces."""
         side = self.side
-        if images.dtype != np.uint8 or images.ndim != 4 or (side is not None and images.shape[1:] != (side, side, 3)):
+        if (
+            images.dtype != np.uint8
+            or images.ndim != 4
+            or (side is not None and images.shape[1:] != (side, side, 3))
+        ):
             raise InputError(
-                f"images must be uint8 [N,{side or 'H'},{side or 'W'},3], got {images.dtype} {list(images.shape)}; "
-                "prepare them with tasks.images.prepare"
+                f"images must be uint8 [N,{side or 'H'},{side or 'W'},3], got {images.dtype} "
+                f"{list(images.shape)}; prepare them with tasks.images.prepare"
             )
         if len(images) <= CHUNK:
             return self._run(images)
@@ -88,14 +94,18 @@ def fastest(model: bytes, images: Pixels, *, runs: int = 30) -> Session:
         if agreement >= AGREEMENT:
             agreeing[name] = session
         else:
-            print(f"{name} is passed over: {agreement:.2%} of its labels are those of onnxruntime", flush=True)
+            print(
+                f"{name} is passed over: {agreement:.2%} of its labels are those of onnxruntime", flush=True
+            )
     if len(agreeing) == 1:
         return reference
     times = latencies(agreeing, images, runs=runs)
     return agreeing[min(times, key=lambda name: statistics.median(times[name]))]
 
 
-def measure(sessions: Mapping[str, Session], images: Mapping[str, Pixels], *, runs: int, batch: int) -> dict[str, Timing]:
+def measure(
+    sessions: Mapping[str, Session], images: Mapping[str, Pixels], *, runs: int, batch: int
+) -> dict[str, Timing]:
     """Time models side by side on `images` (each model's own, of the size it takes).
 
     They take turns within one process, so that noise on the machine meets all of them alike. `runs` single

@@ -1,4 +1,4 @@
-"""Objects by URI, on S3 (`s3://bucket/key`) or on the local disk (`file:///path`). The only file that knows boto3.
+"""Objects by URI, on S3 (`s3://bucket/key`) or the local disk (`file:///path`). Nothing else uses boto3.
 
 S3 is reached by the standard variables (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID, …). Every write is atomic:
 readers see the whole object or none. Retrying is boto3's; what remains unreachable raises OutageError.
@@ -9,18 +9,23 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    FlexibleChecksumError,
+    IncompleteReadError,
     NoCredentialsError,
     ParamValidationError,
     PartialCredentialsError,
+    ReadTimeoutError,
+    ResponseStreamingError,
 )
 from pydantic import BaseModel
 
@@ -30,10 +35,20 @@ from tasks.records import Artifact
 MISSING = {"404", "NoSuchKey", "NotFound"}
 # Trying again does not help against these, unlike against everything else that botocore raises by itself.
 MISCONFIGURED = (NoCredentialsError, PartialCredentialsError, ParamValidationError, ValueError)  # a bad URL
+# An answer that broke off, or mixes two versions of an object (rclone's server, while it is overwritten).
+# The AttributeError is botocore's, on an error answer that carries a checksum.
+BROKEN_OFF: Final = (
+    FlexibleChecksumError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+    AttributeError,
+)
+READS = 4
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Missing(InputError):
+class MissingError(InputError):
     """An object that does not exist."""
 
 
@@ -51,15 +66,15 @@ def join(uri: str, *parts: str) -> str:
 
 
 def read(uri: str) -> bytes:
-    """The object's bytes. Raises Missing (an InputError) when it does not exist, OutageError when the store is away."""
+    """The object's bytes. Raises MissingError (an InputError), or OutageError when the store is away."""
     path = _local(uri)
     if path is not None:
         try:
             return path.read_bytes()
         except (FileNotFoundError, IsADirectoryError) as error:
-            raise Missing(f"{uri} does not exist") from error
+            raise MissingError(f"{uri} does not exist") from error
     bucket, key = _bucket_key(uri)
-    return bytes(_s3(uri, lambda s3: s3.get_object(Bucket=bucket, Key=key)["Body"].read()))
+    return bytes(_s3(uri, lambda s3: _body(s3, uri, bucket, key)))
 
 
 def write(uri: str, data: bytes) -> Artifact:
@@ -103,7 +118,7 @@ def exists(uri: str) -> bool:
     bucket, key = _bucket_key(uri)
     try:
         _s3(uri, lambda s3: s3.head_object(Bucket=bucket, Key=key))
-    except Missing:
+    except MissingError:
         return False
     return True
 
@@ -150,6 +165,19 @@ def _bucket_key(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
+def _body(s3: Any, uri: str, bucket: str, key: str) -> bytes:
+    """boto3 repeats a request, but not the reading of its answer: that is done here."""
+    for attempt in range(READS):
+        try:
+            return bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+        except BROKEN_OFF as error:
+            broken: Exception = error
+            time.sleep(0.1 * 2**attempt)
+    raise OutageError(
+        f"{uri} broke off {READS} times while it was read ({broken}); try again, and see the server's log"
+    ) from broken
+
+
 def _page(s3: Any, **arguments: str) -> Any:
     return s3.list_objects_v2(**arguments)
 
@@ -163,13 +191,14 @@ def _s3(uri: str, call: Callable[[Any], Any]) -> Any:
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code in MISSING:
-            raise Missing(f"{uri} does not exist on {endpoint}") from error
+            raise MissingError(f"{uri} does not exist on {endpoint}") from error
         if status >= 500:
             raise OutageError(
                 f"S3 at {endpoint} failed for {uri} ({code}); try again when it is healthy"
             ) from error
         raise InputError(
-            f"S3 at {endpoint} refused {uri} ({code or status}); check the bucket, AWS_ACCESS_KEY_ID and its rights"
+            f"S3 at {endpoint} refused {uri} ({code or status}); "
+            "check the bucket, AWS_ACCESS_KEY_ID and its rights"
         ) from error
     except MISCONFIGURED as error:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Runs, metrics and artifacts in MLflow; registered models are in `registry.py`. No other file talks to MLflow.
+"""Runs, metrics and artifacts in MLflow; registered models are in `registry.py`. No other file knows MLflow.
 
 MLflow is reached at MLFLOW_TRACKING_URI. Its client retries by itself; what remains unreachable raises
 OutageError naming the address.
@@ -26,11 +26,19 @@ def address() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or "MLFLOW_TRACKING_URI, which is not set"
 
 
-@functools.lru_cache(maxsize=1)
 def client() -> MlflowClient:
-    """MLflow's client, with a bounded number of its own retries."""
+    """MLflow's client for the server that the environment names, with a bounded number of its own retries."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
-    return MlflowClient()
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:  # MLflow's own default is a database file in the working folder
+        raise InputError("MLFLOW_TRACKING_URI is not set; set it to the address of the MLflow server")
+    return _client_of(uri)
+
+
+@functools.lru_cache(maxsize=1)
+def _client_of(uri: str) -> MlflowClient:
+    return MlflowClient(uri)
 
 
 @contextlib.contextmanager

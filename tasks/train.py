@@ -54,7 +54,7 @@ Log = Callable[[list[tuple[str, float, int]]], None]
 
 
 def _train(spec: TrainSpec, dataset: Dataset, log: Log) -> tuple[nn.Module, dict[str, float]]:
-    """Train and return the network with the metrics of its last epoch; `log` gets those of all epochs at once."""
+    """The trained network and the metrics of its last epoch; `log` gets those of all epochs at once."""
     settings, seed = spec.settings, spec.settings.seed + MEMBER_STRIDE * spec.member
     images, validation = load_split(dataset, "train"), load_split(dataset, "validation")
     if len(dataset.classes) < 2:
@@ -64,8 +64,8 @@ def _train(spec: TrainSpec, dataset: Dataset, log: Log) -> tuple[nn.Module, dict
     network = model.build(settings, classes=len(dataset.classes), image_size=dataset.image_size, seed=seed)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     print(
-        f"{settings.model}, {parameters:,} parameters, {len(images.labels):,} images of {len(dataset.classes)} "
-        f"classes, on {loop.find_device()}",
+        f"{settings.model}, {parameters:,} parameters, {len(images.labels):,} images of "
+        f"{len(dataset.classes)} classes, on {loop.find_device()}",
         flush=True,
     )
     rows: list[tuple[str, float, int]] = []

@@ -54,10 +54,7 @@ def test_classes_and_counts_come_from_all_parts():
 def test_statistics_over_shards_equal_those_over_all_pixels():
     generator = np.random.default_rng(0)
     blocks = [generator.integers(0, 200, (count, 4, 4, 3), np.uint8) for count in (3, 8)]
-    shards = [
-        shard("train", {"cat": len(block)}, *moments(block))
-        for block in blocks
-    ]
+    shards = [shard("train", {"cat": len(block)}, *moments(block)) for block in blocks]
     mean, std = statistics(shards)
     pixels = np.concatenate(blocks) / 255
     assert np.allclose(mean, pixels.mean((0, 1, 2)))
@@ -70,7 +67,7 @@ def test_one_class_only_is_refused_by_name():
 
 
 def test_an_empty_split_is_refused():
-    with pytest.raises(InputError, match="the validation split .* is empty"):
+    with pytest.raises(InputError, match=r"the validation split .* is empty"):
         build(a_plan(), [part(shard("train", {"cat": 3, "ant": 1}))])
 
 

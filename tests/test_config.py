@@ -17,7 +17,7 @@ def test_defaults_are_valid_and_every_knob_is_explained() -> None:
     Pipeline(name="digits")
     for stage, model in STAGE_SETTINGS.items():
         for name, field in model.model_fields.items():
-            assert field.description and field.description.endswith("."), f"{stage}.{name}"
+            assert (field.description or "").endswith("."), f"{stage}.{name}"
 
 
 def test_settings_are_frozen() -> None:

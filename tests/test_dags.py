@@ -140,13 +140,16 @@ def test_one_malformed_file_breaks_only_its_own_dag_and_visibly(airflow_home, tm
     good, bad = wiring.pipelines()
     assert [pipeline.name for pipeline in good] == ["good"]
     assert "bad.toml, line 2: train.epochs" in str(bad[0])
-    with pytest.raises(InputError, match=r"bad\.toml, line 2: train\.epochs: .*greater than or equal to 1, got 0"):
+    with pytest.raises(
+        InputError, match=r"bad\.toml, line 2: train\.epochs: .*greater than or equal to 1, got 0"
+    ):
         exec((DAGS / "pipeline_errors.py").read_text(), {})  # noqa: S102 (as the DAG processor does)
 
 
 def test_promotion_uses_the_events_newest_challenger(airflow_home, monkeypatch):
-    import promote as module
     from airflow.sdk import Asset
+
+    import promote as module
 
     class Event:
         def __init__(self, timestamp: int, version: str) -> None:

@@ -2,13 +2,15 @@
 
 import struct
 import zlib
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import cv2
 import numpy as np
 import pytest
 
 from tasks.config import PreprocessSettings
-from tasks.images import Pixels, Unreadable, decode, inspect, prepare, resize
+from tasks.images import Pixels, Unreadable, decode, inspect, prepare, resize, stored
 
 PLENTY = 10_000_000
 RED = (255, 0, 0)
@@ -45,7 +47,8 @@ def reason_of(data: bytes, max_pixels: int = PLENTY) -> str:
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".bmp", ".webp", ".tiff", ".ppm", ".gif"])
 def test_pure_red_is_red(extension: str) -> None:
     image = decode(encoded(extension, plain(RED)), max_pixels=PLENTY)
-    assert image.shape == (20, 30, 3) and image.dtype == np.uint8
+    assert image.shape == (20, 30, 3)
+    assert image.dtype == np.uint8
     assert np.abs(image.astype(int) - RED).max() <= 4  # JPEG and GIF are not exact
 
 
@@ -68,10 +71,36 @@ def test_grey_is_repeated_over_the_channels() -> None:
     assert (decode(encoded(".png", grey), max_pixels=PLENTY) == grey[..., None]).all()
 
 
-@pytest.mark.parametrize("extension", [".png", ".tiff"])
+@pytest.mark.parametrize("extension", [".png", ".webp"])
 def test_transparency_is_composited_on_black(extension: str) -> None:
     image = decode(encoded(extension, plain((255, 0, 0, 128))), max_pixels=PLENTY)
-    assert (image == (128, 0, 0)).all()
+    assert np.abs(image.astype(int) - (128, 0, 0)).max() <= 1
+
+
+@pytest.mark.parametrize(("extra", "stored"), [(1, 128), (2, 255)], ids=["multiplied", "separate"])
+def test_transparency_of_a_tiff_is_composited_once(extra: int, stored: int) -> None:
+    """Its red is stored multiplied by the opacity, or not; both mean half of a full red."""
+    pixels = bytes((stored, 0, 0, 128)) * 4
+    tags = (
+        (256, 2),
+        (257, 2),
+        (258, 8),
+        (259, 1),
+        (262, 2),
+        (273, 0),
+        (277, 4),
+        (278, 2),
+        (279, 16),
+        (338, extra),
+    )
+    bits_at = 8 + 2 + 12 * len(tags) + 4
+    values = dict(tags) | {258: bits_at, 273: bits_at + 8}
+    entries = [(tag, 4 if tag == 273 else 3, 4 if tag == 258 else 1, value) for tag, value in values.items()]
+    rows = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    tiff = (
+        b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + rows + bytes(4) + struct.pack("<4H", 8, 8, 8, 8)
+    )
+    assert (decode(tiff + pixels, max_pixels=PLENTY) == (128, 0, 0)).all()
 
 
 def test_a_palette_is_looked_up() -> None:
@@ -182,10 +211,12 @@ def test_floating_point_pixels_are_refused() -> None:
 
 
 def test_a_refusal_survives_a_process_boundary() -> None:
-    import pickle
-
-    again = pickle.loads(pickle.dumps(Unreadable("empty", "the file has no bytes")))
-    assert (again.reason, again.detail) == ("empty", "the file has no bytes")
+    with (
+        ProcessPoolExecutor(1, get_context("spawn")) as pool,
+        pytest.raises(Unreadable, match="the file has no bytes") as caught,
+    ):
+        pool.submit(decode, b"", max_pixels=PLENTY).result()
+    assert caught.value.reason == "empty"
 
 
 def test_crop_takes_the_centre_square() -> None:
@@ -198,7 +229,9 @@ def test_crop_takes_the_centre_square() -> None:
 
 def test_letterbox_keeps_everything_between_black_bars() -> None:
     result = resize(plain(RED, height=8, width=16), 8, "letterbox")
-    assert (result[2:6] == RED).all() and not result[:2].any() and not result[6:].any()
+    assert (result[2:6] == RED).all()
+    assert not result[:2].any()
+    assert not result[6:].any()
     assert resize(plain(RED, height=1, width=1000), 8, "letterbox").any()
 
 
@@ -206,7 +239,8 @@ def test_stretch_keeps_everything_without_bars() -> None:
     image = plain(RED, height=8, width=16)
     image[:, :8] = 0
     result = resize(image, 8, "stretch")
-    assert (result[:, 4:] == RED).all() and not result[:, :4].any()
+    assert (result[:, 4:] == RED).all()
+    assert not result[:, :4].any()
 
 
 def test_shrinking_averages_areas() -> None:
@@ -226,7 +260,8 @@ def test_prepare_takes_the_model_s_side_or_the_one_asked_for() -> None:
     settings = PreprocessSettings(image_size=16, stored_size=24, resize="crop")
     data = encoded(".png", noise())
     assert prepare(data, settings).shape == (16, 16, 3)
-    assert prepare(data, settings, settings.side).shape == (24, 24, 3)
+    assert stored(data, settings).shape == (24, 24, 3)
+    assert np.array_equal(prepare(data, settings), stored(data, settings)[4:20, 4:20])
     assert prepare(data, settings).flags.c_contiguous
-    with pytest.raises(Unreadable, match="preprocess.max_pixels"):
+    with pytest.raises(Unreadable, match=r"preprocess.max_pixels"):
         prepare(data, settings.model_copy(update={"max_pixels": 100}))

@@ -11,7 +11,21 @@ ROOT = Path(__file__).parent.parent
 LEVELS = {
     0: {"config", "records", "errors", "pipelines"},
     1: {"storage", "tracking", "registry", "runner"},
-    2: {"images", "sources", "samples", "export", "dataset", "model", "loop", "recipes", "runtime", "metrics", "gates", "ledger", "report"},
+    2: {
+        "images",
+        "sources",
+        "samples",
+        "export",
+        "dataset",
+        "model",
+        "loop",
+        "recipes",
+        "runtime",
+        "metrics",
+        "gates",
+        "ledger",
+        "report",
+    },
     3: {"plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register", "promote", "close"},
     4: {"cli", "stack"},
 }

@@ -34,6 +34,13 @@ def test_a_repeated_decision_keeps_its_first_time():
     assert [entry.at for entry in ledger.history("pets")] == ["2026-01-01T00:00:00.000Z"]
 
 
+def test_a_version_promoted_again_later_is_a_new_entry():
+    ledger.append(decision("promoted", at="2026-01-01T00:00:00.000Z"))
+    ledger.append(decision("promoted", version="2", at="2026-01-02T00:00:00.000Z"))
+    ledger.append(decision("promoted", at="2026-01-03T00:00:00.000Z"))
+    assert [entry.version for entry in ledger.history("pets")] == ["1", "2", "1"]
+
+
 def test_only_final_decisions_on_the_same_digests_count():
     ledger.append(decision("challenger"))
     assert ledger.decided("pets", "d" * 64, "s" * 64, waiting=False) is None

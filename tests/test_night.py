@@ -13,15 +13,18 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tasks import ledger, registry, storage
+from tasks.config import PreprocessSettings
+from tasks.images import prepare
 from tasks.runtime import Session
 
 ROOT = Path(__file__).parent.parent
+COMMAND = str(Path(sys.executable).with_name("nightshift"))
 
 
 def nightshift(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "tasks.cli", *arguments],
+        [COMMAND, *arguments],
         cwd=ROOT,
         env=dict(os.environ),
         capture_output=True,
@@ -36,6 +39,11 @@ def night(name: str, *arguments: str) -> dict:
     """Run one night to its end; its result is the last line on stdout."""
     done = nightshift("run", name, "--wait", *arguments)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def gray(image: np.ndarray) -> np.ndarray:
+    """A digit of scikit-learn, 0 to 16, as 8-bit grey."""
+    return np.rint(image / 16 * 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +65,9 @@ def test_the_champion_is_the_evaluated_file_and_predicts(first_night):
     model, tags = registry.fetch_model("models:/digits@champion")
     assert tags["version"] == first_night["version"]
     digits = load_digits()
-    images = np.rint(digits.images / 16 * 255).astype(np.uint8)[..., None].repeat(3, axis=3)
-    _, labels = Session(model).predict(images)
+    settings = PreprocessSettings.model_validate_json(tags[registry.PREPROCESS])
+    files = [cv2.imencode(".png", gray(image))[1].tobytes() for image in digits.images]
+    _, labels = Session(model).predict(np.stack([prepare(file, settings) for file in files]))
     assert (labels == digits.target).mean() > 0.98
 
 
@@ -66,14 +75,14 @@ def test_mlflow_loads_the_champion_without_pickle(first_night):
     import mlflow
 
     loaded = mlflow.pyfunc.load_model("models:/digits@champion")
-    out = loaded.predict({"images": np.zeros((2, 8, 8, 3), np.uint8)})
+    out = loaded.predict({"images": np.zeros((2, 16, 16, 3), np.uint8)})
     assert out["probabilities"].shape == (2, 10)
 
 
 def test_predict_command_names_the_digit(first_night, tmp_path):
     digits = load_digits()
     for index in range(10):
-        cv2.imwrite(str(tmp_path / f"{index}.png"), np.rint(digits.images[index] / 16 * 255).astype(np.uint8))
+        cv2.imwrite(str(tmp_path / f"{index}.png"), gray(digits.images[index]))
     done = nightshift("predict", "models:/digits@champion", str(tmp_path), "--json")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     right = sum(Path(row["file"]).stem == row["label"] for row in rows)
@@ -110,7 +119,7 @@ def test_a_second_night_finds_nothing_new_and_a_new_batch_makes_a_third(first_ni
     for index in range(60):
         folder = tmp_path / "shifted" / str(digits.target[index])
         folder.mkdir(parents=True, exist_ok=True)
-        shifted = np.roll(np.rint(digits.images[index] / 16 * 255).astype(np.uint8), 1, axis=1)
+        shifted = np.roll(gray(digits.images[index]), 1, axis=1)
         cv2.imwrite(str(folder / f"{index}.png"), shifted)
     nightshift("ingest", str(tmp_path / "shifted"), "--pipeline", "digits", "--batch", "shifted")
     third = night("digits", "--set", "train.epochs=2")

@@ -86,7 +86,7 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path: Path, name: str) -> None
 
 
 def test_no_pipelines_at_all_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none$"):
+    with pytest.raises(InputError, match=r"none$"):
         find_pipeline("digits", tmp_path / "absent")
 
 

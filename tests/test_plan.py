@@ -1,4 +1,4 @@
-"""Planning from listings: which batches are complete, how they are cut, and when a night has nothing to do."""
+"""Planning from listings: complete batches, how they are cut, and when a night has nothing to do."""
 
 import pytest
 
@@ -84,7 +84,9 @@ def test_messages_are_grouped_and_bounded(store):
 
 
 def test_an_empty_source_says_where_it_looked_and_what_to_do(store):
-    with pytest.raises(InputError, match=rf"{store}/incoming/pets holds no complete batch.*nightshift ingest"):
+    with pytest.raises(
+        InputError, match=rf"{store}/incoming/pets holds no complete batch.*nightshift ingest"
+    ):
         plan(PlanSpec(pipeline=Pipeline(name="pets"), night="n1"))
 
 

@@ -30,7 +30,9 @@ def store(tmp_path, monkeypatch):
     return root
 
 
-def run(store: str, files: dict[str, bytes], manifest: str | None = None, digest: str = "p" * 64) -> PartResult:
+def run(
+    store: str, files: dict[str, bytes], manifest: str | None = None, digest: str = "p" * 64
+) -> PartResult:
     for key, data in files.items():
         storage.write(f"{store}/incoming/pets/b1/{key}", data)
     if manifest is not None:
@@ -38,7 +40,9 @@ def run(store: str, files: dict[str, bytes], manifest: str | None = None, digest
     part = Part(batch="b1", keys=tuple(sorted(files)), manifest=manifest is not None, digest=digest)
     uri = storage.write(f"{store}/plans/p.json", f"[{part.model_dump_json()}]".encode()).uri
     message = Message(parts_uri=uri, parts=1, images=len(files))
-    spec = PreprocessSpec(message=message, source=f"{store}/incoming/pets", pipeline="pets", settings=SETTINGS)
+    spec = PreprocessSpec(
+        message=message, source=f"{store}/incoming/pets", pipeline="pets", settings=SETTINGS
+    )
     preprocess(spec)
     return storage.read_record(f"{store}/shards/{digest}/part.json", PartResult)
 

@@ -88,13 +88,13 @@ def test_a_refusal_comes_back_as_the_stage_said_it(play: Callable[[str], None]) 
 
 def test_an_outage_comes_back_as_an_outage(play: Callable[[str], None]) -> None:
     play("result.write_text(json.dumps({'error': 'MLflow is away'})); sys.exit(3)")
-    with pytest.raises(OutageError, match="^MLflow is away$"):
+    with pytest.raises(OutageError, match=r"^MLflow is away$"):
         run_stage("close", SPEC)
 
 
 def test_the_real_entry_point_refuses_an_unknown_stage() -> None:
     with pytest.raises(
-        StageError, match="stage dream failed with exit 2; last line: .*invalid choice: 'dream'"
+        StageError, match=r"stage dream failed with exit 2; last line: .*invalid choice: 'dream'"
     ):
         run_stage("dream", SPEC, echo=lambda line: None)
 
@@ -156,9 +156,11 @@ def test_killing_the_runner_ends_the_stage_and_its_children(
     )
     with subprocess.Popen([sys.executable, "-c", program]) as runner:
         stage, child = pids(tmp_path)
-        assert psutil.pid_exists(stage) and psutil.pid_exists(child)
+        assert psutil.pid_exists(stage)
+        assert psutil.pid_exists(child)
         runner.send_signal(signal.SIGKILL)
-    assert gone(stage) and gone(child)
+    assert gone(stage)
+    assert gone(child)
 
 
 def test_a_child_that_outlives_its_stage_does_not_hold_the_night(

@@ -48,6 +48,16 @@ class Airflow:
             return None
         return json.loads(value) if isinstance(value, str) and value[:1] in "{[" else value
 
+    def set_state(self, dag: str, run_id: str, task: str, map_index: int, state: str) -> None:
+        """Mark a task instance, as the web interface does."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances/{task}/{map_index}"
+        self._call("PATCH", path, json={"new_state": state})
+
+    def clear(self, dag: str, run_id: str, tasks: list[str]) -> None:
+        """Let these tasks of a run run again."""
+        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": tasks, "only_failed": False}
+        self._call("POST", f"/api/v2/dags/{dag}/clearTaskInstances", json=body)
+
     def started_by(self, dag: str, run_id: str, other: str) -> str | None:
         """The run of DAG `other` that an asset event of this run started, once the scheduler made it."""
         page = self._call(
@@ -64,7 +74,7 @@ class Airflow:
             response = self._client.request(method, path, **arguments)
         except httpx.HTTPError as error:
             raise OutageError(
-                f"Airflow at {self.url} cannot be reached ({type(error).__name__}); start it with: nightshift up"
+                f"Airflow at {self.url} cannot be reached ({type(error).__name__}): nightshift up starts it"
             ) from error
         if response.status_code >= 500:
             raise OutageError(

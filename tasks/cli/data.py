@@ -85,6 +85,7 @@ def _upload(batch: "Batch", source: str) -> "Ingested":
 
 
 def _print(results: "list[Ingested]") -> None:
+    from rich.filesize import decimal
     from rich.table import Table
 
     from tasks.cli.tables import console
@@ -96,7 +97,7 @@ def _print(results: "list[Ingested]") -> None:
         shown = [f"{name} {count}" for name, count in result.classes.items()][:SHOWN_CLASSES]
         rest = len(result.classes) - len(shown)
         classes = ", ".join([*shown, f"… {rest} more"] if rest else shown)
-        counts = (str(sum(result.classes.values())), f"{result.bytes / 1e6:.2f} MB")
+        counts = (str(sum(result.classes.values())), decimal(result.bytes))
         table.add_row(result.batch, classes, *counts, str(result.uploaded), str(result.skipped))
     console().print(table)
     for result in results:

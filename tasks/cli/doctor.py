@@ -97,7 +97,9 @@ def _roles() -> Iterator[Finding]:
 
 
 def _versions() -> Iterator[Finding]:
-    lock = _code_folder() / "requirements.lock"
+    from tasks.stack.environment import code_folder
+
+    lock = code_folder() / "requirements.lock"
     if not lock.is_file():
         return
     locked: dict[str, set[str]] = defaultdict(set)  # several when they differ between systems
@@ -229,7 +231,9 @@ def _airflow() -> Finding:
 
     address = os.environ["NIGHTSHIFT_AIRFLOW_URL"].rstrip("/")
     health = json.loads(_get(f"{address}/api/v2/monitor/health"))
-    sick = [name for name, part in health.items() if part and part.get("status") not in ("healthy", None)]
+    if not isinstance(health, dict) or not all(isinstance(part, dict) for part in health.values()):
+        raise ValueError(f"{address} is no Airflow API server of version 3")
+    sick = [name for name, part in health.items() if part.get("status") not in ("healthy", None)]
     if sick:
         return Finding(False, f"Airflow at {address}: {', '.join(sick)} not healthy; see nightshift logs")
     return Finding(True, f"Airflow at {address} is healthy")
@@ -262,7 +266,7 @@ def _get(url: str) -> bytes:
     from tasks.errors import OutageError
 
     try:
-        with urlopen(url, timeout=TIMEOUT) as answer:
+        with urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - the user's own address
             return bytes(answer.read())
     except (URLError, TimeoutError) as error:
         raise OutageError(
@@ -291,9 +295,3 @@ def _home_folder() -> Path:
     from tasks.stack.environment import home
 
     return home()
-
-
-def _code_folder() -> Path:
-    from tasks.stack.environment import code_folder
-
-    return code_folder()

@@ -75,7 +75,7 @@ def _fetch(model: str) -> tuple[bytes, str]:
 
     if model.startswith("models:/"):
         connect("tracking")
-        from tasks.tracking import fetch_model
+        from tasks.registry import fetch_model
 
         data, tags = fetch_model(model)
         version = tags.get("version")
@@ -98,8 +98,8 @@ def _read_file(model: str) -> bytes:
         return Path(model).expanduser().read_bytes()
     except OSError as error:
         raise InputError(
-            f"model {model!r} cannot be read ({error.strerror}); give models:/NAME@champion, models:/NAME/VERSION, "
-            "an s3:// or file:// address, or the path of an .onnx file"
+            f"model {model!r} cannot be read ({error.strerror}); give models:/NAME@champion, "
+            "models:/NAME/VERSION, an s3:// or file:// address, or the path of an .onnx file"
         ) from error
 
 
@@ -161,6 +161,7 @@ def _facts(facts: dict[str, str], model: str) -> tuple[list[str], "PreprocessSet
         classes = [str(name) for name in json.loads(facts["nightshift.classes"])]
         values: dict[str, Any] = {
             "image_size": int(facts["nightshift.image_size"]),
+            "stored_size": int(facts["nightshift.stored_size"]),
             "resize": facts["nightshift.resize"],
         }
         return classes, PreprocessSettings.model_validate(values)

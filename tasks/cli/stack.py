@@ -35,16 +35,15 @@ def _welcome(home: Path) -> None:
     _say('A shell gets all of it with: eval "$(nightshift env)"')
 
 
-def _end_wait(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 def _stay(home: Path) -> None:
     """Keep the terminal until Ctrl-C, or until somebody else takes the stack down."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end_wait)
-    _say("Ctrl-C takes everything down")
     try:
+        _welcome(home)
+        _say("Ctrl-C takes everything down")
         while supervise.connect(home) is not None:
             time.sleep(2)
     except KeyboardInterrupt:
@@ -66,9 +65,14 @@ def up(
     """Start every server, or what is missing of them, and wait until all are healthy."""
     home = environment.home()
     left_out = [name for name in without.split(",") if name]
-    lifecycle.up(home, random_ports=random_ports, without=left_out, on_event=_say)
-    _welcome(home)
     if not detach:
+        # A closed terminal or a `kill` is a Ctrl-C.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _interrupt)
+    lifecycle.up(home, random_ports=random_ports, without=left_out, on_event=_say)
+    if detach:
+        _welcome(home)
+    else:
         _stay(home)
 
 
@@ -89,11 +93,11 @@ def _duration(seconds: float | None) -> str:
 
 
 def _table(found: list[RoleStatus]) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for title in ("role", "state", "health", "address"):
         table.add_column(title, no_wrap=title != "health", overflow="fold")
     for title in ("pid", "uptime", "memory", "restarts"):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for one in found:
         memory = f"{one.memory / 2**20:.0f} MiB" if one.memory is not None else ""
         health = f"[{'green' if one.healthy else 'red'}]{one.health}[/]"
@@ -125,7 +129,7 @@ def _chosen_logs(home: Path, name: str | None) -> dict[str, Path]:
     if name is not None and name not in names:
         raise InputError(f"there is no log named {name}: choose one of {', '.join(names)}")
     wanted = [name] if name else names
-    paths = {one: home / "logs" / f"{one}.log" for one in wanted}
+    paths = {one: supervise.log_path(home, one) for one in wanted}
     return {one: path for one, path in paths.items() if name or path.exists()}
 
 
@@ -157,7 +161,7 @@ def logs(
     for role, path in paths.items():
         if len(paths) > 1:
             typer.echo(f"==> {role} <==")
-        for line in lifecycle.last_lines(path, lines):
+        for line in supervise.last_lines(path, lines):
             typer.echo(line)
     if follow:
         try:

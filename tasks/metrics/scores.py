@@ -1,4 +1,4 @@
-"""Accuracy, precision, recall, F1 and the confusion matrix, computed by scikit-learn from labels and predictions."""
+"""Accuracy, precision, recall, F1 and the confusion matrix of predictions, computed by scikit-learn."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -34,7 +34,7 @@ def judge(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: Sequ
     """
     if len(labels) == 0 or len(labels) != len(predicted):
         raise InputError(
-            f"scoring needs one prediction for each of at least one label, got {len(predicted)} and {len(labels)}"
+            f"scoring needs labels and as many predictions, got {len(labels)} and {len(predicted)}"
         )
     indices = np.arange(len(classes))
     precision, recall, f1, support = precision_recall_fscore_support(

@@ -23,8 +23,11 @@ Details = dict[str, float | int | str]
 
 
 class Trained(NamedTuple):
-    """What a recipe starts from: the network in evaluation mode, its data set, its training images
-    (uint8 [N,H,W,3], cut to the side that the network sees) for calibration, and the seed for choosing among them."""
+    """What a recipe starts from: a network in evaluation mode and the data set it learned.
+
+    `images` are the training images, uint8 [N,H,W,3] cut to the side that the network sees; the `seed`
+    chooses among them for calibration.
+    """
 
     network: nn.Module
     dataset: Dataset

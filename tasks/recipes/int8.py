@@ -62,6 +62,8 @@ class Batches(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _quantized(graph: onnx.ModelProto, images: NDArray[np.uint8]) -> onnx.ModelProto:
+    # The exporter has folded batch norm and inferred all shapes, which is what ONNX Runtime would warn about.
+    onnx.helper.set_model_props(graph, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory(prefix="nightshift-int8-") as folder:
         target = Path(folder, "int8.onnx")
         quantize_static(
@@ -80,13 +82,9 @@ def _quantized(graph: onnx.ModelProto, images: NDArray[np.uint8]) -> onnx.ModelP
 
 
 def _prefix(graph: onnx.ModelProto) -> list[str]:
-    """The sums before the first convolution: they normalise the pixels, and 8 bits are too few for that."""
-    names: list[str] = []
-    for node in graph.graph.node:
-        if node.op_type in COUNTED:
-            break
-        names.append(node.name)
-    return names
+    """Everything up to the first convolution, which normalises the bytes and so needs more than 8 bits."""
+    kinds = [node.op_type for node in graph.graph.node]
+    return [node.name for node in graph.graph.node[: kinds.index("Conv") + 1]] if "Conv" in kinds else []
 
 
 def _quantized_nodes(graph: onnx.ModelProto) -> int:

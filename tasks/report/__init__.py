@@ -12,7 +12,7 @@ from tasks.report.page import PAGE
 
 
 class Findings(NamedTuple):
-    """What the page shows; `versions` gives the registered version behind the score rows `champion` and `best`."""
+    """What the page shows; `versions` are the registered versions behind the rows `champion` and `best`."""
 
     plan: Plan
     dataset: Dataset
@@ -26,7 +26,9 @@ class Findings(NamedTuple):
 
 def render(findings: Findings, figure: bytes) -> bytes:
     """The page as UTF-8; names come from file names of strangers, so all of them are escaped."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["percent"] = lambda share: f"{100 * share:.2f} %"
     page = environment.from_string(PAGE).render(
         **findings._asdict(),
@@ -45,7 +47,9 @@ def confusion_figure(scores: Scores, classes: tuple[str, ...]) -> bytes:
     axes = figure.subplots()
     shares = [[cell / max(1, sum(row)) for cell in row] for row in scores.confusion]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted class", ylabel="true class", title=f"{scores.model}, {scores.images:,} test images")
+    axes.set(
+        xlabel="predicted class", ylabel="true class", title=f"{scores.model}, {scores.images:,} test images"
+    )
     if count <= 40:
         names = [_plain(name) for name in classes]
         axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 3 else 0)

@@ -11,8 +11,8 @@ PAGE: Final = """<!doctype html>
 <style>
 :root { color-scheme: light dark; --text: #1c2024; --soft: #60666d; --back: #fff; --line: #dfe3e7;
   --good: #14713d; --bad: #b3261e; --card: #f6f8fa }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e9ec; --soft: #9aa2aa; --back: #14171a; --line: #30363c;
-  --good: #5fd08d; --bad: #ff8a80; --card: #1d2125 } }
+@media (prefers-color-scheme: dark) { :root { --text: #e6e9ec; --soft: #9aa2aa; --back: #14171a;
+  --line: #30363c; --good: #5fd08d; --bad: #ff8a80; --card: #1d2125 } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back);
   max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
@@ -28,7 +28,8 @@ img { max-width: 100%; background: #fff; border-radius: .3rem }
 <body>
 <h1>{{ plan.pipeline.name }}</h1>
 <p class="soft">{{ plan.night }} · {{ dataset.classes | length }} classes · {{ plan.images }} images in
-{{ plan.batches }} batches · {{ dataset.refused }} files refused · data set <code>{{ dataset.digest[:12] }}</code></p>
+{{ plan.batches }} batches · {{ dataset.refused }} files refused · data set
+<code>{{ dataset.digest[:12] }}</code></p>
 <div class="verdict {{ 'good' if passed else 'bad' }}">
 <strong>{{ chosen }}: {{ 'all gates passed' if passed else 'refused' }}</strong>
 {% for verdict in refused_by %}
@@ -62,19 +63,23 @@ img { max-width: 100%; background: #fff; border-radius: .3rem }
 <td class="n">{{ '%.2f' | format(scores.size / 1e6) }}</td><td>{{ scores.runtime }}</td></tr>
 {% endfor %}
 </table></div>
-<p class="soft">Labels come from ONNX Runtime, times from the fastest runtime that agrees with it, all models in
-turns in one process. Precision, recall and F1 are means over the classes.
-{% if unknown_to_champion %}{{ unknown_to_champion }} test images are of classes that a champion does not know;
-it is not judged on them.{% endif %}
+<p class="soft">Labels come from ONNX Runtime, times from the fastest runtime that agrees with it, all models
+in turns in one process. Precision, recall and F1 are means over the classes.
+{% if unknown_to_champion %}{{ unknown_to_champion }} test images are of classes that a champion does not
+know; it is not judged on them.{% endif %}
 Validation accuracy, by which the recipe was chosen:
-{% for recipe, accuracy in validation.items() %}{{ recipe }} {{ accuracy | percent }}{{ ', ' if not loop.last }}{% endfor %}.</p>
+{% for recipe, accuracy in validation.items() %}
+{{ recipe }} {{ accuracy | percent }}{{ ', ' if not loop.last else '.' }}
+{% endfor %}</p>
 
 <h2>Classes</h2>
 <div class="scroll"><table>
-<tr><th>class</th><th class="n">test images</th><th class="n">precision</th><th class="n">recall</th><th class="n">F1</th></tr>
+<tr><th>class</th><th class="n">test images</th><th class="n">precision</th><th class="n">recall</th>
+<th class="n">F1</th></tr>
 {% for name, row in test[chosen].per_class.items() %}
-<tr><td>{{ name }}</td><td class="n">{{ '%d' | format(row.images) }}</td><td class="n">{{ row.precision | percent }}</td>
-<td class="n">{{ row.recall | percent }}</td><td class="n">{{ row.f1 | percent }}</td></tr>
+<tr><td>{{ name }}</td><td class="n">{{ '%d' | format(row.images) }}</td>
+<td class="n">{{ row.precision | percent }}</td><td class="n">{{ row.recall | percent }}</td>
+<td class="n">{{ row.f1 | percent }}</td></tr>
 {% endfor %}
 </table></div>
 

@@ -1,4 +1,4 @@
-"""The little that the stack needs of Airflow's REST API once the API server answers: pools and what was parsed."""
+"""What the stack needs of Airflow's REST API once its server answers: pools, and what was parsed."""
 
 from datetime import datetime
 from pathlib import Path
@@ -49,7 +49,7 @@ def ensure_pools(client: httpx.Client, site: Site) -> None:
 
 
 def pipeline_files(dags: Path) -> set[str]:
-    """The files that Airflow will look into: those that speak of both DAGs and Airflow, like its safe mode."""
+    """The files that Airflow will look into: those that speak of DAGs and Airflow, as its safe mode does."""
     found = set()
     for path in dags.rglob("*.py"):
         text = path.read_bytes().lower()

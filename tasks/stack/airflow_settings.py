@@ -73,5 +73,6 @@ def server_settings(site: Site) -> dict[str, str]:
 
 
 def overrides(parent: Mapping[str, str]) -> dict[str, str]:
-    """The caller's own Airflow settings, which win."""
-    return {name: value for name, value in parent.items() if name.startswith("AIRFLOW__")}
+    """The caller's own Airflow settings, connections and variables, which win."""
+    own = ("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_")
+    return {name: value for name, value in parent.items() if name.startswith(own)}

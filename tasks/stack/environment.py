@@ -63,7 +63,7 @@ class Site:
 
     @property
     def concurrency(self) -> int:
-        """Task slots of the general worker; at least 2, so that one long task does not block the short ones."""
+        """Task slots of the general worker; at least 2, so that a long task does not block short ones."""
         return max(2, self.cores)
 
     @property
@@ -96,7 +96,7 @@ def run_folder(home: Path) -> Path:
 
 
 def code_folder() -> Path:
-    """The folder that holds the `tasks` package: the checkout, or site-packages when installed from a wheel."""
+    """The folder that holds the `tasks` package: the checkout, or site-packages."""
     return Path(tasks.__file__).resolve().parent.parent
 
 
@@ -110,7 +110,8 @@ def dags_folder() -> Path:
     if not folder.is_dir():
         origin = "NIGHTSHIFT_DAGS" if given else "the dags folder beside the tasks package"
         raise InputError(
-            f"{origin} is {folder}, which is not a folder: set NIGHTSHIFT_DAGS to the folder that holds the pipelines"
+            f"{origin} is {folder}, which is not a folder: "
+            "set NIGHTSHIFT_DAGS to the folder that holds the pipelines"
         )
     return folder
 
@@ -164,7 +165,7 @@ def ensure_secrets(home: Path) -> Secrets:
 
 
 def _listener(candidates: Iterable[int]) -> socket:
-    """A socket bound to the first free candidate; bound, so that the next choice cannot take the same port."""
+    """A socket bound to the first free candidate; bound, so that the next choice differs."""
     for port in candidates:
         probe = socket(AF_INET, SOCK_STREAM)
         probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
@@ -180,7 +181,7 @@ def _listener(candidates: Iterable[int]) -> socket:
 
 
 def choose_ports(wanted: Ports | None, *, random_ports: bool) -> Ports:
-    """The wanted ports (the stored ones, else the defaults) where they are free, other free ones where not."""
+    """The wanted ports (stored, else the usual ones) where they are free, others where not."""
     chosen: dict[str, int] = {}
     with ExitStack() as bound:
         for name, port in asdict(wanted or Ports()).items():
@@ -221,7 +222,8 @@ def client_environment(home: Path) -> dict[str, str]:
     ports, secrets = stored_ports(home), stored_secrets(home)
     if ports is None or secrets is None:
         raise InputError(
-            f"there is no stack in {home}: start one with `nightshift up`, or set NIGHTSHIFT_HOME to the folder of one"
+            f"there is no stack in {home}: start one with `nightshift up`, "
+            "or set NIGHTSHIFT_HOME to the folder of one"
         )
     return client_variables(Site(home, ports, secrets, dags=home, cores=1))
 

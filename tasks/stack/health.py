@@ -35,7 +35,7 @@ def _postgres(site: Site, target: str, since: float) -> str | None:
             connect_timeout=2,
         )
     except psycopg2.OperationalError as error:
-        return str(error).strip().splitlines()[-1]
+        return str(error).strip().splitlines()[0]
     connection.close()
     return None
 
@@ -55,7 +55,7 @@ def _valkey(site: Site, target: str, since: float) -> str | None:
 
 
 def _get(url: str) -> tuple[int, bytes]:
-    """Status and body. The plain client: asked every half second, httpx would cost a core to set itself up."""
+    """Status and body. With the plain client: asked every half second, httpx would take a core."""
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or LOOPBACK, parts.port, timeout=5)
     try:

@@ -1,4 +1,4 @@
-"""Bring the stack up, tell how it is, take it down. Nothing is left running after a failed start or after `down`."""
+"""Bring the stack up, tell how it is, take it down; a failed start and `down` leave nothing running."""
 
 import contextlib
 import fcntl
@@ -13,10 +13,10 @@ from types import FrameType
 
 import psutil
 
-from tasks.errors import InputError, NightshiftError, OutageError
+from tasks.errors import InputError, OutageError
 from tasks.stack import environment, health, prepare, processes, supervise
 from tasks.stack.environment import Site, run_folder
-from tasks.stack.processes import Mark, Session
+from tasks.stack.processes import Session
 from tasks.stack.roles import Role
 from tasks.stack.start import Start
 from tasks.stack.supervise import Supervisor
@@ -54,7 +54,8 @@ def _alone(home: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"another `nightshift up` is at work in {home}: wait for it, or set NIGHTSHIFT_HOME to another folder"
+                f"another `nightshift up` is at work in {home}: "
+                "wait for it, or set NIGHTSHIFT_HOME to another folder"
             ) from error
         yield
 
@@ -131,8 +132,7 @@ def up(
             _record(home, names)
         except BaseException:
             if fresh:
-                with _signals(signal.SIG_IGN):
-                    down(home)
+                down(home)
             raise
 
 
@@ -156,41 +156,41 @@ def _sweep(home: Path) -> int:
     return ended
 
 
-def _end(leader: Mark | None, patience: float) -> None:
-    deadline = time.monotonic() + patience
-    while leader is not None and processes.find(leader) and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
 def down(home: Path, *, on_event: Say = silent) -> bool:
     """Stop everything: workers first, then the servers, then their data stores, then whatever still lives.
 
-    True when something ran. Works with a supervisor that was killed, too: its orphans are known.
+    True when something ran. Works with a supervisor that was killed, too: its orphans are known. Running
+    tasks get 15 seconds. Ctrl-C is not heard meanwhile.
     """
-    home = home.resolve()
-    session, supervisor = processes.load(home), supervise.connect(home)
-    if supervisor is not None:
-        if session is None:
-            leader = processes.mark(supervisor.pid())
+    home = home.expanduser().resolve()
+    with _signals(signal.SIG_IGN):
+        supervisor = supervise.connect(home)
+        if supervisor is not None:
+            _stop_all(home, supervisor, on_event)
+        swept = _sweep(home)
+        if supervisor is None and swept:
+            on_event(f"ended {swept} processes that had lost their supervisor")
+        return supervisor is not None or swept > 0
+
+
+def _stop_all(home: Path, supervisor: Supervisor, say: Say) -> None:
+    with contextlib.suppress(OutageError, psutil.NoSuchProcess):
+        leader = processes.mark(supervisor.pid())
+        if processes.load(home) is None:
             processes.store(home, Session(leader, processes.boot()))
         _record(home)
-        session = processes.load(home)
-        with contextlib.suppress(OutageError):
-            programs = supervisor.programs()
-            for names, patience in prepare.stop_order(programs):
-                on_event(f"stopping {', '.join(names)}")
-                _stop(supervisor, names, patience)
-            supervisor.shutdown()
-            _end(session.leader if session else None, 5)
-    swept = _sweep(home)
-    if supervisor is None and swept:
-        on_event(f"ended {swept} processes that had lost their supervisor")
-    return supervisor is not None or swept > 0
+        for names, patience in prepare.stop_order(supervisor.programs()):
+            say(f"stopping {', '.join(names)}")
+            _stop(supervisor, names, patience)
+        supervisor.shutdown()
+        deadline = time.monotonic() + 5
+        while processes.find(leader) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
 
 def status(home: Path) -> list[RoleStatus]:
     """How each role of the stack is, in the order they start. Empty when no stack was ever started here."""
-    home = home.resolve()
+    home = home.expanduser().resolve()
     site = prepare.find_site(home)
     if site is None:
         return []
@@ -225,13 +225,3 @@ def _one(role: Role, site: Site, program: supervise.Program | None, restarts: in
         memory=memory,
         restarts=restarts,
     )
-
-
-def last_lines(path: Path, count: int) -> list[str]:
-    """The end of a log file, without reading the rest of it."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - 64_000))
-            return file.read().decode(errors="replace").splitlines()[-count:] if count else []
-    except FileNotFoundError as error:
-        raise NightshiftError(f"there is no log {path}: the role has not been started yet") from error

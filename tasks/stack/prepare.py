@@ -1,4 +1,4 @@
-"""What has to be there before the servers start: folders, ports, secrets, configuration files, databases, the bucket."""
+"""What is there before the servers start: folders, ports, secrets, configuration, databases, the bucket."""
 
 import json
 import os
@@ -25,7 +25,8 @@ def make_home(home: Path) -> Path:
             (home / name).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"the stack's folder {home} cannot be made ({error.strerror}): set NIGHTSHIFT_HOME to a folder you may write"
+            f"the stack's folder {home} cannot be made ({error.strerror}): "
+            "set NIGHTSHIFT_HOME to a folder you may write"
         ) from error
     return home
 
@@ -113,13 +114,13 @@ def make_data(site: Site, roles: tuple[Role, ...]) -> None:
             postgres.prepare(site)
         except OSError as error:
             raise NightshiftError(
-                f"PostgreSQL's folder {site.home / 'postgres'} cannot be prepared ({error}): check who owns it and "
-                "whether the disk is full"
+                f"PostgreSQL's folder {site.home / 'postgres'} cannot be prepared ({error}): "
+                "check who owns it and whether the disk is full"
             ) from error
 
 
 def stop_order(programs: Mapping[str, Program]) -> list[tuple[list[str], float]]:
-    """Which running programs to stop together, and how long to wait: workers, then servers, then data stores."""
+    """Which programs to stop together, and how long to wait: workers, then servers, then data stores."""
     data = ("s3", "valkey", "postgres")
     running = [name for name, program in programs.items() if program.state not in GONE]
     workers = [name for name in running if name.startswith("worker")]

@@ -45,7 +45,7 @@ def boot() -> str:
 
 
 def _birth(pid: int) -> float:
-    """When a process began: in clock ticks since boot where the kernel tells, as a corrected clock moves times."""
+    """When a process began: in ticks since boot where the kernel tells, as a corrected clock moves times."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return float(fields[19])
@@ -102,7 +102,8 @@ def _ended(pid: int) -> bool:
 
 def _in_session(leader: Mark) -> list[psutil.Process]:
     if find(leader) is None and not _ended(leader.pid):
-        return []  # the number was given to somebody else, which the kernel does only when none of ours is left
+        # The number was given to somebody else, which the kernel does only when none of ours is left.
+        return []
     members = []
     for pid in psutil.pids():
         try:
@@ -122,7 +123,7 @@ def tree(root: psutil.Process) -> list[psutil.Process]:
 
 
 def living(session: Session) -> dict[Mark, psutil.Process]:
-    """Every living process of the session: its members, those recorded earlier, and the descendants of both."""
+    """Every living process of the session: members, those recorded earlier, the descendants of both."""
     roots = [*_in_session(session.leader), *filter(None, map(find, session.seen))]
     found: dict[Mark, psutil.Process] = {}
     for root in roots:
@@ -144,7 +145,7 @@ def _signal_all(processes: Iterable[psutil.Process], *, hard: bool) -> None:
 
 
 def sweep(session: Session, patience: float = 3.0) -> int:
-    """End whatever lives of the session: asked first, killed after `patience` seconds. How many there were."""
+    """End whatever lives of the session: asked first, killed after `patience` seconds; returns how many."""
     first = living(session)
     _signal_all(first.values(), hard=False)
     deadline = time.monotonic() + patience

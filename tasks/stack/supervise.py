@@ -1,4 +1,4 @@
-"""The process supervisor: its configuration, its start, and the questions and orders sent over its Unix socket.
+"""The process supervisor: its configuration, its start, and what is asked and ordered over its socket.
 
 Each program starts through a one-line shell that reads its environment from a file of its owner, so that no
 secret is in a command line or in the supervisor's configuration, and no role sees another one's secrets.
@@ -26,6 +26,15 @@ from tasks.stack.roles import Role
 # 107 characters on Linux, 103 on macOS, and the supervisor binds a name with its process number at the end
 # first.
 LONGEST_SOCKET = 90
+# What a killed server left of its process group would hold its port: it ends before the next one begins.
+PRELUDE = "; ".join(
+    (
+        'if read -r before < "$0.pid"; then kill -KILL "-$before"; fi 2>/dev/null',
+        'echo $$ > "$0.pid"',
+        'set -a; . "$0.env"; set +a',
+        'exec "$@"',
+    )
+)
 ACTIVE = ("RUNNING", "STARTING", "BACKOFF")
 GONE = ("STOPPED", "EXITED", "FATAL")
 
@@ -42,7 +51,7 @@ class Program:
 
 
 def socket_path(home: Path) -> Path:
-    """The supervisor's socket: in the run folder, or in a private folder of a short name when that is too long."""
+    """The supervisor's socket: in the run folder, or where that is too long in a private folder."""
     usual = run_folder(home) / "supervisor.sock"
     if len(os.fsencode(usual)) <= LONGEST_SOCKET:
         return usual
@@ -63,8 +72,7 @@ def _section(role: Role, home: Path) -> str:
     command = role.command
     if role.user is None:
         # A user without access to the run folder gets no variables beyond the common ones.
-        reader = 'set -a; . "$0"; set +a; exec "$@"'
-        command = ("/bin/sh", "-c", reader, str(run_folder(home) / f"{role.name}.env"), *command)
+        command = ("/bin/sh", "-c", PRELUDE, str(run_folder(home) / role.name), *command)
     lines = {
         "command": shlex.join(command).replace("%", "%%"),
         "autostart": "false",
@@ -75,7 +83,7 @@ def _section(role: Role, home: Path) -> str:
         "stopwaitsecs": str(role.stop_seconds),
         "killasgroup": "true",
         "redirect_stderr": "true",
-        "stdout_logfile": str(home / "logs" / f"{role.name}.log").replace("%", "%%"),
+        "stdout_logfile": str(log_path(home, role.name)).replace("%", "%%"),
         "stdout_logfile_maxbytes": "10MB",
         "stdout_logfile_backups": "2",
     }
@@ -106,8 +114,24 @@ def write_configuration(roles: Iterable[Role], home: Path) -> Path:
         sections.append(_section(role, home))
         variables = "".join(f"{name}={shlex.quote(value)}\n" for name, value in role.environment.items())
         write_private(run / f"{role.name}.env", variables)
+        (run / f"{role.name}.pid").unlink(missing_ok=True)
     write_private(run / "supervisord.conf", "\n".join(sections))
     return run / "supervisord.conf"
+
+
+def log_path(home: Path, name: str) -> Path:
+    return home / "logs" / f"{name}.log"
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """The end of a log, without reading all of it; nothing when it was never written."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 64_000))
+            lines = file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    return lines[max(0, len(lines) - count) :]
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -126,8 +150,11 @@ class _UnixTransport(xmlrpc.client.Transport):
         super().__init__()
         self.path = str(path)
 
-    def make_connection(self, host: object) -> http.client.HTTPConnection:
-        return _UnixConnection(self.path, timeout=30)
+    def make_connection(self, host: tuple[str, dict[str, str]] | str) -> http.client.HTTPConnection:
+        # Kept where the base class looks for what it has to close.
+        connection = _UnixConnection(self.path, timeout=30)
+        self._connection = host, connection
+        return connection
 
 
 class Supervisor:
@@ -142,8 +169,8 @@ class Supervisor:
                 return getattr(server.supervisor, method)(*arguments)
         except (OSError, http.client.HTTPException) as error:
             raise OutageError(
-                f"the supervisor of the stack does not answer at {self._socket} ({error}): run `nightshift down`, "
-                "then `nightshift up`"
+                f"the supervisor of the stack does not answer at {self._socket} ({error}): "
+                "run `nightshift down`, then `nightshift up`"
             ) from error
 
     def pid(self) -> int:

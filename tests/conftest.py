@@ -1,0 +1,60 @@
+"""One embedded stack for the session, on random ports in a temporary folder, taken down whatever happens."""
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from tasks.stack import environment, lifecycle, processes
+
+pytest_plugins = ["ml_fixtures"]
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack: its folder and the variables that its clients need (already in `os.environ`)."""
+
+    home: Path
+    environment: Mapping[str, str]
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def take_down(home: Path) -> None:
+    """Take a stack down and insist that nothing of it lives, then remove its folder."""
+    session = processes.load(home)
+    if session is not None:
+        seen = session.seen | frozenset(processes.living(session))
+        session = processes.Session(session.leader, session.boot, session.roles, seen)
+    lifecycle.down(home)
+    left = processes.living(session) if session else {}
+    shutil.rmtree(home, ignore_errors=True)
+    assert not left, f"still running after down: {list(left.values())}"
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The whole stack with the repository's pipelines; about a minute, once for all tests."""
+    home = Path(tempfile.mkdtemp(prefix="ns-", dir="/tmp"))
+    before = dict(os.environ)
+    os.environ.setdefault("NIGHTSHIFT_DAGS", str(REPOSITORY / "dags"))
+    terminated = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        lifecycle.up(home, random_ports=True)
+        variables = environment.client_environment(home)
+        os.environ.update(variables)
+        yield Stack(home, variables)
+    finally:
+        signal.signal(signal.SIGTERM, terminated)
+        take_down(home)
+        os.environ.clear()
+        os.environ.update(before)

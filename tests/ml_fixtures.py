@@ -1,0 +1,163 @@
+"""A real data set of 4 classes and a night made of it once, for the tests of training and what follows.
+
+The class is the quadrant of an 8x8 image that is bright. Originals are PNG files in the store, as ingested.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save
+
+from tasks import storage
+from tasks.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings, digest_of
+from tasks.quantize import quantize
+from tasks.records import (
+    SPLITS,
+    Candidate,
+    Checkpoint,
+    Dataset,
+    Plan,
+    QuantizeSpec,
+    Shard,
+    TrainSpec,
+)
+from tasks.train import train
+
+CLASSES = ("bottom-left", "bottom-right", "top-left", "top-right")
+PER_SPLIT = {"train": 80, "validation": 24, "test": 24}
+SETTINGS = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.02, crop_padding=0)
+
+
+class Night(NamedTuple):
+    root: Path
+    dataset_uri: str
+    dataset: Dataset
+    checkpoint: Checkpoint
+    candidates: dict[str, Candidate]
+    plan: Plan
+
+
+def picture(label: int, side: int, noise: np.random.Generator) -> np.ndarray:
+    """uint8 [side,side,3]: noise, and one bright quadrant."""
+    image = noise.uniform(0, 96, (side, side))
+    half = side // 2
+    row, column = divmod((2, 3, 0, 1)[label], 2)
+    image[row * half : (row + 1) * half, column * half : (column + 1) * half] += 128
+    return np.repeat(image.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def build_dataset(
+    root: Path, *, side: int = 8, stored: int | None = None, classes: tuple[str, ...] = CLASSES
+) -> str:
+    """Write originals, one shard per split and the manifest below `root`; the URI of the manifest."""
+    noise, shards, counts = np.random.default_rng(7), [], {}
+    settings = PreprocessSettings(image_size=side, stored_size=stored)
+    source = f"file://{root}/incoming/tiny"
+    for split in SPLITS:
+        total = PER_SPLIT[split]
+        labels = np.arange(total) % len(classes)
+        images = np.stack([picture(int(label), settings.side, noise) for label in labels])
+        keys, ids = [], []
+        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+            data = cv2.imencode(".png", image)[1].tobytes()
+            keys.append(f"batch-1/{classes[label]}/{split}-{index:03d}.png")
+            storage.write(storage.join(source, keys[-1]), data)
+            ids.append(np.frombuffer(hashlib.sha256(data).digest(), np.uint8))
+        tensors = {"images": images, "labels": labels.astype(np.int64), "ids": np.stack(ids)}
+        file = storage.write(
+            f"file://{root}/shards/{split}.safetensors", save(tensors, metadata={"keys": json.dumps(keys)})
+        )
+        shards.append(Shard(file=file, split=split, images=total, classes=classes))
+        counts[split] = {name: int((labels == index).sum()) for index, name in enumerate(classes)}
+    dataset = Dataset(
+        digest=digest_of([shard.file.sha256 for shard in shards]),
+        classes=classes,
+        shards=tuple(shards),
+        counts=counts,
+        mean=(0.31, 0.31, 0.31),
+        std=(0.24, 0.24, 0.24),
+        refused=0,
+        image_size=side,
+        preprocess=settings,
+        source=source,
+    )
+    uri = f"file://{root}/datasets/{dataset.digest}.json"
+    storage.write_record(uri, dataset)
+    return uri
+
+
+def make_plan(dataset: Dataset) -> Plan:
+    pipeline = Pipeline(name="tiny", preprocess=dataset.preprocess, train=SETTINGS)
+    return Plan(
+        pipeline=pipeline,
+        night="night-1",
+        source=dataset.source,
+        work=True,
+        reason="new images",
+        batches=1,
+        images=sum(PER_SPLIT.values()),
+        data_digest=dataset.digest,
+        settings_digest=pipeline.settings_digest(),
+        parts_uri="",
+        messages=(),
+    )
+
+
+@pytest.fixture
+def ml_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store of its own for one test."""
+    _settle(monkeypatch, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def ml_dataset_uri(ml_store: Path) -> str:
+    return build_dataset(ml_store)
+
+
+@pytest.fixture
+def ml_dataset(ml_dataset_uri: str) -> Dataset:
+    return storage.read_record(ml_dataset_uri, Dataset)
+
+
+@pytest.fixture
+def ml_build(ml_store: Path) -> Callable[..., Dataset]:
+    """Builds a data set in the test's own store; see `build_dataset`."""
+    return lambda **options: storage.read_record(build_dataset(ml_store, **options), Dataset)
+
+
+@pytest.fixture(scope="session")
+def _ml_made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
+    root = tmp_path_factory.mktemp("night")
+    with pytest.MonkeyPatch.context() as patch:
+        _settle(patch, root)
+        uri = build_dataset(root)
+        dataset = storage.read_record(uri, Dataset)
+        checkpoint = train(TrainSpec(dataset_uri=uri, settings=SETTINGS))
+        settings = QuantizeSettings(calibration_images=32)
+        candidates = {
+            recipe: quantize(QuantizeSpec(recipe=recipe, checkpoint=checkpoint, settings=settings))
+            for recipe in settings.recipes
+        }
+        yield Night(root, uri, dataset, checkpoint, candidates, make_plan(dataset))
+
+
+@pytest.fixture
+def ml_night(_ml_made: Night, monkeypatch: pytest.MonkeyPatch) -> Night:
+    """A trained checkpoint with its fp32 and int8 candidates, made once for the session; don't change it."""
+    _settle(monkeypatch, _ml_made.root)
+    return _ml_made
+
+
+def _settle(patch: pytest.MonkeyPatch, root: Path) -> None:
+    patch.setenv("NIGHTSHIFT_STORE", f"file://{root}")
+    patch.setenv("NIGHTSHIFT_THREADS", "1")
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    torch.set_num_threads(1)

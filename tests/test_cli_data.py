@@ -1,0 +1,99 @@
+"""`nightshift ingest` on a store on the local disk."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tasks import storage
+from tasks.cli import app
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty store, and the pipelines `digits`, `tiny` and `elsewhere`, which has a source of its own."""
+    pipelines = tmp_path / "dags" / "pipelines"
+    pipelines.mkdir(parents=True)
+    for name in ("digits", "tiny"):
+        (pipelines / f"{name}.toml").touch()
+    (pipelines / "elsewhere.toml").write_text(f'source = "file://{tmp_path}/elsewhere"\n')
+    monkeypatch.setenv("NIGHTSHIFT_DAGS", str(tmp_path / "dags"))
+    monkeypatch.setenv("NIGHTSHIFT_STORE", f"file://{tmp_path}/store")
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "home"))
+    return f"file://{tmp_path}/store"
+
+
+def nightshift(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["ingest", *arguments])
+
+
+def keys(uri: str) -> list[str]:
+    return [stored.key for stored in storage.listing(uri)]
+
+
+def test_a_folder_is_uploaded_and_summed_up(tmp_path: Path, store: str) -> None:
+    for name in ("cat/a.png", "cat/b.png", "dog/a.png", "notes.txt"):
+        (tmp_path / "monday" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "monday" / name).write_bytes(b"x" * 5000)
+    result = nightshift(str(tmp_path / "monday"), "--pipeline", "digits")
+    assert result.exit_code == 0, result.output
+    assert keys(f"{store}/incoming/digits") == [
+        "monday/_READY",
+        "monday/cat/a.png",
+        "monday/cat/b.png",
+        "monday/dog/a.png",
+    ]
+    cells = [cell.strip() for cell in result.stdout.splitlines()[3].split("│")[1:-1]]
+    assert cells == ["monday", "cat 2, dog 1", "3", "15.0 kB", "3", "0"]
+    assert "batch monday: 1 left out: outside the class folders" in result.stdout
+    assert f"batch monday is ready in {store}/incoming/digits/monday" in result.stdout
+    again = nightshift(str(tmp_path / "monday"), "--pipeline", "digits")
+    cells = [cell.strip() for cell in again.stdout.splitlines()[3].split("│")[1:-1]]
+    assert cells[-2:] == ["0", "3"]
+
+
+def test_the_sample_digits_goes_to_its_pipeline_in_six_batches(store: str) -> None:
+    result = nightshift("--sample", "digits")
+    assert result.exit_code == 0, result.output
+    found = keys(f"{store}/incoming/digits")
+    assert len(found) == 1797 + 6
+    assert [key for key in found if key.endswith("_READY")] == [f"batch-{i}/_READY" for i in range(1, 7)]
+
+
+def test_a_sample_can_go_to_another_pipeline_as_another_batch(store: str) -> None:
+    assert nightshift("--sample", "tiny", "--pipeline", "digits", "--batch", "extra").exit_code == 0
+    assert len(keys(f"{store}/incoming/digits/extra")) == 81
+
+
+def test_a_pipeline_with_its_own_source_gets_the_batch_there(tmp_path: Path, store: str) -> None:
+    assert nightshift("--sample", "tiny", "--pipeline", "elsewhere").exit_code == 0
+    assert len(keys(f"file://{tmp_path}/elsewhere/batch-1")) == 81
+    assert keys(store) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "give either a PATH or --sample"),
+        ((".", "--sample", "tiny"), "give either a PATH or --sample"),
+        ((".",), "--pipeline is missing"),
+        ((".", "--pipeline", "cats"), "pipeline 'cats' is unknown; known in"),
+        (("/nowhere", "--pipeline", "digits"), "/nowhere does not exist"),
+        (("--sample", "tiny", "--batch", "../x"), "batch name must not"),
+        (("--sample", "dogs"), "--sample must be one of digits, tiny, got 'dogs'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments: tuple[str, ...], words: str, store: str) -> None:
+    result = nightshift(*arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert keys(store) == []
+
+
+def test_many_classes_do_not_fill_the_screen(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / "monday" / f"class-{number:02d}").mkdir(parents=True)
+        (tmp_path / "monday" / f"class-{number:02d}" / "a.png").touch()
+    result = nightshift(str(tmp_path / "monday"), "--pipeline", "digits")
+    assert "class-11 1, … 18 more" in result.stdout

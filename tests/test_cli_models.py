@@ -1,0 +1,192 @@
+"""`nightshift predict` with a real ONNX file that tells bright images from dark ones."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from typer.testing import CliRunner, Result
+
+from tasks import storage
+from tasks.cli import app
+
+FACTS = {
+    "nightshift.classes": '["dark", "bright"]',
+    "nightshift.image_size": "8",
+    "nightshift.resize": "stretch",
+}
+
+
+def model(facts: dict[str, str]) -> bytes:
+    """probabilities = softmax(mean - 128, 128 - mean) of uint8 [N,8,8,3], in the order dark, bright."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Sub", ["mean", "middle"], ["bright"]),
+        helper.make_node("Neg", ["bright"], ["dark"]),
+        helper.make_node("Unsqueeze", ["bright", "one"], ["bright_column"]),
+        helper.make_node("Unsqueeze", ["dark", "one"], ["dark_column"]),
+        helper.make_node("Concat", ["dark_column", "bright_column"], ["scores"], axis=1),
+        helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1),
+        helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "brightness",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 8, 8, 3])],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2]),
+            helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]),
+        ],
+        [
+            helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3]),
+            helper.make_tensor("middle", TensorProto.FLOAT, [], [128.0]),
+            helper.make_tensor("one", TensorProto.INT64, [1], [1]),
+        ],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(made, facts)
+    onnx.checker.check_model(made)
+    return bytes(made.SerializeToString())
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with a bright JPEG, a dark 16-bit PNG and a file that is no image."""
+    folder = tmp_path / "images"
+    (folder / "deep").mkdir(parents=True)
+    cv2.imwrite(str(folder / "day.jpg"), np.full((30, 20, 3), 250, np.uint8))
+    cv2.imwrite(str(folder / "deep" / "night.png"), np.full((9, 9), 300, np.uint16))
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / ".hidden").write_bytes(b"x")
+    return folder
+
+
+@pytest.fixture
+def onnx_file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model(FACTS))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def predict(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["predict", *map(str, arguments)])
+
+
+def test_a_folder_is_predicted_and_what_cannot_be_read_is_named(images: Path, onnx_file: Path) -> None:
+    result = predict(onnx_file, images, "--json")
+    assert result.exit_code == 1
+    broken, day, night = map(json.loads, result.stdout.splitlines())
+    assert broken == {
+        "file": str(images / "broken.png"),
+        "reason": "truncated",
+        "detail": "the header ends early after 8 bytes",
+    }
+    assert day == {"file": str(images / "day.jpg"), "label": "bright", "probability": pytest.approx(1)}
+    assert night == {
+        "file": str(images / "deep" / "night.png"),
+        "label": "dark",
+        "probability": pytest.approx(1),
+    }
+    assert hashlib.sha256(onnx_file.read_bytes()).hexdigest() in result.stderr
+    assert "1 of 3 images could not be read" in result.stderr
+
+
+def test_a_table_is_printed_for_people(images: Path, onnx_file: Path) -> None:
+    result = predict(onnx_file, images / "day.jpg", images / "broken.png")
+    assert result.exit_code == 1
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line
+    ]
+    assert rows == [
+        [str(images / "day.jpg"), "bright", "1.0000"],
+        [str(images / "broken.png"), "truncated: the header ends early after 8 bytes", ""],
+    ]
+
+
+def test_all_good_is_exit_0(images: Path, onnx_file: Path) -> None:
+    assert predict(onnx_file, images / "day.jpg").exit_code == 0
+
+
+def test_nothing_readable_is_no_crash(images: Path, onnx_file: Path) -> None:
+    result = predict(onnx_file, images / "broken.png", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["reason"] == "truncated"
+
+
+def test_more_images_than_one_batch_keep_their_order(tmp_path: Path, onnx_file: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(150):
+        cv2.imwrite(str(folder / f"{number:03d}.png"), np.full((8, 8), 255 * (number % 3 == 0), np.uint8))
+    rows = [json.loads(line) for line in predict(onnx_file, folder, "--json").stdout.splitlines()]
+    assert [row["label"] for row in rows] == [
+        "bright" if number % 3 == 0 else "dark" for number in range(150)
+    ]
+
+
+def test_a_model_in_the_store_is_read_by_its_address(tmp_path: Path, images: Path, onnx_file: Path) -> None:
+    uri = f"file://{tmp_path}/store/m.onnx"
+    storage.write(uri, onnx_file.read_bytes())
+    assert predict(uri, images / "day.jpg").exit_code == 0
+
+
+def test_a_registered_champion_is_fetched_checked_and_used(
+    stack: Any, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks import registry, tracking
+
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(stack.home))
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+    run = tracking.open_night("light", "night-1", params={})
+    version = registry.register_version(run, "light", model(FACTS), classes=2, side=8, tags={})
+    registry.set_alias("light", "champion", version)
+    result = predict("models:/light@champion", images / "day.jpg", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["label"] == "bright"
+    assert f"version {version}, SHA-256 {hashlib.sha256(model(FACTS)).hexdigest()}, checked" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nowhere.onnx", "model 'nowhere.onnx' cannot be read (No such file or directory); give models:/"),
+        ("file:///nowhere.onnx", "file:///nowhere.onnx does not exist"),
+        ("models:/digits@champion", "there is no stack in"),
+    ],
+)
+def test_a_model_that_is_not_there_is_one_sentence(images: Path, name: str, words: str) -> None:
+    result = predict(name, images)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_foreign_model_is_refused(tmp_path: Path, images: Path) -> None:
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(model({}))
+    result = predict(path, images)
+    assert result.exit_code == 2
+    assert "does not say its classes and preprocessing in its metadata" in result.stderr
+    path.write_bytes(b"not a model")
+    result = predict(path, images)
+    assert result.exit_code == 2
+    assert "onnxruntime cannot load the model" in result.stderr
+
+
+def test_paths_that_hold_nothing_are_said(tmp_path: Path, onnx_file: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "holds no files" in predict(onnx_file, tmp_path / "empty").stderr
+    assert "nowhere does not exist" in predict(onnx_file, tmp_path / "nowhere").stderr

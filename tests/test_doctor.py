@@ -1,0 +1,193 @@
+"""`nightshift doctor` on machines that are well and that are not; the services are small real servers."""
+
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tasks.cli import app
+from tasks.stack.environment import Ports, ensure_secrets, store_ports
+
+ROOT = Path(__file__).resolve().parent.parent
+HEALTHY = json.dumps({part: {"status": "healthy"} for part in ("metadatabase", "scheduler")}).encode()
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path) -> Iterator[Path]:
+    """A machine with one pipeline, a local store and no stack; the environment is put back afterwards."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith(("NIGHTSHIFT_", "AWS_", "MLFLOW_")):
+            del os.environ[name]
+    (tmp_path / "dags" / "pipelines").mkdir(parents=True)
+    (tmp_path / "dags" / "pipelines" / "digits.toml").touch()
+    os.environ |= {
+        "NIGHTSHIFT_DAGS": str(tmp_path / "dags"),
+        "NIGHTSHIFT_STORE": f"file://{tmp_path}/store",
+        "NIGHTSHIFT_HOME": str(tmp_path / "home"),
+        "NO_PROXY": "127.0.0.1",
+    }
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[dict[str, bytes]], str]]:
+    """Serve the given paths; others are 404."""
+    servers: list[HTTPServer] = []
+
+    def start(answers: dict[str, bytes]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200 if self.path in answers else 404)
+                self.end_headers()
+                self.wfile.write(answers.get(self.path, b""))
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def doctor() -> Result:
+    return CliRunner().invoke(app, ["doctor"])
+
+
+def line(result: Result, words: str) -> str:
+    (found,) = [line for line in result.stdout.splitlines() if words in line]
+    return found
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_every_finding_is_one_marked_line() -> None:
+    result = doctor()
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert all(line[:2] in ("✓ ", "✗ ", "· ") for line in result.stdout.splitlines())
+    assert line(result, f"Python {sys.version_info[0]}.{sys.version_info[1]}").startswith("✓")
+    assert line(result, "role predict is installed").startswith("✓")
+    assert line(result, "there is no stack").startswith("·")
+
+
+def test_the_store_is_tried_and_left_as_it_was(machine: Path) -> None:
+    assert line(doctor(), "writes, reads and deletes").startswith("✓")
+    assert [path for path in (machine / "store").rglob("*") if path.is_file()] == []
+
+
+def test_a_store_that_is_away_is_wrong() -> None:
+    address = f"http://127.0.0.1:{unused_port()}"
+    os.environ |= {
+        "NIGHTSHIFT_STORE": "s3://nightshift",
+        "AWS_ENDPOINT_URL_S3": address,
+        "AWS_MAX_ATTEMPTS": "1",
+    }
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "doctor",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    from tasks import storage
+
+    storage._client.cache_clear()
+    result = doctor()
+    storage._client.cache_clear()
+    assert result.exit_code == 1
+    assert line(result, f"S3 at {address} cannot be reached").startswith("✗")
+
+
+def test_a_broken_pipeline_file_is_wrong_and_the_others_are_named(machine: Path) -> None:
+    (machine / "dags" / "pipelines" / "broken.toml").write_text("[train]\nepochs = 0\n")
+    result = doctor()
+    assert result.exit_code == 1
+    assert line(result, "broken.toml, line 2: train.epochs").startswith("✗")
+    assert line(result, "pipelines in").endswith(": digits")
+
+
+def test_no_pipelines_are_wrong(machine: Path) -> None:
+    os.environ["NIGHTSHIFT_DAGS"] = str(machine / "elsewhere")
+    assert line(doctor(), "no pipeline files in").startswith("✗")
+
+
+def test_services_that_are_well_are_said_to_be(serve: Callable[[dict[str, bytes]], str]) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = serve({"/health": b"OK"})
+    os.environ["NIGHTSHIFT_AIRFLOW_URL"] = serve({"/api/v2/monitor/health": HEALTHY})
+    result = doctor()
+    assert line(result, "MLflow at").startswith("✓")
+    assert line(result, "Airflow at").startswith("✓")
+
+
+@pytest.mark.parametrize("answer", [HEALTHY.replace(b"healthy", b"unhealthy", 2), b"<html>", b"[]"])
+def test_an_airflow_that_is_not_well_is_wrong(
+    answer: bytes, serve: Callable[[dict[str, bytes]], str]
+) -> None:
+    os.environ["NIGHTSHIFT_AIRFLOW_URL"] = serve({"/api/v2/monitor/health": answer})
+    result = doctor()
+    assert result.exit_code == 1
+    assert [said for said in result.stdout.splitlines() if said.startswith("✗ ") and "irflow " in said]
+
+
+def test_the_sick_part_of_airflow_is_named(serve: Callable[[dict[str, bytes]], str]) -> None:
+    answer = HEALTHY.replace(b'"scheduler": {"status": "healthy"', b'"scheduler": {"status": "unhealthy"')
+    os.environ["NIGHTSHIFT_AIRFLOW_URL"] = serve({"/api/v2/monitor/health": answer})
+    assert "scheduler not healthy; see nightshift logs" in line(doctor(), "Airflow at")
+
+
+def test_a_tracking_server_that_is_away_is_wrong() -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{unused_port()}"
+    result = doctor()
+    assert result.exit_code == 1
+    assert line(result, "/health does not answer").startswith("✗")
+
+
+def test_a_stopped_stack_is_a_remark(machine: Path) -> None:
+    (machine / "home").mkdir()
+    ensure_secrets(machine / "home")
+    store_ports(machine / "home", Ports(*(unused_port() for _ in range(5))))
+    assert line(doctor(), "is stopped; nightshift up starts it").startswith("·")
+
+
+def test_a_stack_that_runs_in_part_is_wrong(machine: Path, serve: Callable[[dict[str, bytes]], str]) -> None:
+    (machine / "home").mkdir()
+    ensure_secrets(machine / "home")
+    mlflow = int(serve({"/health": b"OK"}).rpartition(":")[2])
+    ports = Ports(airflow=unused_port(), mlflow=mlflow, s3=unused_port(), valkey=unused_port())
+    store_ports(machine / "home", ports)
+    result = doctor()
+    assert result.exit_code == 1
+    assert line(result, f"mlflow answers on 127.0.0.1:{mlflow}").startswith("✓")
+    assert line(result, f"s3 does not answer on 127.0.0.1:{ports.s3}").startswith("✗")
+    assert line(result, "message broker on").startswith("✗")
+    assert line(result, f"MLflow at http://127.0.0.1:{mlflow} is healthy").startswith("✓")
+
+
+def test_secrets_that_others_can_read_are_wrong(machine: Path) -> None:
+    (machine / "home").mkdir()
+    ensure_secrets(machine / "home")
+    assert line(doctor(), "its secrets are private").startswith("✓")
+    (machine / "home" / "secrets.json").chmod(0o644)
+    assert line(doctor(), "can be read by other users; run chmod 600").startswith("✗")
+
+
+@pytest.mark.skipif(not (ROOT / "requirements.lock").is_file(), reason="not a checkout")
+def test_the_installed_versions_are_compared_with_the_lock() -> None:
+    assert "requirements.lock" in doctor().stdout

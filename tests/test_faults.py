@@ -1,0 +1,151 @@
+"""Nights that go wrong: they stay red, say why, leave the champion alone, and the next night starts clean."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+from rich.console import Console
+
+from tasks import ledger, registry
+from tasks.cli.airflow import Airflow
+from tasks.cli.follow import follow
+
+ROOT = Path(__file__).parent.parent
+COMMAND = str(Path(sys.executable).with_name("nightshift"))
+
+
+@pytest.fixture(scope="module")
+def airflow(stack):
+    return Airflow()
+
+
+@pytest.fixture(scope="module")
+def champion(airflow):
+    """The version that a first good night of `tiny` made champion."""
+    command = [COMMAND, "ingest", "--sample", "tiny"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    result = end(airflow, start(airflow))
+    assert result["state"] == "promoted", result
+    return result["version"]
+
+
+def start(airflow: Airflow, **conf: object) -> str:
+    values = {key.replace("__", "."): value for key, value in conf.items()}
+    return airflow.trigger("retrain_tiny", {"force": True, **values})
+
+
+def end(airflow: Airflow, run_id: str) -> dict:
+    return follow(airflow, "tiny", run_id, Console(quiet=True))
+
+
+def stage_process(stage: str) -> psutil.Process:
+    """The running `python -m tasks <stage>` of this run's stack."""
+    found: list[psutil.Process] = []
+
+    def look() -> bool:
+        for process in psutil.process_iter(["cmdline"]):
+            named = (process.info["cmdline"] or [])[1:4] == ["-m", "tasks", stage]
+            if named and process.environ().get("NIGHTSHIFT_HOME") == os.environ["NIGHTSHIFT_HOME"]:
+                found.append(process)
+        return bool(found)
+
+    wait_for(look, f"stage {stage} to start")
+    return found[0]
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
+        time.sleep(0.2)
+
+
+def parent_run(night: str) -> mlflow.entities.Run:
+    experiment = mlflow.get_experiment_by_name("tiny")
+    (run,) = mlflow.MlflowClient().search_runs(
+        [experiment.experiment_id], f"tags.`nightshift.night` = '{night}'"
+    )
+    return run
+
+
+def test_a_failed_night_says_why_and_touches_nothing(airflow, champion):
+    before = ledger.history("tiny")
+    night = start(airflow, train__weights="imagenet")
+    result = end(airflow, night)
+    assert result["state"] == "failed"
+    assert "imagenet" in result["error"]
+    run = parent_run(night)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["nightshift.reason"] == result["error"]
+    assert registry.alias_version("tiny", "champion") == champion
+    assert ledger.history("tiny") == before
+
+
+def test_the_night_after_a_failed_one_starts_clean(airflow, champion):
+    result = end(airflow, start(airflow))
+    assert result["state"] in ("promoted", "refused"), result
+    assert parent_run(result["dag_run_id"]).info.status == "FINISHED"
+
+
+def test_a_refused_challenger_is_a_green_night_with_its_reasons(airflow, champion):
+    standing = registry.alias_version("tiny", "champion")
+    result = end(airflow, start(airflow, promotion__max_size_mb=0.001))
+    assert result["state"] == "refused"
+    assert any("0.001" in reason for reason in result["reasons"])
+    assert registry.alias_version("tiny", "champion") == standing
+    latest = ledger.history("tiny")[-1]
+    assert (latest.kind, latest.version) == ("refused", result["version"])
+
+
+def test_a_stage_killed_by_the_kernel_is_named_and_tried_again(airflow, champion):
+    night = start(airflow, train__epochs=80)
+    process = stage_process("train")
+    process.kill()
+    wait_for(
+        lambda: "exit -9" in str(airflow.xcom("retrain_tiny", night, "train", "error", 0)),
+        "the sentence about the killed stage",
+    )
+    result = end(airflow, night)
+    assert result["state"] in ("promoted", "refused"), result
+    assert parent_run(night).info.status == "FINISHED"
+
+
+def test_a_task_that_airflow_fails_takes_its_stage_process_with_it(airflow, champion):
+    night = start(airflow, train__epochs=1000)
+    process = stage_process("train")
+    airflow.set_state("retrain_tiny", night, "train", 0, "failed")
+    wait_for(lambda: not process.is_running(), "the stage's process to end")
+    result = end(airflow, night)
+    assert result["state"] == "failed"
+    assert parent_run(night).info.status == "FAILED"
+
+
+def test_clearing_a_night_reaches_the_same_version_again(airflow, champion):
+    result = end(airflow, start(airflow))
+    airflow.clear("retrain_tiny", result["dag_run_id"], ["quantize", "evaluate", "register", "close"])
+    wait_for(
+        lambda: airflow.run_state("retrain_tiny", result["dag_run_id"]) != "success",
+        "the cleared run to start",
+    )
+    again = end(airflow, result["dag_run_id"])
+    assert again["version"] == result["version"]
+    assert parent_run(result["dag_run_id"]).info.status == "FINISHED"
+
+
+def test_an_earlier_version_can_be_promoted_again(airflow, champion):
+    for version in (end(airflow, start(airflow))["version"], champion):
+        if registry.alias_version("tiny", "champion") == version:
+            continue
+        run_id = airflow.trigger("promote_tiny", {"version": version})
+        wait_for(
+            lambda run_id=run_id: airflow.run_state("promote_tiny", run_id) == "success", "the promotion"
+        )
+    assert registry.alias_version("tiny", "champion") == champion
+    latest = ledger.history("tiny")[-1]
+    assert (latest.kind, latest.version, latest.by) == ("promoted", champion, "admin")

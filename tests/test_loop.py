@@ -1,0 +1,95 @@
+"""The training loop learns, repeats itself, and says what went wrong."""
+
+import pytest
+import torch
+
+from tasks import loop, model
+from tasks.config import TrainSettings
+from tasks.dataset import Images, load_split
+from tasks.errors import InputError
+
+QUICK = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.02, crop_padding=0)
+
+
+def fitted(dataset, settings=QUICK, seed=0, train=None):
+    network = model.build(settings, classes=len(dataset.classes), image_size=dataset.image_size, seed=seed)
+    train = train or load_split(dataset, "train")
+    validation = load_split(dataset, "validation")
+    epochs = list(loop.fit(network, train, validation, dataset=dataset, settings=settings, seed=seed))
+    return network, epochs
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_it_learns(ml_dataset, optimizer):
+    rate = {"sgd": 0.02, "adamw": 0.005}[optimizer]
+    settings = QUICK.model_copy(update={"optimizer": optimizer, "learning_rate": rate, "epochs": 6})
+    network, epochs = fitted(ml_dataset, settings)
+    assert [epoch.number for epoch in epochs] == [1, 2, 3, 4, 5, 6]
+    assert epochs[-1].train_loss < epochs[0].train_loss
+    assert epochs[-1].validation_accuracy > 0.9
+    assert (
+        loop.accuracy(network, load_split(ml_dataset, "validation"), ml_dataset)
+        == epochs[-1].validation_accuracy
+    )
+
+
+def test_the_seed_decides_the_result(ml_dataset):
+    settings = QUICK.model_copy(update={"epochs": 2, "flip": True, "crop_padding": 1, "rotation": 5.0})
+    first, again, other = (model.to_bytes(fitted(ml_dataset, settings, seed)[0]) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_an_epoch_carries_what_is_logged(ml_dataset):
+    _, epochs = fitted(ml_dataset, QUICK.model_copy(update={"epochs": 1}))
+    assert set(epochs[0].metrics()) == {
+        "train_loss",
+        "validation_accuracy",
+        "learning_rate",
+        "images_per_second",
+    }
+
+
+def test_the_learning_rate_rises_and_falls_to_nearly_nothing(ml_dataset):
+    _, epochs = fitted(ml_dataset, QUICK.model_copy(update={"epochs": 8}))
+    rates = [epoch.learning_rate for epoch in epochs]
+    assert max(rates) == pytest.approx(QUICK.learning_rate, rel=0.05)
+    assert rates[0] < max(rates) / 2
+    assert rates[-1] < max(rates) / 5
+
+
+def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(ml_dataset):
+    network = model.build(QUICK, classes=4, image_size=8)
+    torch.nn.init.constant_(network.fc.bias, float("nan"))
+    train, validation = load_split(ml_dataset, "train"), load_split(ml_dataset, "validation")
+    expected = r"became nan in epoch 1 at learning rate 0\.0008; lower train\.learning_rate \(0\.02\)"
+    with pytest.raises(InputError, match=expected):
+        next(loop.fit(network, train, validation, dataset=ml_dataset, settings=QUICK, seed=0))
+
+
+def test_one_image_left_over_does_not_break_batch_norm(ml_dataset):
+    few = Images(*(tensor[:17] for tensor in load_split(ml_dataset, "train")))
+    _, epochs = fitted(ml_dataset, QUICK.model_copy(update={"epochs": 1}), train=few)
+    assert len(epochs) == 1
+
+
+def test_one_image_is_too_few(ml_dataset):
+    one = Images(*(tensor[:1] for tensor in load_split(ml_dataset, "train")))
+    with pytest.raises(InputError, match="at least 2 images, got 1"):
+        fitted(ml_dataset, train=one)
+
+
+def test_vectors_are_not_decayed():
+    network = model.build(QUICK, classes=4, image_size=8)
+    decayed, kept = loop._optimizer(network, QUICK).param_groups
+    assert decayed["weight_decay"] == QUICK.weight_decay
+    assert kept["weight_decay"] == 0
+    assert {parameter.ndim for parameter in kept["params"]} == {1}
+    assert 1 not in {parameter.ndim for parameter in decayed["params"]}
+
+
+def test_bf16_is_used_where_the_processor_has_tiles(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert loop.computes_in_bf16(cpu)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert not loop.computes_in_bf16(cpu)

@@ -1,0 +1,95 @@
+"""Versions, aliases and digests in a real MLflow server."""
+
+import hashlib
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tasks import registry, tracking
+from tasks.config import PreprocessSettings
+from tasks.errors import InputError
+
+
+def onnx_model(seed: int) -> bytes:
+    """uint8 [N,4,4,3] -> probabilities [N,2] and label [N], weights from `seed`."""
+    weights = np.random.default_rng(seed).normal(size=(48, 2)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["probabilities"]),
+        helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 4, 4, 3])],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2]),
+            helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]),
+        ],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    return bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+
+
+def register(name: str, night: str, seed: int) -> str:
+    run_id = tracking.open_night(name, night, params={})
+    tags = {
+        registry.CLASSES: json.dumps(["cat", "dog"]),
+        registry.PREPROCESS: PreprocessSettings(image_size=8).model_dump_json(),
+    }
+    return registry.register_version(run_id, name, onnx_model(seed), classes=2, side=4, tags=tags)
+
+
+def test_a_version_holds_the_very_bytes_and_their_digest(stack):
+    version = register("bytes", "n1", 1)
+    model, tags = registry.fetch_model(f"models:/bytes/{version}")
+    assert model == onnx_model(1)
+    assert tags[registry.SHA256] == hashlib.sha256(model).hexdigest()
+    onnx.checker.check_model(onnx.load_model_from_string(model))
+
+
+def test_the_same_night_reaches_the_same_version_again(stack):
+    first = register("again", "n1", 1)
+    assert register("again", "n1", 1) == first
+    assert int(register("again", "n2", 1)) == int(first) + 1
+
+
+def test_champions_are_the_current_one_and_the_best_so_far(stack):
+    assert registry.champions("crown") == (None, None)
+    one, two = register("crown", "n1", 1), register("crown", "n2", 2)
+    registry.set_alias("crown", "champion", one)
+    current, best = registry.champions("crown")
+    assert current is not None
+    assert current == best
+    assert current.classes == ("cat", "dog")
+    assert current.preprocess.image_size == 8
+    registry.set_alias("crown", "champion", two)
+    registry.set_version_tag("crown", two, registry.BEST, one)
+    current, best = registry.champions("crown")
+    assert (current and current.version, best and best.version) == (two, one)
+
+
+def test_a_file_that_is_not_the_registered_one_is_refused(stack):
+    version = register("forged", "n1", 1)
+    registry.set_version_tag("forged", version, registry.SHA256, "0" * 64)
+    with pytest.raises(InputError, match=r"models:/forged/1 has SHA-256 .* its tag says 0000"):
+        registry.fetch_model(f"models:/forged/{version}")
+
+
+@pytest.mark.parametrize(
+    "uri", ["models:/digits", "digits@champion", "models:/@champion", "models:/digits/latest"]
+)
+def test_a_malformed_address_is_refused_with_examples(uri):
+    with pytest.raises(InputError, match=r"must look like models:/digits@champion or models:/digits/3"):
+        registry.fetch_model(uri)
+
+
+def test_an_unknown_alias_is_named(stack):
+    with pytest.raises(InputError, match=r"models:/nobody@champion does not exist at http"):
+        registry.fetch_model("models:/nobody@champion")

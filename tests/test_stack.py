@@ -1,0 +1,420 @@
+"""The embedded stack, with real servers: mostly the three data stores, which start in a second."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import psutil
+import psycopg2
+import pytest
+
+from tasks.errors import InputError, NightshiftError
+from tasks.stack import airflow_api, environment, health, lifecycle, prepare, processes, supervise
+from tasks.stack.environment import Ports, Site
+from tasks.stack.processes import Session
+from tasks.stack.roles import Health, Role, build_roles, postgres_folder
+from tasks.stack.supervise import Supervisor
+
+STORES = ("postgres", "valkey", "s3")
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for a small stack, with no pipelines; whatever runs there is ended."""
+    folder = Path(tempfile.mkdtemp(prefix="ns-", dir="/tmp"))
+    (folder / "dags").mkdir()
+    monkeypatch.setenv("NIGHTSHIFT_DAGS", str(folder / "dags"))
+    yield folder
+    lifecycle.down(folder)
+    shutil.rmtree(folder)
+
+
+def site_of(home: Path) -> Site:
+    site = prepare.find_site(home)
+    assert site is not None
+    return site
+
+
+def session_of(home: Path) -> Session:
+    session = processes.load(home)
+    assert session is not None
+    return session
+
+
+def role_of(home: Path, name: str) -> Role:
+    return next(role for role in build_roles(site_of(home), {}) if role.name == name)
+
+
+def database(home: Path, statement: str) -> list[tuple[object, ...]]:
+    site = site_of(home)
+    url = site.database_url("mlflow").replace("+psycopg2", "")
+    connection = psycopg2.connect(url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall()) if cursor.description else []
+    finally:
+        connection.close()
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until_dead(found: list[psutil.Process]) -> list[psutil.Process]:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        found = [one for one in found if lives(one)]
+        if not found:
+            break
+        time.sleep(0.1)
+    return found
+
+
+def test_a_port_in_use_is_replaced_and_the_others_kept() -> None:
+    wanted = environment.choose_ports(None, random_ports=True)
+    with socket.create_server(("127.0.0.1", wanted.mlflow)):
+        chosen = environment.choose_ports(wanted, random_ports=False)
+    assert chosen.mlflow != wanted.mlflow
+    assert chosen == Ports(**{**asdict(wanted), "mlflow": chosen.mlflow})
+
+
+def test_a_port_in_use_on_every_interface_counts_as_taken() -> None:
+    wanted = environment.choose_ports(None, random_ports=True)
+    with socket.create_server(("0.0.0.0", wanted.s3)):  # noqa: S104
+        assert environment.choose_ports(wanted, random_ports=False).s3 != wanted.s3
+
+
+def test_the_usual_ports_are_wanted_first_and_random_ones_on_request() -> None:
+    assert len(set(asdict(environment.choose_ports(None, random_ports=True)).values())) == 5
+    assert asdict(Ports()) == {"airflow": 8080, "mlflow": 5000, "s3": 9000, "postgres": 5433, "valkey": 6380}
+
+
+def test_workers_get_no_secret_of_the_servers(tmp_path: Path) -> None:
+    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
+    parent = {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://elsewhere",
+        "AIRFLOW__CORE__PARALLELISM": "7",
+    }
+    for role in build_roles(site, parent):
+        if role.group == "workers":
+            values = " ".join(role.environment.values())
+            hidden = asdict(site.secrets) | {"database": "postgresql"}
+            assert {name for name, value in hidden.items() if value in values} == {
+                "airflow_password",
+                "s3_key",
+                "s3_secret",
+                "valkey_password",
+            }
+            assert role.environment["AIRFLOW__CORE__PARALLELISM"] == "7"
+
+
+def test_the_callers_airflow_settings_win(tmp_path: Path) -> None:
+    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
+    lowered = {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20"}
+    for role in build_roles(site, lowered):
+        if role.name in ("scheduler", "worker"):
+            assert role.environment.items() >= lowered.items()
+
+
+def test_threads_times_slots_stay_within_the_cores(tmp_path: Path) -> None:
+    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=8)
+    threads = {role.name: role.environment.get("NIGHTSHIFT_THREADS") for role in build_roles(site, {})}
+    assert (threads["worker"], threads["worker-train"]) == ("1", "8")
+
+
+def test_every_role_waits_only_for_roles_that_exist(tmp_path: Path) -> None:
+    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=2)
+    roles = build_roles(site, {})
+    names = {role.name for role in roles}
+    assert all(set(role.after) <= names for role in roles)
+    # A task that is queued before the API server answers would fail.
+    assert all(
+        "api-server" in role.after for role in roles if role.group == "workers" or role.name == "scheduler"
+    )
+
+
+def test_secrets_are_made_once_and_only_for_their_owner(tmp_path: Path) -> None:
+    first = environment.ensure_secrets(tmp_path)
+    assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
+    assert environment.ensure_secrets(tmp_path) == first
+    assert all(len(value) >= 16 for value in asdict(first).values())
+
+
+def test_a_folder_without_a_stack_has_no_variables(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no stack in .*nightshift up"):
+        environment.client_environment(tmp_path)
+
+
+def test_a_missing_pipelines_folder_is_one_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_DAGS", str(home / "nowhere"))
+    with pytest.raises(InputError, match=r"NIGHTSHIFT_DAGS is .*/nowhere, which is not a folder"):
+        lifecycle.up(home, only=STORES, random_ports=True)
+    assert supervise.connect(home) is None
+
+
+def test_an_unknown_role_is_one_sentence(home: Path) -> None:
+    with pytest.raises(
+        InputError, match="there is no role redis in the stack: the roles are postgres, valkey"
+    ):
+        lifecycle.up(home, only=["redis"], random_ports=True)
+
+
+def test_stores_start_and_start_only_once(home: Path) -> None:
+    said: list[str] = []
+    lifecycle.up(home, only=STORES, random_ports=True, on_event=said.append)
+    assert {line.split()[0] for line in said} == set(STORES)
+    before = {one.name: one.pid for one in lifecycle.status(home)}
+    lifecycle.up(home, only=STORES, on_event=said.append)
+    assert said[-1] == "everything is up already"
+    found = lifecycle.status(home)
+    assert {one.name: one.pid for one in found} == before
+    assert all(one.healthy and one.memory and one.restarts == 0 for one in found)
+
+
+def test_a_killed_role_comes_back(home: Path) -> None:
+    lifecycle.up(home, only=["valkey"], random_ports=True)
+    (first,) = lifecycle.status(home)
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        (now,) = lifecycle.status(home)
+        if now.healthy and now.pid != first.pid:
+            break
+        time.sleep(0.2)
+    assert now.healthy
+    assert now.pid != first.pid
+    assert now.restarts == 1
+
+
+def test_a_killed_servers_children_end_before_it_is_started_again(home: Path) -> None:
+    prepare.make_home(home)
+    command = ("/bin/sh", "-c", "sleep 1000 & wait")
+    role = Role("pair", command, Health("finished"), environment={"ODD": '100% "it\'s" $HOME'})
+    supervisor = supervise.launch(supervise.write_configuration([role], home), home, os.environ)
+    try:
+        supervisor.start("pair")
+        first = wait_for_child(supervisor)
+        os.kill(first.ppid(), signal.SIGKILL)
+        assert wait_until_dead([first]) == []
+        second = wait_for_child(supervisor)
+        assert second.environ()["ODD"] == '100% "it\'s" $HOME'
+        assert supervise.restarts(home) == {"pair": 1}
+    finally:
+        lifecycle.down(home)
+
+
+def wait_for_child(supervisor: Supervisor) -> psutil.Process:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        pid = supervisor.programs()["pair"].pid
+        if pid and (children := psutil.Process(pid).children()):
+            return children[0]
+        time.sleep(0.1)
+    raise TimeoutError("the pair has no child")
+
+
+def test_up_starts_what_is_missing(home: Path) -> None:
+    lifecycle.up(home, only=["valkey"], random_ports=True)
+    said: list[str] = []
+    lifecycle.up(home, only=["valkey", "s3"], on_event=said.append)
+    assert [line.split()[0] for line in said] == ["s3"]
+    assert [one.name for one in lifecycle.status(home) if one.healthy] == ["valkey", "s3"]
+
+
+def test_data_survives_down_and_up(home: Path) -> None:
+    lifecycle.up(home, only=STORES, random_ports=True)
+    variables = environment.client_environment(home)
+
+    def bucket() -> Any:
+        keys = {"aws_access_key_id": variables["AWS_ACCESS_KEY_ID"], "region_name": "us-east-1"}
+        secret = variables["AWS_SECRET_ACCESS_KEY"]
+        return boto3.client("s3", endpoint_url=site_of(home).s3_url, aws_secret_access_key=secret, **keys)
+
+    bucket().put_object(Bucket="nightshift", Key="a/b", Body=b"kept")
+    database(home, "CREATE TABLE kept AS SELECT 41 + 1 AS answer")
+    assert lifecycle.down(home) is True
+    lifecycle.up(home, only=STORES)
+    assert environment.client_environment(home) == variables
+    assert bucket().get_object(Bucket="nightshift", Key="a/b")["Body"].read() == b"kept"
+    assert database(home, "SELECT answer FROM kept") == [(42,)]
+
+
+def test_down_ends_the_orphans_of_a_killed_supervisor(home: Path) -> None:
+    lifecycle.up(home, only=STORES, random_ports=True)
+    session = session_of(home)
+    alive = list(processes.living(session).values())
+    assert len(alive) > len(STORES)
+    os.kill(session.leader.pid, signal.SIGKILL)
+    time.sleep(0.2)
+    assert supervise.connect(home) is None
+    assert lifecycle.down(home) is True
+    assert wait_until_dead(alive) == []
+    assert lifecycle.down(home) is False
+
+
+def test_orphans_are_known_by_their_session_when_nothing_else_was_recorded(home: Path) -> None:
+    lifecycle.up(home, only=["valkey", "s3"], random_ports=True)
+    session = session_of(home)
+    leader = psutil.Process(session.leader.pid)
+    leader.kill()
+    assert wait_until_dead([leader]) == []
+    names = {one.name() for one in processes.living(Session(session.leader, session.boot)).values()}
+    assert names == {"valkey-server", "rclone"}
+
+
+def test_up_ends_orphans_before_it_starts(home: Path) -> None:
+    lifecycle.up(home, only=["valkey"], random_ports=True)
+    session = session_of(home)
+    orphans = [one for one in processes.living(session).values() if one.pid != session.leader.pid]
+    os.kill(session.leader.pid, signal.SIGKILL)
+    lifecycle.up(home, only=["valkey"])
+    assert wait_until_dead(orphans) == []
+    assert [one.health for one in lifecycle.status(home)] == ["healthy"]
+
+
+def test_a_failed_start_names_the_server_and_leaves_nothing(home: Path) -> None:
+    prepare.make_home(home)
+    (home / "valkey" / "appendonlydir").write_text("in the way")
+    with pytest.raises(NightshiftError) as failure:
+        lifecycle.up(home, only=STORES, random_ports=True)
+    message = str(failure.value)
+    assert "the server valkey did not start" in message
+    assert "appendonly" in message
+    assert f"{home}/logs/valkey.log" in message
+    assert supervise.connect(home) is None
+    assert processes.load(home) is None
+
+
+def test_an_interrupted_start_leaves_nothing(home: Path) -> None:
+    script = (
+        "import sys, pathlib; from tasks.stack import lifecycle as stack; stack.up(pathlib.Path(sys.argv[1]))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, str(home)], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not (home / "logs" / "migrate.log").exists():
+        time.sleep(0.1)
+    session = session_of(home)
+    alive = list(processes.living(session).values())
+    assert len(alive) > 4
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    assert wait_until_dead(alive) == []
+    assert processes.living(session) == {}
+
+
+def test_a_deep_folder_works(home: Path) -> None:
+    home.chmod(0o711)
+    deep = home / ("deep" * 20) / ("er" * 30)
+    lifecycle.up(deep, only=STORES, random_ports=True)
+    try:
+        assert [one.health for one in lifecycle.status(deep)] == ["healthy"] * 3
+        folder = supervise.socket_path(deep).parent
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    finally:
+        lifecycle.down(deep)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another user for PostgreSQL")
+def test_a_folder_closed_to_postgresqls_user_gets_its_data_elsewhere(home: Path) -> None:
+    closed = home / "closed"
+    closed.mkdir(mode=0o700)
+    try:
+        for _ in range(2):  # the second time the stack's folder was removed and its secrets are new
+            lifecycle.up(closed / "stack", only=["postgres"], random_ports=True)
+            data = postgres_folder(closed / "stack")
+            assert data.parent == Path("/var/lib/nightshift")
+            assert [one.health for one in lifecycle.status(closed / "stack")] == ["healthy"]
+            lifecycle.down(closed / "stack")
+            shutil.rmtree(closed / "stack")
+    finally:
+        lifecycle.down(closed / "stack")
+        shutil.rmtree(data)
+
+
+def test_health_says_why_not(home: Path) -> None:
+    lifecycle.up(home, only=["valkey"], random_ports=True)
+    site = site_of(home)
+    for name in ("postgres", "s3", "scheduler", "mlflow"):
+        assert re.search("refused", health.ask(role_of(home, name).health, site, 0.0) or "")
+    assert "does not answer" in (health.ask(role_of(home, "worker").health, site, 0.0) or "")
+
+
+def test_the_whole_stack_is_healthy(stack: Any) -> None:
+    found = lifecycle.status(stack.home)
+    assert [one.name for one in found if not one.healthy] == []
+    assert len(found) == 10
+
+
+def test_no_process_shows_a_secret_in_its_command_line(stack: Any) -> None:
+    hidden = asdict(site_of(stack.home).secrets).values()
+    alive = processes.living(session_of(stack.home)).values()
+    assert len(alive) > 10
+    for process in alive:
+        line = " ".join(process.cmdline())
+        assert not any(value in line for value in hidden), process
+
+
+def test_no_log_shows_a_secret(stack: Any) -> None:
+    hidden = asdict(site_of(stack.home).secrets).items()
+    texts = {path.name: path.read_text() for path in (stack.home / "logs").iterdir()}
+    assert [(name, log) for name, value in hidden for log, text in texts.items() if value in text] == []
+
+
+def test_private_files_are_private(stack: Any) -> None:
+    for name in (
+        "secrets.json",
+        "airflow/passwords.json",
+        "run/valkey.conf",
+        "run/supervisord.conf",
+        "run/mlflow.env",
+    ):
+        assert stat.S_IMODE((stack.home / name).stat().st_mode) == 0o600
+    for name in ("run", "logs", "s3", "valkey", "airflow", "postgres"):
+        assert stat.S_IMODE((stack.home / name).stat().st_mode) == 0o700
+    assert stat.S_IMODE(stack.home.stat().st_mode) & 0o077 == (0o011 if os.geteuid() == 0 else 0)
+
+
+def test_everything_listens_on_loopback_only(stack: Any) -> None:
+    addresses = set()
+    for process in processes.living(session_of(stack.home)).values():
+        addresses |= {
+            one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN
+        }
+    assert {address.ip for address in addresses} == {"127.0.0.1"}
+    assert {address.port for address in addresses} == set(asdict(site_of(stack.home).ports).values())
+
+
+def test_airflow_has_the_pools(stack: Any) -> None:
+    site = site_of(stack.home)
+    client = airflow_api.login(site)
+    pools = {pool["name"]: pool["slots"] for pool in client.get("/api/v2/pools").json()["pools"]}
+    client.close()
+    expected = {"preprocess": site.concurrency, "train": 1, "promotion": 1, "default_pool": site.concurrency}
+    assert pools.items() >= expected.items()
+
+
+def test_mlflow_keeps_artifacts_in_the_bucket(stack: Any) -> None:
+    url = f"{stack.environment['MLFLOW_TRACKING_URI']}/api/2.0/mlflow-artifacts/artifacts/probe/note.txt"
+    assert httpx.put(url, content=b"kept", trust_env=False).status_code == 200
+    answer = boto3.client("s3").get_object(Bucket="nightshift", Key="mlflow/probe/note.txt")
+    assert answer["Body"].read() == b"kept"

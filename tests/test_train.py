@@ -1,0 +1,114 @@
+"""One checkpoint for one key: trained once, found again, and never half written."""
+
+import contextlib
+
+import pytest
+
+from tasks import loop, model, storage, tracking
+from tasks.config import TrainSettings
+from tasks.errors import InputError
+from tasks.records import Checkpoint, TrainSpec
+from tasks.train import train
+
+QUICK = TrainSettings(width=0.125, epochs=2, batch_size=16, learning_rate=0.02, crop_padding=0)
+
+
+def spec_of(dataset_uri, **changes) -> TrainSpec:
+    return TrainSpec(**{"dataset_uri": dataset_uri, "settings": QUICK, **changes})
+
+
+@pytest.fixture
+def trainings(monkeypatch) -> list[int]:
+    """The seeds of the trainings that really ran."""
+    seeds: list[int] = []
+    fit = loop.fit
+
+    def counted(*arguments, seed, **options):
+        seeds.append(seed)
+        return fit(*arguments, seed=seed, **options)
+
+    monkeypatch.setattr(loop, "fit", counted)
+    return seeds
+
+
+def test_a_checkpoint_can_be_built_again_and_carries_its_metrics(ml_dataset_uri, ml_dataset):
+    checkpoint = train(spec_of(ml_dataset_uri))
+    network = model.restore(
+        storage.read_artifact(checkpoint.weights), checkpoint.settings, classes=4, image_size=8
+    )
+    from tasks.dataset import load_split
+
+    accuracy = loop.accuracy(network, load_split(ml_dataset, "validation"), ml_dataset)
+    assert checkpoint.metrics["validation_accuracy"] == pytest.approx(accuracy)
+    assert checkpoint.metrics["train_images"] == 80
+    assert checkpoint.dataset_uri == ml_dataset_uri
+    done = checkpoint.weights.uri.replace("model.safetensors", "checkpoint.json")
+    assert storage.read_record(done, Checkpoint) == checkpoint
+
+
+def test_the_same_work_is_found_again(ml_dataset_uri, trainings, capsys):
+    first = train(spec_of(ml_dataset_uri))
+    assert train(spec_of(ml_dataset_uri)) == first
+    assert len(trainings) == 1
+    assert "found again, not trained" in capsys.readouterr().out
+
+
+def test_the_number_of_members_leaves_trained_members_alone(ml_dataset_uri, trainings):
+    train(spec_of(ml_dataset_uri))
+    train(spec_of(ml_dataset_uri, settings=QUICK.model_copy(update={"members": 3})))
+    assert len(trainings) == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"member": 1}, {"salt": "again"}, {"settings": QUICK.model_copy(update={"seed": 1})}]
+)
+def test_other_work_is_trained_anew(ml_dataset_uri, trainings, change):
+    first = train(spec_of(ml_dataset_uri))
+    other = train(spec_of(ml_dataset_uri, **change))
+    assert len(trainings) == 2
+    assert first.weights.uri != other.weights.uri
+    assert (first.weights.sha256 == other.weights.sha256) == ("salt" in change)
+
+
+def test_an_interrupted_training_is_not_taken_for_done(ml_dataset_uri, ml_store, trainings, monkeypatch):
+    write_record = storage.write_record
+    monkeypatch.setattr(storage, "write_record", _interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(spec_of(ml_dataset_uri))
+    assert list(ml_store.rglob("model.safetensors"))
+    monkeypatch.setattr(storage, "write_record", write_record)
+    train(spec_of(ml_dataset_uri))
+    assert len(trainings) == 2
+
+
+def test_one_class_is_refused(ml_build):
+    dataset = ml_build(classes=("only",))
+    with pytest.raises(InputError, match="at least 2 classes"):
+        train(spec_of(f"{dataset.source.split('/incoming')[0]}/datasets/{dataset.digest}.json"))
+
+
+def test_every_epoch_goes_to_a_child_of_the_night_s_run(ml_dataset_uri, monkeypatch):
+    runs, rows = {}, []
+
+    @contextlib.contextmanager
+    def child_run(parent, name, *, params, tags=None):
+        runs[name] = (parent, params, tags)
+        yield "child"
+
+    monkeypatch.setattr(tracking, "child_run", child_run)
+    monkeypatch.setattr(
+        tracking, "log_metrics", lambda run_id, batch: rows.extend((run_id, *row) for row in batch)
+    )
+    checkpoint = train(spec_of(ml_dataset_uri, mlflow_run_id="night"))
+    parent, params, tags = runs["train-0"]
+    assert (parent, params["epochs"], tags["nightshift.reused"]) == ("night", 2, "false")
+    assert ("child", "train_loss", checkpoint.metrics["train_loss"], 2) in rows
+    assert {step for *_, step in rows} == {1, 2}
+    rows.clear()
+    train(spec_of(ml_dataset_uri, mlflow_run_id="night"))
+    assert runs["train-0"][2]["nightshift.reused"] == "true"
+    assert ("child", "validation_accuracy", checkpoint.metrics["validation_accuracy"], 2) in rows
+
+
+def _interrupted(uri: str, record: object) -> None:
+    raise KeyboardInterrupt
