@@ -41,7 +41,7 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python -m pytest tests/bench --override-ini python_files=bench_*.py -p no:cacheprovider
+	$(BIN)/python tests/bench/night.py
 
 down:
 	$(BIN)/nightshift down

@@ -7,15 +7,17 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from tasks.errors import InputError
-from tasks.stack import environment, lifecycle, prepare, supervise
-from tasks.stack.lifecycle import RoleStatus
+from tasks.stack import environment
+
+if TYPE_CHECKING:
+    from tasks.stack.lifecycle import RoleStatus
 
 app = typer.Typer(help="The embedded stack: every server of Nightshift on this machine.")
 
@@ -41,6 +43,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _stay(home: Path) -> None:
     """Keep the terminal until Ctrl-C, or until somebody else takes the stack down."""
+    from tasks.stack import lifecycle, supervise
+
     try:
         _welcome(home)
         _say("Ctrl-C takes everything down")
@@ -63,6 +67,8 @@ def up(
     without: Annotated[str, typer.Option(help="Roles to leave out, separated by commas: s3,mlflow.")] = "",
 ) -> None:
     """Start every server, or what is missing of them, and wait until all are healthy."""
+    from tasks.stack import lifecycle
+
     home = environment.home()
     left_out = [name for name in without.split(",") if name]
     if not detach:
@@ -79,6 +85,8 @@ def up(
 @app.command()
 def down() -> None:
     """Stop every server and leave no process behind; the data stays."""
+    from tasks.stack import lifecycle
+
     home = environment.home()
     ran = lifecycle.down(home, on_event=_say)
     _say(f"the stack in {home} is down" if ran else f"nothing runs in {home}")
@@ -92,7 +100,7 @@ def _duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
-def _table(found: list[RoleStatus]) -> Table:
+def _table(found: "list[RoleStatus]") -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for title in ("role", "state", "health", "address"):
         table.add_column(title, no_wrap=title != "health", overflow="fold")
@@ -111,6 +119,8 @@ def _table(found: list[RoleStatus]) -> Table:
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Tell how every server is; exit status 1 when one of them is not healthy."""
+    from tasks.stack import lifecycle
+
     home = environment.home()
     found = lifecycle.status(home)
     if as_json:
@@ -124,6 +134,8 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 
 def _chosen_logs(home: Path, name: str | None) -> dict[str, Path]:
+    from tasks.stack import prepare, supervise
+
     environment.client_environment(home)
     names = prepare.role_names(home)
     if name is not None and name not in names:
@@ -157,6 +169,8 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing what is added.")] = False,
 ) -> None:
     """Print the end of the servers' logs."""
+    from tasks.stack import supervise
+
     paths = _chosen_logs(environment.home(), name)
     for role, path in paths.items():
         if len(paths) > 1:

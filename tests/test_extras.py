@@ -1,0 +1,93 @@
+"""Each role installs what it runs and no more: its entry points import without any other role's packages."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+ENTRY_POINTS = {
+    "predict": "tasks.images, tasks.runtime, tasks.cli",
+    "preprocess": "tasks.preprocess, tasks.plan, tasks.assemble, tasks.cli",
+    "train": "tasks.train, tasks.quantize, tasks.evaluate, tasks.register, tasks.promote, tasks.close",
+    "airflow": "tasks.runner, retrain, promote",
+    "stack": "tasks.stack.lifecycle, tasks.cli.stack, tasks.cli.airflow, retrain",
+}
+
+
+def name_of(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def closure(distribution: str, extras: frozenset[str]) -> set[str]:
+    """All distributions that an installation with these extras brings."""
+    found: set[str] = set()
+    todo = [(name_of(distribution), extras)]
+    seen = set()
+    while todo:
+        name, wanted = todo.pop()
+        if (name, wanted) in seen:
+            continue
+        seen.add((name, wanted))
+        found.add(name)
+        try:
+            lines = requires(name) or []
+        except PackageNotFoundError:
+            continue
+        for requirement in map(Requirement, lines):
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({"extra": extra}) for extra in wanted or {""}):
+                todo.append((name_of(requirement.name), frozenset(requirement.extras)))
+    return found
+
+
+@pytest.mark.parametrize("role", ENTRY_POINTS)
+def test_a_roles_entry_points_import_without_the_other_roles(role, tmp_path):
+    allowed = closure("nightshift", frozenset({role}))
+    foreign = sorted(
+        module
+        for module, owners in packages_distributions().items()
+        if not {name_of(owner) for owner in owners} & allowed and module not in ("tasks", "dags", "tests")
+    )
+    assert len(foreign) > 20
+    code = (
+        "import sys\n"
+        f"foreign = set({foreign!r})\n"
+        "class Without:\n"
+        "    def __init__(self, finder): self.finder = finder\n"
+        "    def __getattr__(self, name): return getattr(self.finder, name)\n"
+        "    def find_spec(self, name, *more):\n"
+        "        return None if name.split('.')[0] in foreign else self.finder.find_spec(name, *more)\n"
+        "sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]\n"
+        f"sys.path.insert(0, {str(ROOT / 'dags')!r})\n"
+        f"import {ENTRY_POINTS[role]}\n"
+    )
+    environment = {"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_wheel_holds_every_module(tmp_path):
+    build = "import setuptools.build_meta as build; build.build_wheel({!r})"
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "tasks"):
+        (source / name).symlink_to(ROOT / name)
+    done = subprocess.run(
+        [sys.executable, "-c", build.format(str(tmp_path))],
+        cwd=source,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("nightshift-*.whl")
+    inside = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
+    assert inside == {str(path.relative_to(ROOT)) for path in (ROOT / "tasks").rglob("*.py")}

@@ -1,0 +1,78 @@
+"""The README tells the truth: its commands exist, its tree is the tree, its pictures are there."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from tasks.cli import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_nightshift_command_exists_with_its_options():
+    verbs = get_command(app).commands
+    lines = re.findall(r"(?m)(?:^|`)nightshift ([a-z]+)([^`\n]*)", README)
+    assert len(lines) >= 8
+    for verb, rest in lines:
+        assert verb in verbs, verb
+        known = {option for parameter in verbs[verb].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= known, (verb, rest)
+
+
+def test_every_make_target_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"(?m)^([a-z]+):", makefile))
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", README, flags=re.M))
+    assert {"demo", "test", "lint", "bench", "down"} <= named <= targets
+
+
+def test_ci_runs_what_the_readme_tells():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert set(re.findall(r"(?m)^make ([a-z]+)", script)) == {"test", "lint"}
+
+
+def test_the_annotated_tree_is_the_tree():
+    section = README.split("## The tree")[1].split("```")[1]
+    top, parent = set(), ""
+    for line in section.strip().splitlines():
+        name = line.split("/")[0]
+        if line.startswith("  "):
+            assert (ROOT / parent / name.strip()).is_dir(), line
+        else:
+            parent = name
+            top.add(name)
+    hidden = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name.startswith((".", "_"))}
+    built = {path.name for path in ROOT.iterdir() if path.name.endswith(".egg-info") or path.name == "build"}
+    assert top == {path.name for path in ROOT.iterdir() if path.is_dir()} - hidden - built
+
+
+def test_pictures_exist_and_are_small():
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
+    assert pictures
+    for picture in pictures:
+        assert (ROOT / picture).is_file(), picture
+        assert (ROOT / picture).stat().st_size < 300_000, picture
+
+
+@pytest.mark.parametrize("folder", ["mlflow", "docker"])
+def test_folders_named_like_packages_hold_no_python(folder):
+    assert not list((ROOT / folder).rglob("*.py"))
+
+
+def test_the_lock_is_pinned_and_names_no_index():
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    assert all(re.match(r"(#|[\w.\[\]-]+==)", line.strip()) for line in lines if line.strip()), "not pinned"
+    assert not any("://" in line for line in lines)
+    assert not (ROOT / "uv.lock").exists()
+
+
+def test_the_package_finds_all_its_rooms():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["setuptools"]["packages"]["find"]["include"] == ["tasks*"]
+    for folder in (ROOT / "tasks").rglob("*"):
+        if folder.is_dir() and folder.name != "__pycache__":
+            assert (folder / "__init__.py").is_file(), folder
