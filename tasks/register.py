@@ -24,6 +24,7 @@ def register(spec: RegisterSpec) -> ModelVersion:
         classes=len(evaluation.classes),
         side=dataset.image_size,
         tags=tags_of(plan, evaluation, dataset),
+        description=describe(evaluation),
     )
     reasons = tuple(verdict.sentence for verdict in evaluation.verdicts if not verdict.passed)
     result = ModelVersion(
@@ -39,6 +40,16 @@ def register(spec: RegisterSpec) -> ModelVersion:
     ledger.append(_decision(plan, result, evaluation.champion_version))
     print(f"version {version} of {name} is registered: {result.state} {'; '.join(reasons)}")
     return result
+
+
+def describe(evaluation: Evaluation) -> str:
+    """What a person reads on the version's page, in Markdown: the recipe, then every gate with its numbers."""
+    scores = evaluation.test[evaluation.chosen]
+    gates = "\n".join(f"- {'✓' if v.passed else '✗'} {v.gate}: {v.sentence}" for v in evaluation.verdicts)
+    return (
+        f"**{evaluation.chosen}**, {scores.accuracy:.2%} on {scores.images:,} test images, "
+        f"{scores.size / 1e6:.2f} MB, {scores.latency_ms_p50:.2f} ms an image ({scores.runtime})\n\n{gates}"
+    )
 
 
 def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, str]:

@@ -3,7 +3,6 @@
 Nothing here is ever unpickled: models are ONNX files, and every download is checked against its digest.
 """
 
-import contextlib
 import hashlib
 import json
 import tempfile
@@ -45,7 +44,14 @@ class Champions(NamedTuple):
 
 
 def register_version(
-    run_id: str, name: str, model: bytes, *, classes: int, side: int, tags: Mapping[str, str]
+    run_id: str,
+    name: str,
+    model: bytes,
+    *,
+    classes: int,
+    side: int,
+    tags: Mapping[str, str],
+    description: str = "",
 ) -> str:
     """Register ONNX bytes as a version of `name` and return the version; the same bytes of the same run once.
 
@@ -54,16 +60,25 @@ def register_version(
     sha256 = hashlib.sha256(model).hexdigest()
     with worded():
         mlflow_client = client()
-        with contextlib.suppress(RestException):
-            mlflow_client.create_registered_model(name)
+        _ensure_model(name)
         for version in mlflow_client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
             if version.tags.get(SHA256) == sha256:
                 return str(version.version)
         model_id = _log_model(run_id, model, classes, side)
         bound = {**tags, SHA256: sha256}
         source = f"models:/{model_id}"
-        created = mlflow_client.create_model_version(name, source, run_id, bound, model_id=model_id)
+        created = mlflow_client.create_model_version(
+            name, source, run_id, bound, description=description, model_id=model_id
+        )
         return str(created.version)
+
+
+def _ensure_model(name: str) -> None:
+    try:
+        client().create_registered_model(name)
+    except RestException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _log_model(run_id: str, model: bytes, classes: int, side: int) -> str:

@@ -32,7 +32,7 @@ def run(
     pipeline = find_pipeline(name, pipelines_folder())
     values = parse_settings(set_ or [])
     effective = override(pipeline, values)
-    console = Console(stderr=True, quiet=as_json)
+    console = Console(stderr=True, quiet=as_json, soft_wrap=True)
     if local:
         from tasks.cli.local import run_night
 

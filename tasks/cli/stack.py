@@ -23,7 +23,7 @@ app = typer.Typer(help="The embedded stack: every server of Nightshift on this m
 
 
 def _say(line: str) -> None:
-    Console(highlight=False).print(line, markup=False)
+    Console(highlight=False, soft_wrap=True).print(line, markup=False)
 
 
 def _welcome(home: Path) -> None:
