@@ -43,7 +43,7 @@ def register(spec: RegisterSpec) -> ModelVersion:
 
 
 def describe(evaluation: Evaluation) -> str:
-    """What a person reads on the version's page, in Markdown: the recipe, then every gate with its numbers."""
+    """What a person reads on the version's page, in Markdown: the recipe, then each gate with its numbers."""
     scores = evaluation.test[evaluation.chosen]
     gates = "\n".join(f"- {'✓' if v.passed else '✗'} {v.gate}: {v.sentence}" for v in evaluation.verdicts)
     return (
