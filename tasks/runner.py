@@ -52,18 +52,18 @@ def run_stage(stage: str, spec: BaseModel, *, echo: Callable[[str], None] = prin
             os.environ.get("NIGHTSHIFT_PYTHON", sys.executable),
             *("-m", "tasks", stage, "--spec", str(spec_file), "--result", str(result_file)),
         ]
-        last, family = "without a word", set[psutil.Process]()
+        last = "without a word"
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=stage_environment()
         ) as process:
+            family = {psutil.Process(process.pid)}
             try:
                 for line in _lines(process, family):
                     last = line or last
                     echo(line)
                 code = process.wait()
             finally:
-                end_tree(process.pid)
-                _end(family)
+                end(family)
         return _outcome(stage, code, result_file, last)
 
 
@@ -99,17 +99,16 @@ def die_with_parent() -> None:
     os.environ[PARENT] = str(os.getpid())  # for the processes that this one starts
 
 
-def end_tree(pid: int) -> None:
-    """Kill a process and all its descendants, whether or not they still answer."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        _end([*process.children(recursive=True), process])
+def end(family: Iterable[psutil.Process]) -> None:
+    """Kill processes and all their descendants, whether or not they still answer.
 
-
-def _end(processes: Iterable[psutil.Process]) -> None:
-    for victim in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):  # also when its number belongs to another one by now
-            victim.kill()
+    psutil knows a process by its number and its start, so a number that was given away again is left alone.
+    """
+    for process in list(family):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for victim in [*process.children(recursive=True), process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    victim.kill()
 
 
 def _lines(process: subprocess.Popen[bytes], family: set[psutil.Process]) -> Iterator[str]:

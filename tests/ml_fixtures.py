@@ -5,7 +5,7 @@ The class is the quadrant of an 8x8 image that is bright. Originals are PNG file
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,7 +134,7 @@ def ml_build(ml_store: Path) -> Callable[..., Dataset]:
 
 
 @pytest.fixture(scope="session")
-def _ml_made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
+def _ml_made(tmp_path_factory: pytest.TempPathFactory) -> Night:
     root = tmp_path_factory.mktemp("night")
     with pytest.MonkeyPatch.context() as patch:
         _settle(patch, root)
@@ -146,7 +146,8 @@ def _ml_made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
             recipe: quantize(QuantizeSpec(recipe=recipe, checkpoint=checkpoint, settings=settings))
             for recipe in settings.recipes
         }
-        yield Night(root, uri, dataset, checkpoint, candidates, make_plan(dataset))
+    # Not inside the block: a session's fixture would keep its environment for all tests that follow.
+    return Night(root, uri, dataset, checkpoint, candidates, make_plan(dataset))
 
 
 @pytest.fixture

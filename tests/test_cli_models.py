@@ -18,6 +18,7 @@ from tasks.cli import app
 FACTS = {
     "nightshift.classes": '["dark", "bright"]',
     "nightshift.image_size": "8",
+    "nightshift.stored_size": "8",
     "nightshift.resize": "stretch",
 }
 
