@@ -1,6 +1,7 @@
 """One embedded stack for the session, on random ports in a temporary folder, taken down whatever happens."""
 
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -43,12 +44,22 @@ def take_down(home: Path) -> None:
     assert not left, f"still running after down: {list(left.values())}"
 
 
+def _dags(home: Path) -> Path:
+    """The repository's DAGs, none of them scheduled, and `asked`, whose promotions wait for a person."""
+    folder = home / "dags"
+    shutil.copytree(REPOSITORY / "dags", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    digits = folder / "pipelines" / "digits.toml"
+    digits.write_text(re.sub(r"(?m)^schedule = ", "# schedule = ", digits.read_text()), encoding="utf-8")
+    (folder / "pipelines" / "asked.toml").write_text('[promotion]\nmode = "approve"\n', encoding="utf-8")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """The whole stack with the repository's pipelines; about a minute, once for all tests."""
     home = Path(tempfile.mkdtemp(prefix="ns-", dir="/tmp"))
     before = dict(os.environ)
-    os.environ.setdefault("NIGHTSHIFT_DAGS", str(REPOSITORY / "dags"))
+    os.environ["NIGHTSHIFT_DAGS"] = str(_dags(home))
     terminated = signal.signal(signal.SIGTERM, _interrupt)
     try:
         lifecycle.up(home, random_ports=True)

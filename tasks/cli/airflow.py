@@ -58,6 +58,11 @@ class Airflow:
         body = {"dry_run": False, "dag_run_id": run_id, "task_ids": tasks, "only_failed": False}
         self._call("POST", f"/api/v2/dags/{dag}/clearTaskInstances", json=body)
 
+    def respond(self, dag: str, run_id: str, task: str, option: str) -> None:
+        """Answer a task that waits for a person."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances/{task}/-1/hitlDetails"
+        self._call("PATCH", path, json={"chosen_options": [option], "params_input": {}})
+
     def started_by(self, dag: str, run_id: str, other: str) -> str | None:
         """The run of DAG `other` that an asset event of this run started, once the scheduler made it."""
         page = self._call(

@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 OUTPUT = ROOT / "bench.json"
-REPEATS = 3
+REPEATS = int(os.environ.get("NIGHTSHIFT_BENCH_REPEATS", "3"))
 
 
 def record(
