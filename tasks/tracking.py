@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, Metric, Param
 from mlflow.exceptions import MlflowException, RestException
 
 from tasks.errors import InputError, OutageError
@@ -116,11 +116,6 @@ def log_metrics(run_id: str, rows: Sequence[tuple[str, float, int]]) -> None:
     for start in range(0, len(rows), 1000):
         batch = [Metric(name, float(value), now, step) for name, value, step in rows[start : start + 1000]]
         client().log_batch(run_id, metrics=batch)
-
-
-@worded()
-def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
-    client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
 @worded()

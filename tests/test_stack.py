@@ -112,17 +112,18 @@ def test_workers_get_no_secret_of_the_servers(tmp_path: Path) -> None:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://elsewhere",
         "AIRFLOW__CORE__PARALLELISM": "7",
     }
-    for role in build_roles(site, parent):
-        if role.group == "workers":
-            values = " ".join(role.environment.values())
-            hidden = asdict(site.secrets) | {"database": "postgresql"}
-            assert {name for name, value in hidden.items() if value in values} == {
-                "airflow_password",
-                "s3_key",
-                "s3_secret",
-                "valkey_password",
-            }
-            assert role.environment["AIRFLOW__CORE__PARALLELISM"] == "7"
+    workers = [role for role in build_roles(site, parent) if role.group == "workers"]
+    assert {role.name for role in workers} == {"worker", "worker-train"}
+    for role in workers:
+        values = " ".join(role.environment.values())
+        hidden = asdict(site.secrets) | {"database": "postgresql"}
+        assert {name for name, value in hidden.items() if value in values} == {
+            "airflow_password",
+            "s3_key",
+            "s3_secret",
+            "valkey_password",
+        }
+        assert role.environment["AIRFLOW__CORE__PARALLELISM"] == "7"
 
 
 def test_the_callers_airflow_settings_win(tmp_path: Path) -> None:
