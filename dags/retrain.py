@@ -47,6 +47,91 @@ of the failed task's log says what and why; clear that task to go on from there.
 """
 
 
+@task(
+    queue="preprocess",
+    pool="preprocess",
+    execution_timeout=timedelta(hours=1),
+    max_active_tis_per_dag=64,
+)
+def preprocess(message: dict[str, Any]) -> dict[str, Any]:
+    """Decode, resize and shard the images of one message."""
+    night = planned_now()
+    return run(
+        "preprocess",
+        PreprocessSpec(
+            message=Message.model_validate(message),
+            source=night.source,
+            pipeline=night.pipeline.name,
+            settings=night.pipeline.preprocess,
+        ),
+    )
+
+
+@task(execution_timeout=timedelta(hours=1))
+def assemble() -> dict[str, Any]:
+    """Commit the data set version."""
+    return run("assemble", AssembleSpec(plan=planned_now()))
+
+
+@task(execution_timeout=timedelta(minutes=5))
+def members() -> list[int]:
+    """The networks to train, by number."""
+    return list(range(planned_now().pipeline.train.members))
+
+
+@task(execution_timeout=timedelta(minutes=5))
+def recipes() -> list[str]:
+    """The candidates to make of the trained network."""
+    return list(planned_now().pipeline.quantize.recipes)
+
+
+@task(queue="train", pool="train", execution_timeout=timedelta(hours=24))
+def train(member: int, dataset: dict[str, Any]) -> dict[str, Any]:
+    """Train one network."""
+    night = planned_now()
+    return run(
+        "train",
+        TrainSpec(
+            dataset_uri=dataset["dataset_uri"],
+            settings=night.pipeline.train,
+            member=member,
+            salt=night.salt,
+            mlflow_run_id=night.mlflow_run_id,
+        ),
+    )
+
+
+@task(queue="train", pool="train", execution_timeout=timedelta(hours=6))
+def quantize(recipe: str, checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
+    """Make one candidate, an ONNX file."""
+    night = planned_now()
+    return run(
+        "quantize",
+        QuantizeSpec(
+            recipe=recipe,
+            checkpoint=best_checkpoint([Checkpoint.model_validate(item) for item in checkpoints]),
+            settings=night.pipeline.quantize,
+            salt=night.salt,
+        ),
+    )
+
+
+@task(queue="train", pool="train", execution_timeout=timedelta(hours=3))
+def evaluate(candidates: list[dict[str, Any]], dataset: dict[str, Any]) -> dict[str, Any]:
+    """Choose a candidate and judge it beside the champion."""
+    night = planned_now()
+    return run(
+        "evaluate",
+        EvaluateSpec(
+            plan=night,
+            dataset_uri=dataset["dataset_uri"],
+            candidates=tuple(Candidate.model_validate(item) for item in candidates),
+            settings=night.pipeline.evaluate,
+            policy=night.pipeline.promotion,
+        ),
+    )
+
+
 def retrain(pipeline: Pipeline) -> DAG:
     """Build the DAG of one pipeline."""
     offer = AssetAlias(f"{pipeline.name}-challenger-offer")
@@ -81,84 +166,6 @@ def retrain(pipeline: Pipeline) -> DAG:
             ti.xcom_push(key=PLAN, value=planned)
             return list(planned["messages"])
 
-        @task(
-            queue="preprocess",
-            pool="preprocess",
-            execution_timeout=timedelta(hours=1),
-            max_active_tis_per_dag=64,
-        )
-        def preprocess(message: dict[str, Any]) -> dict[str, Any]:
-            """Decode, resize and shard the images of one message."""
-            night = planned_now()
-            return run(
-                "preprocess",
-                PreprocessSpec(
-                    message=Message.model_validate(message),
-                    source=night.source,
-                    pipeline=night.pipeline.name,
-                    settings=night.pipeline.preprocess,
-                ),
-            )
-
-        @task(execution_timeout=timedelta(hours=1))
-        def assemble() -> dict[str, Any]:
-            """Commit the data set version."""
-            return run("assemble", AssembleSpec(plan=planned_now()))
-
-        @task(execution_timeout=timedelta(minutes=5))
-        def members() -> list[int]:
-            """The networks to train, by number."""
-            return list(range(planned_now().pipeline.train.members))
-
-        @task(execution_timeout=timedelta(minutes=5))
-        def recipes() -> list[str]:
-            """The candidates to make of the trained network."""
-            return list(planned_now().pipeline.quantize.recipes)
-
-        @task(queue="train", pool="train", execution_timeout=timedelta(hours=24))
-        def train(member: int, dataset: dict[str, Any]) -> dict[str, Any]:
-            """Train one network."""
-            night = planned_now()
-            return run(
-                "train",
-                TrainSpec(
-                    dataset_uri=dataset["dataset_uri"],
-                    settings=night.pipeline.train,
-                    member=member,
-                    salt=night.salt,
-                    mlflow_run_id=night.mlflow_run_id,
-                ),
-            )
-
-        @task(queue="train", pool="train", execution_timeout=timedelta(hours=6))
-        def quantize(recipe: str, checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
-            """Make one candidate, an ONNX file."""
-            night = planned_now()
-            return run(
-                "quantize",
-                QuantizeSpec(
-                    recipe=recipe,
-                    checkpoint=best_checkpoint([Checkpoint.model_validate(item) for item in checkpoints]),
-                    settings=night.pipeline.quantize,
-                    salt=night.salt,
-                ),
-            )
-
-        @task(queue="train", pool="train", execution_timeout=timedelta(hours=3))
-        def evaluate(candidates: list[dict[str, Any]], dataset: dict[str, Any]) -> dict[str, Any]:
-            """Choose a candidate and judge it beside the champion."""
-            night = planned_now()
-            return run(
-                "evaluate",
-                EvaluateSpec(
-                    plan=night,
-                    dataset_uri=dataset["dataset_uri"],
-                    candidates=tuple(Candidate.model_validate(item) for item in candidates),
-                    settings=night.pipeline.evaluate,
-                    policy=night.pipeline.promotion,
-                ),
-            )
-
         @task(outlets=[offer], execution_timeout=timedelta(hours=1))
         def register(evaluation: dict[str, Any], dataset: dict[str, Any]) -> dict[str, Any]:
             """Record the version; a challenger is offered for promotion, a refused one is not."""
@@ -170,11 +177,6 @@ def retrain(pipeline: Pipeline) -> DAG:
                 extra = {"version": version["version"], "sha256": version["sha256"]}
                 get_current_context()["outlet_events"][offer].add(challenger, extra=extra)
             return version
-
-        @task(execution_timeout=timedelta(minutes=15))
-        def close() -> dict[str, Any]:
-            """End the MLflow run of this night with its outcome."""
-            return close_night()
 
         messages = plan()
         assembled, wanted, seeds = assemble(), recipes(), members()
@@ -193,8 +195,9 @@ def planned_now() -> Plan:
     return Plan.model_validate(get_current_context()["ti"].xcom_pull(task_ids="plan", key=PLAN))
 
 
-def close_night() -> dict[str, Any]:
-    """Close the night's MLflow run; the reason is the sentence of the task that failed."""
+@task(execution_timeout=timedelta(minutes=15))
+def close() -> dict[str, Any]:
+    """End the night's MLflow run; its reason is the sentence of the task that failed."""
     ti = get_current_context()["ti"]
     planned = ti.xcom_pull(task_ids="plan", key=PLAN)
     if not planned or not planned["mlflow_run_id"]:
