@@ -3,6 +3,7 @@
 The dozen settings that people change stand open; settings marked ADVANCED sit in a collapsed section.
 """
 
+import functools
 from typing import Any
 
 from airflow.sdk import Param
@@ -23,9 +24,9 @@ def night_params(pipeline: Pipeline) -> dict[str, Param]:
         )
     }
     fields = [
-        (stage, field, _schema(model, field))
+        (stage, field, _flat(field, schema))
         for stage, model in STAGE_SETTINGS.items()
-        for field in model.model_fields
+        for field, schema in _schemas(model).items()
     ]
     # Sections show in the order of their first field, so the open ones come first.
     for stage, field, schema in sorted(fields, key=lambda item: "section" in item[2]):
@@ -40,9 +41,16 @@ def chosen(params: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in params.items() if "." in key}
 
 
-def _schema(model: type[Settings], field: str) -> dict[str, Any]:
-    """JSON schema of one field in the flat shape that the form reads: no `anyOf`, no `$ref`."""
-    schema = dict(model.model_json_schema()["properties"][field])
+@functools.cache  # one for all pipelines: schemas are the slow part of parsing this folder
+def _schemas(model: type[Settings]) -> dict[str, dict[str, Any]]:
+    """JSON schema of every field."""
+    properties: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
+    return properties
+
+
+def _flat(field: str, described: dict[str, Any]) -> dict[str, Any]:
+    """The schema of one field in the flat shape that the form reads: no `anyOf`, no `$ref`."""
+    schema = dict(described)
     schema.pop("default", None)
     schema["title"] = field.replace("_", " ").capitalize()
     if schema.pop("advanced", False):
