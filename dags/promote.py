@@ -12,7 +12,7 @@ from airflow.sdk import DAG, Asset, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from tasks.config import Pipeline
-from tasks.records import PromoteSpec
+from tasks.specs import PromoteSpec
 from wiring import RETRY, pipelines, run
 
 APPROVE, REJECT = "Approve", "Reject"

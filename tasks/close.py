@@ -3,7 +3,7 @@
 from pydantic import BaseModel
 
 from tasks import tracking
-from tasks.records import CloseSpec
+from tasks.specs import CloseSpec
 
 
 class Closed(BaseModel):

@@ -4,13 +4,15 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tasks.config import NAME_PATTERN, STAGE_SETTINGS, Pipeline
+from tasks.config import NAME_PATTERN, STAGE_SETTINGS, Pipeline, RetrainPolicy, Settings
 from tasks.errors import InputError
+
+TABLES: Final[dict[str, type[Settings]]] = {"retrain": RetrainPolicy, **STAGE_SETTINGS}
 
 
 def override(pipeline: Pipeline, values: Mapping[str, Any]) -> Pipeline:
@@ -86,8 +88,8 @@ def _line_of(item: ErrorDetails, text: str) -> int:
 
 
 def _nearest(dotted: str) -> str:
-    stage, _, _ = dotted.partition(".")
-    if stage in STAGE_SETTINGS:
-        return f"{stage} has: {', '.join(STAGE_SETTINGS[stage].model_fields)}"
-    plain = [name for name in Pipeline.model_fields if name not in STAGE_SETTINGS and name != "name"]
-    return f"known are {', '.join(plain)} and the tables {', '.join(STAGE_SETTINGS)}"
+    table, _, _ = dotted.partition(".")
+    if table in TABLES:
+        return f"{table} has: {', '.join(TABLES[table].model_fields)}"
+    plain = [name for name in Pipeline.model_fields if name not in TABLES and name != "name"]
+    return f"known are {', '.join(plain)} and the tables {', '.join(TABLES)}"

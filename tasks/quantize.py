@@ -8,7 +8,8 @@ import time
 from tasks import model, recipes, storage
 from tasks.config import digest_of, store_root
 from tasks.dataset import centre_crop, load_split
-from tasks.records import Candidate, Dataset, QuantizeSpec
+from tasks.records import Candidate, Dataset
+from tasks.specs import QuantizeSpec
 
 FORMAT = 1  # raise it when the same checkpoint and settings would give another file
 

@@ -1,20 +1,13 @@
 """What stages hand to each other: small frozen JSON records that point at artifacts by URI and digest.
 
-No tensors, no pixels, and never a path agreed by custom. `<Stage>Spec` is what a stage is asked to do.
+No tensors, no pixels, and never a path agreed by custom.
 """
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.config import (
-    EvaluateSettings,
-    Pipeline,
-    PreprocessSettings,
-    PromotionPolicy,
-    QuantizeSettings,
-    TrainSettings,
-)
+from tasks.config import Pipeline, PreprocessSettings, TrainSettings
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -37,20 +30,36 @@ class Part(Record):
 
     batch: str
     keys: tuple[str, ...]  # relative to the batch
-    manifest: bool = False  # labels come from the batch's manifest.csv instead of its class folders
+    manifest: str | None = None  # where labels come from instead of the class folders, relative to the batch
+    seconds: float = 0.0  # estimated work of one core
     digest: str
 
 
+class BatchSeen(Record):
+    """A batch as its listing showed it; settings play no part in the digest."""
+
+    files: int
+    digest: str
+
+
+class PartList(Record):
+    """What `parts_uri` holds: parts, and for a whole night the batches that they were cut from."""
+
+    batches: dict[str, BatchSeen]
+    parts: tuple[Part, ...]
+
+
 class Message(Record):
-    """Parts that travel through the queue together; `parts_uri` holds them as a JSON list of Part."""
+    """Parts that travel through the queue together; `parts_uri` holds them as a PartList."""
 
     parts_uri: str
     parts: int
     images: int
+    seconds: float = 0.0  # estimated work of one core
 
 
 class Plan(Record):
-    """What a night will do. `decision` says why it does nothing, when it does nothing."""
+    """What a night will do, and `reason` why; without `work` it does nothing."""
 
     pipeline: Pipeline
     night: str
@@ -61,9 +70,11 @@ class Plan(Record):
     images: int
     data_digest: str  # of all parts and the preprocess settings
     settings_digest: str
-    parts_uri: str  # JSON list of every Part of the night, done or not
+    parts_uri: str  # PartList of the night, done or not
     messages: tuple[Message, ...]  # what is still to be preprocessed
-    salt: str = ""  # the night's name when it was forced, so that nothing is taken from an earlier night
+    previous: str = ""  # digest of the data set of the last decision
+    drift_limit: float | None = None  # when set, the night trains only if the new images drift further
+    salt: str = ""  # the night's name when nothing may be taken from an earlier night
     mlflow_run_id: str | None = None
 
 
@@ -74,7 +85,7 @@ class Shard(Record):
     split: Split
     images: int
     classes: tuple[str, ...]  # a label is an index into this list
-    counts: dict[str, int] = {}  # images per class
+    drop: tuple[int, ...] = ()  # rows that this data set version leaves out
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of the pixels per channel, 0 to 1
     mean_square: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
@@ -83,7 +94,8 @@ class Refusal(Record):
     """A file that did not become an image: nothing is dropped without one of these."""
 
     key: str
-    reason: str
+    sha256: str  # of the file's bytes; empty when they were not read
+    reason: str  # a code to count by
     detail: str
 
 
@@ -93,8 +105,39 @@ class PartResult(Record):
     part: str  # digest
     batch: str
     shards: tuple[Shard, ...]
+    index: Artifact  # one row per image, see tasks.index
     refusals: tuple[Refusal, ...]
     seconds: float
+
+
+class Profile(Record):
+    """What a data set looks like, in counts: comparable with that of any other data set."""
+
+    images: int
+    classes: dict[str, int]
+    histograms: dict[str, tuple[int, ...]]  # brightness, contrast, sharpness, pixels; bins of tasks.drift
+
+
+class Drift(Record):
+    """How far the images have moved from those of an earlier data set."""
+
+    of: Literal["data", "new"]  # the whole data set, or only its batches that the other did not have
+    against: Literal["previous", "champion"]  # the data set of the last decision, or that of the champion
+    dataset: str  # the other's digest
+    psi: dict[str, float]  # population stability index by property, classes among them
+
+    @property
+    def largest(self) -> float:
+        return max(self.psi.values(), default=0.0)
+
+
+class Duplicates(Record):
+    """What was found more than once. Counts are of images left out of this data set version."""
+
+    merged: int  # exact copies beyond the first
+    conflicting: int  # exact copies under several labels
+    near: int  # training images that look like a validation or test image
+    near_excluded: bool
 
 
 class Dataset(Record):
@@ -110,6 +153,9 @@ class Dataset(Record):
     image_size: int
     preprocess: PreprocessSettings
     source: str
+    batches: dict[str, BatchSeen]
+    profile: Profile
+    duplicates: Duplicates
 
 
 class Checkpoint(Record):
@@ -204,6 +250,7 @@ class Decision(Record):
     kind: Literal["challenger", "refused", "promoted", "rejected", "expired", "superseded"]
     version: str
     sha256: str
+    dataset: str  # digest
     data_digest: str
     settings_digest: str
     instead_of: str | None
@@ -211,72 +258,3 @@ class Decision(Record):
     at: str  # ISO 8601, UTC
     night: str
     reasons: tuple[str, ...]
-
-
-# What each stage is asked to do.
-
-
-class PlanSpec(Record):
-    pipeline: Pipeline
-    night: str
-    force: bool = False
-
-
-class PreprocessSpec(Record):
-    message: Message
-    source: str
-    pipeline: str
-    settings: PreprocessSettings
-
-
-class AssembleSpec(Record):
-    plan: Plan
-
-
-class TrainSpec(Record):
-    dataset_uri: str
-    settings: TrainSettings
-    member: int = 0
-    salt: str = ""  # Plan.salt
-    mlflow_run_id: str | None = None
-
-
-class QuantizeSpec(Record):
-    recipe: str
-    checkpoint: Checkpoint
-    settings: QuantizeSettings
-    salt: str = ""
-
-
-class EvaluateSpec(Record):
-    plan: Plan
-    dataset_uri: str
-    candidates: tuple[Candidate, ...]
-    settings: EvaluateSettings
-    policy: PromotionPolicy
-
-
-class RegisterSpec(Record):
-    plan: Plan
-    dataset_uri: str
-    evaluation: Evaluation
-
-
-class PromoteSpec(Record):
-    """`check` looks, `move` moves the alias, `record` writes down a refusal by a person or by time."""
-
-    action: Literal["check", "move", "record"]
-    pipeline: str
-    version: str
-    sha256: str = ""  # of the file that was offered; empty when a person names a version
-    by: str = "policy"
-    only_challenger: bool = False  # a version that was offered is not promoted once a newer one came
-    outcome: Literal["rejected", "expired"] | None = None
-
-
-class CloseSpec(Record):
-    """End the MLflow run of a night that ended, with the reason when it failed."""
-
-    mlflow_run_id: str
-    failed: bool
-    reason: str

@@ -13,7 +13,8 @@ from tasks import loop, model, storage
 from tasks.config import digest_of, store_root
 from tasks.dataset import load_split
 from tasks.errors import InputError
-from tasks.records import Checkpoint, Dataset, TrainSpec
+from tasks.records import Checkpoint, Dataset
+from tasks.specs import TrainSpec
 
 FORMAT = 1  # raise it when the same settings would train another network
 MEMBER_STRIDE = 10_007  # keeps the seeds of the members apart from each other and from seeds close by

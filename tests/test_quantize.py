@@ -7,7 +7,8 @@ from tasks import storage
 from tasks.config import QuantizeSettings
 from tasks.errors import InputError
 from tasks.quantize import quantize
-from tasks.records import Candidate, QuantizeSpec
+from tasks.records import Candidate
+from tasks.specs import QuantizeSpec
 
 SETTINGS = QuantizeSettings(calibration_images=32)
 

@@ -8,13 +8,13 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from tasks import records
+from tasks import records, specs
 from tasks.config import Pipeline, PreprocessSettings
 from tasks.records import SPLITS, Artifact, Evaluation, Message, Plan, Record, Split, Verdict
 
 KINDS = [
     kind
-    for kind in vars(records).values()
+    for kind in (*vars(records).values(), *vars(specs).values())
     if isinstance(kind, type) and issubclass(kind, Record) and kind is not Record
 ]
 
@@ -69,11 +69,10 @@ def test_an_evaluation_passes_when_all_its_gates_do(verdicts: tuple[bool, ...], 
 
 def test_settings_travel_inside_records_and_are_validated_there() -> None:
     with pytest.raises(ValidationError, match="image_size"):
-        records.PreprocessSpec.model_validate(
+        specs.PreprocessSpec.model_validate(
             {
                 "message": {"parts_uri": "s3://x/y", "parts": 1, "images": 1},
                 "source": "s3://x",
-                "pipeline": "digits",
                 "settings": PreprocessSettings().model_dump() | {"image_size": 1},
             }
         )

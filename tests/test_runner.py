@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from tasks.errors import InputError, OutageError, StageError
-from tasks.records import CloseSpec
 from tasks.runner import run_stage, stage_environment
+from tasks.specs import CloseSpec
 
 SPEC = CloseSpec(mlflow_run_id="m1", failed=False, reason="done")
 # What every played stage begins with: die with the runner, and read the arguments of `python -m tasks`.
@@ -151,7 +151,7 @@ def test_killing_the_runner_ends_the_stage_and_its_children(
 ) -> None:
     play(GRANDCHILD + "time.sleep(120)")
     program = (
-        "from tasks.records import CloseSpec; from tasks.runner import run_stage;"
+        "from tasks.specs import CloseSpec; from tasks.runner import run_stage;"
         f"run_stage('close', CloseSpec.model_validate_json({SPEC.model_dump_json()!r}))"
     )
     with subprocess.Popen([sys.executable, "-c", program]) as runner:

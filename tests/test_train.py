@@ -7,7 +7,8 @@ import pytest
 from tasks import loop, model, storage, tracking
 from tasks.config import TrainSettings
 from tasks.errors import InputError
-from tasks.records import Checkpoint, TrainSpec
+from tasks.records import Checkpoint
+from tasks.specs import TrainSpec
 from tasks.train import train
 
 QUICK = TrainSettings(width=0.125, epochs=2, batch_size=16, learning_rate=0.02, crop_padding=0)

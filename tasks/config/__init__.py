@@ -1,0 +1,97 @@
+"""The knobs of every stage, their ranges and their meaning; read from `dags/pipelines/<name>.toml`.
+
+The same models give the Airflow form, `nightshift run --set`, and the parameters logged to MLflow.
+Each field's description is the help text that people see. A field marked `ADVANCED` sits in the
+collapsed section of the form.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, field_validator
+
+from tasks.config.base import ADVANCED, Settings, digest_of
+from tasks.config.data import AssembleSettings, PreprocessSettings, RetrainPolicy
+from tasks.config.judgement import EvaluateSettings, PromotionPolicy
+from tasks.config.model import QuantizeSettings, TrainSettings
+
+__all__ = [
+    "ADVANCED",
+    "NAME_PATTERN",
+    "STAGE_SETTINGS",
+    "AssembleSettings",
+    "EvaluateSettings",
+    "Pipeline",
+    "PreprocessSettings",
+    "PromotionPolicy",
+    "QuantizeSettings",
+    "RetrainPolicy",
+    "Settings",
+    "TrainSettings",
+    "digest_of",
+    "store_root",
+]
+
+NAME_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,39}$"
+SIMPLE_CRON: Final = re.compile(r"^(@(hourly|daily|weekly|monthly|yearly)|\S+( +\S+){4})$")
+
+
+class Pipeline(Settings):
+    """One `dags/pipelines/<name>.toml`: the DAG `retrain_<name>` and everything it needs to know."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    description: str = ""
+    source: str | None = Field(None, description="URI of the batches; empty means <store>/incoming/<name>.")
+    schedule: str | None = Field(None, description="Cron expression; empty means by hand only.")
+    timezone: str = Field("UTC", description="Time zone of the schedule, such as Europe/Berlin.")
+    settle_minutes: float = Field(
+        10,
+        ge=0,
+        le=24 * 60,
+        description="A batch without a _READY marker is complete after this many minutes without change.",
+    )
+    retrain: RetrainPolicy = RetrainPolicy()
+    preprocess: PreprocessSettings = PreprocessSettings()
+    assemble: AssembleSettings = AssembleSettings()
+    train: TrainSettings = TrainSettings()
+    quantize: QuantizeSettings = QuantizeSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    promotion: PromotionPolicy = PromotionPolicy()
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"timezone must be an IANA name such as Europe/Berlin, got {value!r}") from error
+        return value
+
+    @field_validator("schedule")
+    @classmethod
+    def _cron(cls, value: str | None) -> str | None:
+        if value is not None and not SIMPLE_CRON.match(value):
+            raise ValueError(f"schedule must be five cron fields or @daily and the like, got {value!r}")
+        return value
+
+    def settings_digest(self) -> str:
+        """Digest of what shapes the model; when and from where a night runs is not part of it."""
+        return digest_of({stage: getattr(self, stage).model_dump(mode="json") for stage in STAGE_SETTINGS})
+
+
+STAGE_SETTINGS: Final[dict[str, type[Settings]]] = {
+    "preprocess": PreprocessSettings,
+    "assemble": AssembleSettings,
+    "train": TrainSettings,
+    "quantize": QuantizeSettings,
+    "evaluate": EvaluateSettings,
+    "promotion": PromotionPolicy,
+}
+
+
+def store_root(environment: Mapping[str, str] = os.environ) -> str:
+    """URI under which everything is kept, from NIGHTSHIFT_STORE."""
+    return environment.get("NIGHTSHIFT_STORE", "s3://nightshift").rstrip("/")

@@ -1,0 +1,79 @@
+"""What each stage is asked to do: one frozen JSON record per stage, handed over as `--spec`."""
+
+from typing import Literal
+
+from tasks.config import (
+    EvaluateSettings,
+    Pipeline,
+    PreprocessSettings,
+    PromotionPolicy,
+    QuantizeSettings,
+    TrainSettings,
+)
+from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Message, Plan, Record
+
+
+class PlanSpec(Record):
+    pipeline: Pipeline
+    night: str
+    force: bool = False
+
+
+class PreprocessSpec(Record):
+    message: Message
+    source: str
+    settings: PreprocessSettings
+
+
+class AssembleSpec(Record):
+    plan: Plan
+
+
+class TrainSpec(Record):
+    dataset_uri: str
+    settings: TrainSettings
+    member: int = 0
+    salt: str = ""  # Plan.salt
+    mlflow_run_id: str | None = None
+
+
+class QuantizeSpec(Record):
+    recipe: str
+    checkpoint: Checkpoint
+    settings: QuantizeSettings
+    salt: str = ""
+
+
+class EvaluateSpec(Record):
+    plan: Plan
+    dataset_uri: str
+    candidates: tuple[Candidate, ...]
+    drifts: tuple[Drift, ...] = ()
+    settings: EvaluateSettings
+    policy: PromotionPolicy
+
+
+class RegisterSpec(Record):
+    plan: Plan
+    dataset_uri: str
+    evaluation: Evaluation
+
+
+class PromoteSpec(Record):
+    """`check` looks, `move` moves the alias, `record` writes down a refusal by a person or by time."""
+
+    action: Literal["check", "move", "record"]
+    pipeline: str
+    version: str
+    sha256: str = ""  # of the file that was offered; empty when a person names a version
+    by: str = "policy"
+    only_challenger: bool = False  # a version that was offered is not promoted once a newer one came
+    outcome: Literal["rejected", "expired"] | None = None
+
+
+class CloseSpec(Record):
+    """End the MLflow run of a night that ended, with the reason when it failed."""
+
+    mlflow_run_id: str
+    failed: bool
+    reason: str
