@@ -1,0 +1,178 @@
+"""Reading, writing, listing and deleting objects by `s3://bucket/key`.
+
+Failures that pass are tried again; what remains raises OutageError. Everything else raises an InputError.
+"""
+
+import hashlib
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from tasks.errors import InputError, OutageError
+from tasks.s3.connection import REGIONS, Bucket, bucket_key, connected, endpoint, first
+from tasks.s3.failures import MissingError, TooLargeError, UnsafeKeyError, failure, summary, unsafe
+
+READS: Final = 4  # of one object whose bytes break off, or mix two versions of it
+PAGE: Final = 1000  # keys, as many as S3 sends at once
+# object_store has no name for these keys, and takes one with a slash at its end for another.
+UNSAFE: Final = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
+Result = TypeVar("Result")
+
+
+class Stored(NamedTuple):
+    """One line of a listing; `key` is relative to the listed prefix, `modified` in seconds since 1970."""
+
+    key: str
+    size: int
+    etag: str
+    modified: float
+
+
+def read(uri: str, limit: int | None) -> bytes:
+    """The object's bytes, compared with the ETag where that is an MD5.
+
+    While an object is overwritten, rclone's server may send one version's headers and another's body.
+    """
+    key, bucket = _key(uri), connected(uri)
+    before, broken = None, ""
+    for attempt in range(READS):
+        answer = _asked(uri, lambda store: obstore.get(store, key), bucket)
+        check_size(uri, answer.meta["size"], limit)
+        try:
+            data = bytes(answer.bytes())
+        except BaseError as error:
+            broken = summary(error)
+        else:
+            if not bucket.digests or _is_whole(data, answer.meta["e_tag"] or ""):
+                return data
+            if data == before:  # then it is what is stored: encrypted buckets have other ETags
+                bucket.digests = False
+                return data
+            before, broken = data, "its MD5 is not its ETag"
+        time.sleep(0.1 * 2**attempt)
+    raise OutageError(
+        f"{uri} broke off {READS} times while it was read ({broken}); try again, and see the server's log"
+    )
+
+
+def write(uri: str, data: bytes) -> None:
+    """One request whatever the size, so that the ETag is the MD5 of the content."""
+    key = _key(uri)
+    _asked(uri, lambda store: obstore.put(store, key, data, use_multipart=False))
+
+
+def exists(uri: str) -> bool:
+    key = _key(uri)
+    try:
+        _asked(uri, lambda store: obstore.head(store, key))
+    except MissingError:
+        return False
+    return True
+
+
+def delete(uri: str) -> None:
+    """Remove one object; what is not there is no error."""
+    key = _key(uri)
+    try:
+        _asked(uri, lambda store: obstore.delete(store, key))
+    except MissingError:
+        return
+
+
+def listing(uri: str) -> Iterator[Stored]:
+    """All objects under a prefix, in the order of their keys, a page at a time."""
+    bucket, prefix = bucket_key(uri.rstrip("/") + "/")
+    if prefix:
+        _key(uri.rstrip("/"))
+    last = prefix
+    try:
+        for chunk in _chunks(uri, prefix):
+            for item in chunk:
+                last, size = item["path"], item["size"]
+                # object_store drops the slash of a folder's marker, an empty object that is then not found.
+                if last.startswith(prefix) and (size or exists(f"s3://{bucket}/{last}")):
+                    etag, modified = (item["e_tag"] or "").strip('"'), item["last_modified"].timestamp()
+                    yield Stored(last.removeprefix(prefix), size, etag, modified)
+    except UnsafeKeyError:
+        yield from _unsafe_listing(uri, bucket, prefix, last)
+
+
+def check_size(uri: str, size: int, limit: int | None) -> None:
+    """Raises TooLargeError."""
+    if limit is not None and size > limit:
+        raise TooLargeError(f"{uri} has {size:,} bytes, at most {limit:,} are read")
+
+
+def _chunks(uri: str, prefix: str) -> Iterator[Sequence[Any]]:
+    """A listing that breaks off goes on after the last key that came."""
+    last: str | None = None
+    streams: list[Iterator[Sequence[Any]]] = []
+
+    def advance(store: S3Store) -> Sequence[Any] | None:
+        if not streams:
+            streams.append(obstore.list(store, prefix or None, offset=last, chunk_size=PAGE))
+        try:
+            return next(streams[0], None)
+        except BaseError:
+            streams.clear()
+            raise
+
+    while chunk := _asked(uri, advance):
+        yield chunk
+        last = chunk[-1]["path"]
+
+
+def _unsafe_listing(uri: str, bucket: str, prefix: str, last: str) -> Iterator[Stored]:
+    """What comes after `last`, by boto3: obstore gives up a whole page for one key that it cannot name."""
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError as error:
+        raise InputError(f"{uri} holds unusual keys, which only boto3 can list; install it") from error
+    try:
+        client = boto3.Session(region_name=first(REGIONS) or None).client("s3")
+        pages = client.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=bucket, Prefix=prefix, StartAfter=last):
+            for item in page.get("Contents", ()):
+                key = item["Key"].removeprefix(prefix)
+                if key and not key.endswith("/"):
+                    etag, modified = item["ETag"].strip('"'), item["LastModified"].timestamp()
+                    yield Stored(key, item["Size"], etag, modified)
+    except (BotoCoreError, ClientError) as error:
+        raise OutageError(f"{uri} could not be listed to its end ({error}); try again") from error
+
+
+def _asked(uri: str, call: Callable[[S3Store], Result], bucket: Bucket | None = None) -> Result:
+    """What the server answers to one of as many attempts as are allowed."""
+    bucket = bucket or connected(uri)
+    attempt = 0
+    while True:
+        try:
+            return call(bucket.store)
+        except (BaseError, OSError, ValueError) as error:
+            failed = failure(uri, endpoint(), error)
+            if not isinstance(failed, OutageError) or attempt + 1 >= bucket.attempts:
+                raise failed from error
+        # 0.1 s for a hiccup to 8 s for a server that starts again; clients must not come back all at once.
+        time.sleep(0.1 * 3**attempt * random.SystemRandom().uniform(0.5, 1.0))
+        attempt += 1
+
+
+def _is_whole(data: bytes, etag: str) -> bool:
+    digest = etag.strip('"')
+    if not re.fullmatch("[0-9a-f]{32}", digest):  # an upload in parts has another form
+        return True
+    return hashlib.md5(data, usedforsecurity=False).hexdigest() == digest
+
+
+def _key(uri: str) -> str:
+    key = bucket_key(uri)[1]
+    if UNSAFE.search(key):
+        raise unsafe(repr(uri))
+    return key
