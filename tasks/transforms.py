@@ -1,0 +1,147 @@
+"""What decoders give to upright 8-bit RGB, that to squares of one size, and what may be done against noise.
+
+Denoising and smoothing are off by default and come after the resize: the area filter has averaged much of a
+camera's noise away by then, a strength means the same whatever the camera's resolution, and the work is that
+of a small image.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.config import PreprocessSettings
+from tasks.formats import Unreadable
+
+Pixels = NDArray[np.uint8]
+MARGIN: Final = 2
+SMOOTHING_RADIUS: Final = (
+    10  # pixels; beyond it the recursive filter changes little at the sizes of a model's input
+)
+
+
+class Whole(NamedTuple):
+    """The size of the file's image, in pixels, of which a scaled decoder gives 1/2, 1/4 or 1/8."""
+
+    width: int
+    height: int
+
+
+def resize(image: Pixels, whole: Whole, side: int, how: str) -> Pixels:
+    """uint8 [H,W,3] to [side,side,3]: `crop` the centre square, `letterbox` with black, or `stretch`.
+
+    `image` is the whole or what scaled decoding made of it; both give the same, but for the decoder's own
+    averaging: a crop begins where a pixel of either begins, at most half a pixel of the result off centre.
+    """
+    width, height = whole
+    if how == "letterbox":
+        longer = max(width, height)
+        inner = _scale(
+            image, whole, max(1, round(width * side / longer)), max(1, round(height * side / longer))
+        )
+        result = np.zeros((side, side, 3), np.uint8)
+        top, left = (side - inner.shape[0]) // 2, (side - inner.shape[1]) // 2
+        result[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+        return result
+    if how == "crop":
+        edge, step = min(width, height), scale_for(whole, side, how)
+        left, top = ((length - edge) // 2 // step * step for length in whole)
+        shrunk = -(-width // image.shape[1])
+        rows = slice(top // shrunk, -(-(top + edge) // shrunk))
+        columns = slice(left // shrunk, -(-(left + edge) // shrunk))
+        image, whole = image[rows, columns], Whole(edge, edge)
+    return _scale(image, whole, side, side)
+
+
+def scale_for(whole: Whole, side: int, how: str) -> int:
+    """8, 4, 2 or 1: by what a decoder may divide both sides and still give `resize` twice what it needs.
+
+    Twice, because the decoder's filter is coarser than the resize that follows.
+    """
+    edge = max(whole) if how == "letterbox" else min(whole)
+    return next((scale for scale in (8, 4, 2) if edge >= MARGIN * scale * side), 1)
+
+
+def clean(image: Pixels, settings: PreprocessSettings) -> Pixels:
+    """uint8 [H,W,3] denoised and smoothed as the settings say."""
+    return smooth(denoise(image, settings.denoise, settings.denoise_strength), settings.smoothing)
+
+
+def denoise(image: Pixels, method: str, strength: int) -> Pixels:
+    """uint8 [H,W,3] without noise: `none`, `median`, `bilateral` or `nlmeans`, strength 1 to 10.
+
+    Bilateral filter: Tomasi and Manduchi 1998. Non-local means: Buades, Coll and Morel, IPOL 2011, in the
+    Lab colour space, with the windows that OpenCV recommends.
+    """
+    if method == "median":
+        image = np.asarray(cv2.medianBlur(image, 2 * strength + 1), np.uint8)
+    elif method == "bilateral":
+        image = np.asarray(cv2.bilateralFilter(image, 5, 10 * strength, 2), np.uint8)
+    elif method == "nlmeans":
+        level = 3 * strength
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # the order that it takes to Lab
+        cleaned = cv2.fastNlMeansDenoisingColored(bgr, None, level, level, 7, 21)
+        image = np.asarray(cv2.cvtColor(cleaned, cv2.COLOR_BGR2RGB), np.uint8)
+    return image
+
+
+def smooth(image: Pixels, amount: float) -> Pixels:
+    """uint8 [H,W,3] with even areas and sharp edges; 0 changes nothing.
+
+    Recursive domain transform filter: Gastal and Oliveira, SIGGRAPH 2011.
+    """
+    if not amount:
+        return image
+    return np.asarray(cv2.edgePreservingFilter(image, None, cv2.RECURS_FILTER, SMOOTHING_RADIUS, amount))
+
+
+def eight_bit(pixels: NDArray[Any]) -> Pixels:
+    """uint8 or uint16 to uint8; raises Unreadable for anything else."""
+    if pixels.dtype == np.uint16:
+        return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257), np.uint8)  # 65535 / 257 is 255, rounded
+    if pixels.dtype != np.uint8:
+        raise Unreadable(
+            "unsupported", f"its pixels are {pixels.dtype}; only 8 and 16 bit whole numbers are read"
+        )
+    return pixels
+
+
+def rgb(pixels: Pixels) -> Pixels:
+    """OpenCV's uint8 grey, BGR or BGRA to RGB on black; raises Unreadable for other channels."""
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if channels not in (1, 3, 4):
+        raise Unreadable("unsupported", f"it has {channels} channels; only grey, RGB and RGBA are read")
+    code = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}[channels]
+    colours = cv2.cvtColor(pixels, code)
+    if channels == 4:
+        opacity = cv2.cvtColor(np.ascontiguousarray(pixels[:, :, 3]), cv2.COLOR_GRAY2RGB)
+        colours = cv2.multiply(colours, opacity, scale=1 / 255)
+    return np.asarray(colours, np.uint8)
+
+
+def upright(image: Pixels, orientation: int) -> Pixels:
+    """Undo the EXIF orientation (1 to 8): transpose first, then mirror what has to be mirrored."""
+    if orientation in (5, 6, 7, 8):
+        image = np.asarray(cv2.transpose(image), np.uint8)
+    mirror = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)  # 1: left and right, 0: up and down
+    return image if mirror is None else np.asarray(cv2.flip(image, mirror), np.uint8)
+
+
+def _scale(image: Pixels, whole: Whole, width: int, height: int) -> Pixels:
+    """Area averaging along what shrinks, then linear interpolation along what grows.
+
+    The last pixels of a scaled image may lie partly outside the whole: its true size, not the number of its
+    pixels, decides the ratio.
+    """
+    if image.shape[:2] != (whole.height, whole.width):
+        shrunk = -(-whole.width // image.shape[1])
+        ratios = {"fx": width * shrunk / whole.width, "fy": height * shrunk / whole.height}
+        image = cv2.resize(image, None, **ratios, interpolation=cv2.INTER_AREA)[:height, :width]
+    for target, method in (
+        ((min(width, image.shape[1]), min(height, image.shape[0])), cv2.INTER_AREA),
+        ((width, height), cv2.INTER_LINEAR),
+    ):
+        if target != (image.shape[1], image.shape[0]):
+            image = np.asarray(cv2.resize(image, target, interpolation=method), np.uint8)
+    return np.ascontiguousarray(image)

@@ -1,0 +1,165 @@
+"""The pool of decoders: the same pixels as without it, and a bad image costs only itself."""
+
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+from evil_files import Crash, Hang, Surprise
+from PIL import Image
+
+from tasks.config import PreprocessSettings
+from tasks.decoders import AHEAD, CHUNK_IMAGES, Decoders, Seen, see
+from tasks.errors import StageError
+from tasks.images import Unreadable, load, prepare, stored
+
+SETTINGS = PreprocessSettings(image_size=16, stored_size=24)
+ROOT = Path(__file__).parents[1]
+
+
+def encoded(extension: str = ".png", seed: int = 0, side: int = 40) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side + 20, 3), dtype=np.uint8)
+    return bytes(cv2.imencode(extension, pixels)[1])
+
+
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[Decoders]:
+    with Decoders(see, SETTINGS, processes=2) as pool:
+        yield pool
+
+
+def kinds(results: list[Seen | Unreadable]) -> list[str]:
+    return ["seen" if isinstance(result, Seen) else result.reason for result in results]
+
+
+def test_the_pool_gives_the_pixels_of_shards_and_of_predictions_bit_for_bit() -> None:
+    files = [
+        encoded(extension, seed) for seed, extension in enumerate([".jpg", ".png", ".webp", ".tiff"] * 10)
+    ]
+    files.append(encoded(".jpg", side=900))
+    for changes in ({}, {"resize": "letterbox"}, {"denoise": "median", "smoothing": 0.1}):
+        settings = SETTINGS.model_copy(update=changes)
+        with Decoders(see, settings, processes=1) as decoders:
+            results = list(decoders.map(files))
+        for data, result in zip(files, results, strict=True):
+            assert isinstance(result, Seen)
+            assert np.array_equal(result.pixels, stored(data, settings))
+            assert np.array_equal(result.pixels[4:20, 4:20], prepare(data, settings))
+            assert result[1:] == see(data, settings)[1:]
+
+
+def test_results_come_in_order_with_their_reasons(decoders: Decoders) -> None:
+    files = [b"" if number % 7 == 0 else encoded(seed=number) for number in range(100)]
+    results = list(decoders.map(files))
+    assert kinds(results) == ["empty" if number % 7 == 0 else "seen" for number in range(100)]
+    for data, result in zip(files, results, strict=True):
+        if isinstance(result, Seen):
+            assert np.array_equal(result.pixels, stored(data, SETTINGS))
+
+
+def test_what_is_known_about_an_image_comes_with_it(decoders: Decoders) -> None:
+    (seen,) = decoders.map([encoded(".jpg")])
+    assert isinstance(seen, Seen)
+    assert seen[1:4] == ("JPEG", 60, 40)
+    assert seen.pixels.shape == (24, 24, 3)
+    assert seen.pixels.dtype == np.uint8
+    assert seen[1:4] == load(encoded(".jpg"), SETTINGS)[1:]
+
+
+def test_files_are_taken_only_a_few_chunks_ahead(decoders: Decoders) -> None:
+    taken = 0
+
+    def files() -> Iterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield encoded(seed=taken % 5)
+
+    results = decoders.map(files())
+    for _ in range(100):
+        assert isinstance(next(results), Seen)
+    assert taken <= 100 + (AHEAD * 2 + 1) * CHUNK_IMAGES
+    results.close()  # type: ignore[attr-defined]
+    assert kinds(list(decoders.map([encoded()]))) == ["seen"]
+
+
+def test_a_crash_costs_one_image(decoders: Decoders) -> None:
+    files = [encoded(seed=number) for number in range(40)]
+    files[5] = Crash(files[5])
+    files[30] = Surprise(files[30])
+    results = list(decoders.map(files))
+    assert [number for number, kind in enumerate(kinds(results)) if kind != "seen"] == [5, 30]
+    assert kinds([results[5], results[30]]) == ["crashed", "crashed"]
+    assert "SIGABRT" in str(results[5])
+    assert "nobody foresaw this" in str(results[30])
+
+
+def test_a_hang_costs_one_image() -> None:
+    files = [encoded(seed=number) for number in range(20)]
+    files[3] = Hang(files[3])
+    with Decoders(see, SETTINGS.model_copy(update={"decode_seconds": 2.0}), processes=2) as decoders:
+        results = list(decoders.map(files))
+        assert [number for number, kind in enumerate(kinds(results)) if kind != "seen"] == [3]
+        assert kinds([results[3]]) == ["timeout"]
+        assert "2 s" in str(results[3])
+
+
+def test_a_memory_bomb_costs_one_image() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (7000, 7000)).save(buffer, "PNG", compress_level=1)  # 147 MB of pixels
+    files = [encoded(), buffer.getvalue(), encoded(seed=1)]
+    with Decoders(see, SETTINGS.model_copy(update={"decode_megabytes": 100}), processes=1) as decoders:
+        assert kinds(list(decoders.map(files))) == ["seen", "too-much-memory", "seen"]
+    with Decoders(see, SETTINGS, processes=1) as decoders:
+        assert kinds(list(decoders.map(files))) == ["seen"] * 3
+
+
+def test_a_pool_whose_processes_do_not_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.decoders._start", os.abort)
+    with pytest.raises(StageError, match="do not start"), Decoders(see, SETTINGS, processes=1):
+        pass
+
+
+def test_processes_killed_between_images_are_replaced(decoders: Decoders) -> None:
+    assert kinds(list(decoders.map([encoded()]))) == ["seen"]
+    for child in psutil.Process().children():
+        if "spawn_main" in " ".join(child.cmdline()):
+            child.kill()
+    assert kinds(list(decoders.map([encoded()] * 40))) == ["seen"] * 40
+
+
+def test_decoders_import_nothing_heavy_and_die_with_their_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from tasks.config import PreprocessSettings\n"
+        "from tasks.decoders import Decoders, see\n"
+        "def heavy():\n"
+        "    return sorted({'torch', 'mlflow', 'airflow', 'pandas'} & set(sys.modules))\n"
+        "if __name__ == '__main__':\n"
+        "    pool = Decoders(see, PreprocessSettings(), processes=1).__enter__()._pool\n"
+        "    print(pool.schedule(heavy).result(60), pool.schedule(os.getpid).result(60), flush=True)\n"
+        "    busy = pool.schedule(time.sleep, args=(600,))\n"
+        "    while not busy.running():\n"
+        "        time.sleep(0.05)\n"
+        "    os.kill(os.getpid(), 9)\n",
+        encoding="utf-8",
+    )
+    environment, output = {**os.environ, "PYTHONPATH": str(ROOT)}, tmp_path / "output"
+    with output.open("w", encoding="utf-8") as file:
+        subprocess.run([sys.executable, script], env=environment, stdout=file, check=False)
+    modules, child = output.read_text(encoding="utf-8").rsplit(maxsplit=1)
+    assert modules == "[]"
+    for _ in range(400):
+        if not psutil.pid_exists(int(child)):
+            return
+        time.sleep(0.05)
+    psutil.Process(int(child)).kill()
+    pytest.fail(f"decoder {child} outlived its parent")
