@@ -1,8 +1,11 @@
 """`nightshift ingest` on a store on the local disk."""
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from tasks import storage
@@ -97,3 +100,62 @@ def test_many_classes_do_not_fill_the_screen(tmp_path: Path) -> None:
         (tmp_path / "monday" / f"class-{number:02d}" / "a.png").touch()
     result = nightshift(str(tmp_path / "monday"), "--pipeline", "digits")
     assert "class-11 1, … 18 more" in result.stdout
+
+
+def image(path: Path, color: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (4, 4), color).save(path)
+
+
+def test_a_dry_run_uploads_nothing_and_shows_what_is_there(tmp_path: Path, store: str) -> None:
+    for name, color in (("train/cat/a.png", 1), ("train/dog/b.png", 1), ("test/cat/c.png", 3)):
+        image(tmp_path / "monday" / name, color)
+    (tmp_path / "monday" / "test" / "cat" / "d.jpg").write_bytes(b"")
+    (tmp_path / "monday" / "notes.txt").touch()
+    result = nightshift(str(tmp_path / "monday"), "--pipeline", "digits", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert keys(store) == []
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines()]
+    assert ["cat", "3", "75.0%", "1", "2"] in [row[:5] for row in rows]
+    assert ["all 2", "4", "", "2", "2"] in [row[:5] for row in rows]
+    assert ["PNG", "3"] in rows
+    assert ["(empty)", "1"] in rows
+    assert ["empty", "1", "images/test/cat/d.jpg: the file has no bytes"] in rows
+    two = "images/train/dog/b.png (dog) is images/train/cat/a.png (cat)"
+    assert ["the same image under two labels", "1", two] in rows
+    assert "batch monday: 1 left out: outside the class folders" in result.stdout
+    assert "taken as the source's own splits" in result.stdout
+    assert "batch monday: dry run, nothing was uploaded" in result.stdout
+
+
+def test_a_dry_run_needs_neither_a_pipeline_nor_a_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NIGHTSHIFT_STORE")
+    image(tmp_path / "monday" / "cat" / "a.png", 1)
+    result = nightshift(str(tmp_path / "monday"), "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "no suspicious files" in result.stdout
+
+
+def test_arrays_are_ingested_under_their_name(tmp_path: Path, store: str) -> None:
+    np.savez(tmp_path / "blobs.npz", x=np.zeros((2, 4, 4), np.uint8), y=np.array(["a", "b"]))
+    assert nightshift(str(tmp_path / "blobs.npz"), "--pipeline", "digits").exit_code == 0
+    found = keys(f"{store}/incoming/digits/blobs")
+    assert found == ["_READY", "a/000000.png", "b/000001.png"]
+    data = storage.read(f"{store}/incoming/digits/blobs/a/000000.png")
+    assert Image.open(io.BytesIO(data)).size == (4, 4)
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    image(tmp_path / "monday" / "cat" / "a.png", 1)
+    monkeypatch.setattr("tasks.sources.ingest", interrupt)
+    result = nightshift(str(tmp_path / "monday"), "--pipeline", "digits")
+    assert result.exit_code == 130
+    assert (
+        result.stderr
+        == "nightshift: interrupted; what is uploaded stays, the same command goes on from there\n"
+    )

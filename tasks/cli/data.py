@@ -1,15 +1,19 @@
 """Verbs about data: `nightshift ingest`."""
 
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from tasks.samples import Sample
     from tasks.sources import Batch, Ingested
+    from tasks.sources.survey import Survey
 
 SHOWN_CLASSES = 12  # in one row of the summary
+INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
 
 app = typer.Typer()
 
@@ -17,18 +21,24 @@ app = typer.Typer()
 @app.command()
 def ingest(
     path: Annotated[
-        Path | None,
-        typer.Argument(help="A folder of class folders, or a CSV manifest: path,label[,split,group]."),
+        str | None,
+        typer.Argument(
+            help="A folder of class folders, a CSV or Parquet manifest (path,label[,split,group,…]), a zip "
+            "or tar archive of these, idx or npz arrays, s3://bucket/prefix, or torchvision://NAME."
+        ),
     ] = None,
     pipeline: Annotated[str | None, typer.Option(help="The pipeline that will train on it.")] = None,
     batch: Annotated[
         str | None, typer.Option(help="Name of the batch; by default the folder's name.")
     ] = None,
     sample: Annotated[str | None, typer.Option(help="Instead of a path: 'digits' or 'tiny'.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Upload nothing; show what is there and what looks wrong.")
+    ] = False,
 ) -> None:
     """Upload labelled images as a batch for the next night.
 
-    The same folder is the same batch: running again uploads only what is new or changed, so an interrupted
+    The same source is the same batch: running again uploads only what is new or changed, so an interrupted
     upload is continued by repeating the command. A batch counts as complete when its _READY marker is there,
     which is written last.
     """
@@ -40,15 +50,31 @@ def ingest(
     name = pipeline or kind
     if (path is None) == (kind is None):
         raise InputError("give either a PATH or --sample digits|tiny; see nightshift ingest --help")
-    if name is None:
+    if name is None and not dry_run:
         raise InputError("--pipeline is missing; it names the pipeline that will train on these images")
-    found = find_pipeline(name, pipelines_folder())
-    batches = _batches(path, kind, batch)
-    connect()
+    found = find_pipeline(name, pipelines_folder()) if name is not None else None
+    if path is not None and path.startswith("s3://"):
+        connect()
+    try:
+        with ExitStack() as opened:
+            batches = [opened.enter_context(each) for each in _batches(path, kind, batch)]
+            if dry_run or found is None:
+                for each in batches:
+                    _show(each)
+                return
+            connect()
 
-    from tasks.plan import source_of
+            from tasks.plan import source_of
 
-    _print([_upload(each, source_of(found)) for each in batches])
+            _print([(each, _upload(each, source_of(found))) for each in batches])
+    except KeyboardInterrupt:
+        rest = (
+            "nothing was uploaded"
+            if dry_run
+            else "what is uploaded stays, the same command goes on from there"
+        )
+        typer.echo(f"nightshift: interrupted; {rest}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _sample(value: str | None) -> "Sample | None":
@@ -63,28 +89,49 @@ def _sample(value: str | None) -> "Sample | None":
     raise InputError(f"--sample must be one of {', '.join(SAMPLES)}, got {value!r}")
 
 
-def _batches(path: Path | None, kind: "Sample | None", batch: str | None) -> "list[Batch]":
+def _batches(path: str | None, kind: "Sample | None", batch: str | None) -> "Iterator[Batch]":
     from tasks import samples, sources
 
     if kind is not None:
-        return samples.sample(kind, batch)
-    return [sources.find(path or Path(), batch)]
+        yield from samples.sample(kind, batch)
+    else:
+        yield sources.find(path or ".", batch)
 
 
 def _upload(batch: "Batch", source: str) -> "Ingested":
+    from tasks.sources import ingest as upload
+
+    with _progress(batch) as advance:
+        return upload(batch, source, advance=advance)
+
+
+def _show(batch: "Batch") -> None:
+    """What `ingest` would upload, and what of it looks wrong."""
+    from tasks.sources.survey import survey
+
+    with _progress(batch) as advance:
+        found = survey(batch, advance=advance)
+    _print_classes(batch, found)
+    _print_files(found)
+    _print_suspects(found)
+    _print_asides(batch)
+    print(f"batch {batch.name}: dry run, nothing was uploaded")
+
+
+@contextmanager
+def _progress(batch: "Batch") -> "Iterator[Callable[[int], None]]":
+    """A bar for the files of a batch on a terminal; yields what moves it on."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from tasks.sources import ingest as upload
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        bar = progress.add_task(f"batch {batch.name}", total=len(batch.items))
-        return upload(batch, source, advance=lambda files: progress.advance(bar, files))
+        task = progress.add_task(f"batch {batch.name}", total=len(batch.items))
+        yield lambda files: progress.advance(task, files)
 
 
-def _print(results: "list[Ingested]") -> None:
+def _print(results: "list[tuple[Batch, Ingested]]") -> None:
     from rich.filesize import decimal
     from rich.table import Table
 
@@ -93,18 +140,83 @@ def _print(results: "list[Ingested]") -> None:
     table = Table("batch", "classes")
     for heading in ("images", "size", "uploaded", "already there"):
         table.add_column(heading, justify="right")
-    for result in results:
+    for _, result in results:
         shown = [f"{name} {count}" for name, count in result.classes.items()][:SHOWN_CLASSES]
         rest = len(result.classes) - len(shown)
         classes = ", ".join([*shown, f"… {rest} more"] if rest else shown)
         counts = (str(sum(result.classes.values())), decimal(result.bytes))
         table.add_row(result.batch, classes, *counts, str(result.uploaded), str(result.skipped))
     console().print(table)
-    for result in results:
-        for reason, count in result.ignored.items():
-            print(f"batch {result.batch}: {count} left out: {reason}")
+    for batch, result in results:
+        _print_asides(batch)
         if result.others:
             print(
                 f"batch {result.batch}: {result.others} more images are there that this source does not have"
             )
         print(f"batch {result.batch} is ready in {result.uri}")
+
+
+def _print_classes(batch: "Batch", found: "Survey") -> None:
+    """One row a class, the largest first; columns for the splits only where the source has its own."""
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    from tasks.cli.tables import console
+    from tasks.records import SPLITS
+
+    splits = [split for split in SPLITS if any(split in each.splits for each in found.classes.values())]
+    table = Table("class", title=f"batch {batch.name}", title_justify="left")
+    for heading in ("images", "share", *splits, "size"):
+        table.add_column(heading, justify="right")
+    rows = sorted(found.classes.items(), key=lambda row: -row[1].files)
+    for name, each in rows:
+        parts = [str(each.splits.get(split, 0)) for split in splits]
+        share = f"{each.files / found.files:.1%}"
+        table.add_row(name, str(each.files), share, *parts, decimal(each.bytes))
+    if len(rows) > 1:
+        totals = [str(sum(each.splits.get(split, 0) for _, each in rows)) for split in splits]
+        table.add_section()
+        table.add_row(f"all {len(rows)}", str(found.files), "", *totals, decimal(found.bytes))
+    console().print(table)
+
+
+def _print_files(found: "Survey") -> None:
+    from rich.table import Table
+
+    from tasks.cli.tables import console
+
+    table = Table("format by content", title="files", title_justify="left")
+    table.add_column("files", justify="right")
+    for name, count in found.formats.items():
+        table.add_row(name, str(count))
+    console().print(table)
+    sizes = Table("percentile", title="sizes", title_justify="left")
+    for percent in found.bytes_at:
+        sizes.add_column(
+            {0: "smallest", 50: "median", 100: "largest"}.get(percent, f"{percent} %"), justify="right"
+        )
+    sizes.add_row("bytes", *(f"{value:,}" for value in found.bytes_at.values()))
+    if found.pixels_at:
+        sizes.add_row("pixels", *(f"{value:,}" for value in found.pixels_at.values()))
+    console().print(sizes)
+
+
+def _print_suspects(found: "Survey") -> None:
+    from rich.table import Table
+
+    from tasks.cli.tables import console
+
+    if not found.suspects:
+        print("no suspicious files")
+        return
+    table = Table("suspicious", "files", "the first of them", title="suspicious files", title_justify="left")
+    for trouble, each in found.suspects.items():
+        table.add_row(trouble, str(each.count), "\n".join(each.examples))
+    console().print(table)
+
+
+def _print_asides(batch: "Batch") -> None:
+    for note in batch.notes:
+        print(f"batch {batch.name}: {note}")
+    for reason, count in batch.ignored.items():
+        print(f"batch {batch.name}: {count} left out: {reason}")

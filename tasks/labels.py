@@ -1,0 +1,171 @@
+"""A manifest's labels: CSV (UTF-8) or Parquet with the columns `path,label[,split,group]` and any others.
+
+The other columns are metadata of the image: they are carried along as one JSON object of texts, the same for
+both formats, so that equal manifests give equal data sets. Empty cells count as absent.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from datetime import date, time
+from pathlib import PurePosixPath
+from typing import Any, Final, NamedTuple
+
+from tasks.errors import InputError
+from tasks.records import SPLITS, Split
+
+READY: Final = "_READY"
+MANIFESTS: Final = ("manifest.csv", "manifest.parquet")
+COLUMNS: Final = ("path", "label", "split", "group")
+# What sources call their splits; `validation` is commonly shortened.
+SPLIT_NAMES: Final[dict[str, Split]] = {
+    **{split: split for split in SPLITS},
+    "val": "validation",
+    "valid": "validation",
+}
+LONGEST_NAME: Final = 100
+
+
+class Label(NamedTuple):
+    name: str
+    split: Split | None = None  # the source's own
+    group: str | None = None  # images of one group stay on one side of a split
+    extra: str = ""  # the other columns as a JSON object of texts, keys sorted; empty when there are none
+
+
+class Row(NamedTuple):
+    place: str  # "line 3", for messages
+    path: str
+    label: Label
+
+
+def read(data: bytes, where: str) -> dict[str, Label]:
+    """Labels by path from a manifest's bytes; `where` names it and ends in .csv or .parquet.
+
+    Raises InputError with the file and the line of the first mistake.
+    """
+    return {row.path: row.label for row in rows(data, where)}
+
+
+def rows(data: bytes, where: str) -> Iterator[Row]:
+    """The rows of a manifest in their order, each path once. Raises InputError like `read`."""
+    places: dict[str, str] = {}
+    for place, cells in _parquet(data, where) if where.endswith(".parquet") else _csv(data, where):
+        at = f"{where}, {place}"
+        path = _path(cells.pop("path", ""), at)
+        if path in places:
+            raise InputError(f"{at}: path {path!r} stands already in {places[path]}; keep one of the two")
+        places[path] = place
+        name = check_name(f"{at}: label", cells.pop("label", ""))
+        split = _split(cells.pop("split", ""), at)
+        group = cells.pop("group", "") or None
+        yield Row(place, path, Label(name, split, group, _extra(cells)))
+    if not places:
+        raise InputError(f"{where} has no rows; each names a file: {','.join(COLUMNS)}")
+
+
+def write(labels: Sequence[tuple[str, Label]]) -> bytes:
+    """A CSV manifest that `read` reads back as the same labels."""
+    extras = [json.loads(label.extra) if label.extra else {} for _, label in labels]
+    further = sorted({column for extra in extras for column in extra})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*COLUMNS, *further))
+    for (path, label), extra in zip(labels, extras, strict=True):
+        cells = (extra.get(column, "") for column in further)
+        writer.writerow((path, label.name, label.split or "", label.group or "", *cells))
+    return text.getvalue().encode()
+
+
+def check_name(kind: str, name: str) -> str:
+    """`name` when it is safe as a part of a key and a path; InputError says which rule it breaks."""
+    rules = {
+        "must not be empty": not name.strip(),
+        f"must have at most {LONGEST_NAME} characters": len(name) > LONGEST_NAME,
+        "must not begin with a dot": name.startswith("."),
+        "must not contain '..', a slash or a backslash": any(part in name for part in ("..", "/", "\\")),
+        "must not contain control or undecodable characters": not name.isprintable(),
+        "must not begin or end with a space": name != name.strip(),
+        f"must not be {READY} or {' or '.join(MANIFESTS)}": name in (READY, *MANIFESTS),
+    }
+    if broken := next((rule for rule, is_broken in rules.items() if is_broken), None):
+        raise InputError(f"{kind} {broken}, got {name[:LONGEST_NAME]!r}; rename it")
+    return name
+
+
+def _csv(data: bytes, where: str) -> Iterator[tuple[str, dict[str, str]]]:
+    try:
+        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        header = _check_columns(reader.fieldnames or (), f"{where}, line 1")
+        for row in reader:
+            if None in row or None in row.values():
+                raise InputError(
+                    f"{where}, line {reader.line_num}: it must have {len(header)} cells like the first line"
+                )
+            yield f"line {reader.line_num}", {column: row[column].strip() for column in header}
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{where} is not a readable UTF-8 CSV file ({error}); save it as one") from error
+
+
+def _parquet(data: bytes, where: str) -> Iterator[tuple[str, dict[str, str]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(io.BytesIO(data))
+        header = _check_columns(file.schema_arrow.names, where)
+        number = 0
+        for batch in file.iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                at = f"{where}, row {number}"
+                yield f"row {number}", {column: _text(row[column], column, at) for column in header}
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{where} is not a readable Parquet file ({error}); write it again") from error
+
+
+def _check_columns(names: Sequence[str], where: str) -> Sequence[str]:
+    if len(set(names)) != len(names) or not {"path", "label"} <= set(names) or not all(map(str.strip, names)):
+        raise InputError(
+            f"{where}: columns must be path,label[,split,group] and metadata columns of other names, "
+            f"each once, got {','.join(names)!r}"
+        )
+    return names
+
+
+def _text(value: Any, column: str, at: str) -> str:
+    """A Parquet cell as a CSV file would hold it."""
+    if value is None or value != value:  # NaN: how pandas writes an absent number
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int | float):
+        return str(value).strip()
+    if isinstance(value, date | time):
+        return value.isoformat()
+    raise InputError(
+        f"{at}: column {column!r} holds a {type(value).__name__}; only text, numbers, truth values, dates "
+        "and times are read; remove or convert it"
+    )
+
+
+def _path(cell: str, at: str) -> str:
+    path = PurePosixPath(cell)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in cell:
+        raise InputError(
+            f"{at}: path must be relative to the manifest and inside its folder, with slashes, got {cell!r}"
+        )
+    return path.as_posix()
+
+
+def _split(cell: str, at: str) -> Split | None:
+    if cell and cell not in SPLIT_NAMES:
+        allowed = ", ".join(SPLIT_NAMES)
+        raise InputError(f"{at}: split must be empty or one of {allowed}, got {cell!r}")
+    return SPLIT_NAMES[cell] if cell else None
+
+
+def _extra(cells: dict[str, str]) -> str:
+    filled = {column: cell for column, cell in cells.items() if cell}
+    return json.dumps(filled, ensure_ascii=False, sort_keys=True, separators=(",", ":")) if filled else ""

@@ -1,0 +1,243 @@
+"""Arrays as sources: idx files as MNIST ships, and NumPy's npz. Each image becomes a PNG when it is read.
+
+The arrays stay on disk, unpacked into a temporary file where they are compressed: memory does not grow with
+their number. Integer labels become decimal digits. Nothing is unpickled.
+"""
+
+import gzip
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.errors import InputError
+from tasks.labels import SPLIT_NAMES, Label, check_name
+from tasks.records import Split
+from tasks.sources.batch import Batch, Content, Item, in_folders, labelled
+
+IDX_IMAGES: Final = re.compile(r"-images[-.]idx[34]-ubyte(\.gz)?$")
+IDX_NAMES: Final = "<name>-images-idx3-ubyte[.gz] and <name>-labels-idx1-ubyte[.gz]"
+PAIRS: Final = (("x", "y"), ("X", "y"), ("X", "Y"), ("images", "labels"))
+NPZ_NAMES: Final = "x and y, images and labels, or those with a split: x_train and y_train, test_images and …"
+MOST_BYTES: Final = 64 * 2**30
+CHUNK: Final = 2**20
+IDX_LABELS: Final = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4"}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Image `index` of uint8 or uint16 [N,H,W] or [N,H,W,3], as a PNG."""
+
+    images: NDArray[Any] = field(repr=False)
+    index: int
+    size: None = None
+    etag: None = None
+
+    def read(self) -> bytes:
+        import cv2
+
+        pixels = np.asarray(self.images[self.index])
+        bgr = pixels[..., ::-1] if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels
+        native = np.ascontiguousarray(bgr, dtype=bgr.dtype.newbyteorder("="))
+        return bytes(cv2.imencode(".png", native)[1])
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One array with its labels, of one split or of none; `origin` tells it from the source's others."""
+
+    origin: str
+    images: NDArray[Any]
+    labels: Sequence[str]
+    split: Split | None
+
+
+def is_idx(path: Path) -> bool:
+    return IDX_IMAGES.search(path.name) is not None
+
+
+def idx_in(folder: Path) -> list[Path]:
+    """The idx files with images directly in a folder, each once: unpacked rather than packed."""
+    found = {
+        path.name.removesuffix(".gz"): path for path in sorted(folder.iterdir(), reverse=True) if is_idx(path)
+    }
+    return sorted(found.values())
+
+
+def idx_batch(files: Sequence[Path], name: str, stack: ExitStack) -> Batch:
+    """The images of idx files, with the labels that lie beside each. Raises InputError."""
+    parts = []
+    for path in files:
+        stem = IDX_IMAGES.sub("", path.name)
+        label_file = _beside(path, stem)
+        images = _pixels(_idx(path, stack, {0x08: ">u1"}), str(path))
+        labels = _names(_idx(label_file, stack, IDX_LABELS), str(label_file))
+        parts.append(_paired(Labelled(stem, images, labels, _split_in(stem)), str(path)))
+    return _batch(parts, name, str(files[0].parent), {})
+
+
+def npz_batch(path: Path, name: str, stack: ExitStack) -> Batch:
+    """The images of an npz file. Raises InputError."""
+    arrays = _npz(path, stack)
+    parts, used = [], set()
+    for x, y, split in _pairs():
+        if x in arrays and y in arrays:
+            images = _pixels(arrays[x], f"array {x!r} of {path}")
+            labels = _names(arrays[y], f"array {y!r} of {path}")
+            parts.append(_paired(Labelled(x, images, labels, split), f"array {x!r} of {path}"))
+            used |= {x, y}
+    if not parts:
+        raise InputError(f"{path} holds the arrays {', '.join(arrays) or 'none'}; it must hold {NPZ_NAMES}")
+    others = sorted(arrays.keys() - used)
+    ignored = {f"array {other!r}, whose name is not one of the known pairs": 1 for other in others}
+    return _batch(parts, name, str(path), ignored)
+
+
+def _batch(parts: Sequence[Labelled], name: str, where: str, ignored: dict[str, int]) -> Batch:
+    if not any(part.labels for part in parts):
+        raise InputError(f"{where} holds no images")
+    if len(parts) == 1 and parts[0].split is None:
+        items = [
+            Item(f"{label}/{index:06d}.png", label, Encoded(parts[0].images, index))
+            for index, label in enumerate(parts[0].labels)
+        ]
+        return in_folders(name, items, where, ignored=ignored)
+    rows: list[tuple[str, Label, Path | bytes | Content]] = [
+        (f"{part.origin}/{label}/{index:06d}.png", Label(label, part.split), Encoded(part.images, index))
+        for part in parts
+        for index, label in enumerate(part.labels)
+    ]
+    return labelled(name, rows, where, ignored=ignored)
+
+
+def _pairs() -> Iterator[tuple[str, str, Split | None]]:
+    for x, y in PAIRS:
+        yield x, y, None
+        for given, split in SPLIT_NAMES.items():
+            yield f"{x}_{given}", f"{y}_{given}", split
+            yield f"{given}_{x}", f"{given}_{y}", split
+
+
+def _split_in(stem: str) -> Split | None:
+    """`train`, `t10k` and `emnist-letters-test` say their split; other names say none."""
+    last = re.split(r"[-_.]", stem.lower())[-1]
+    return "test" if last == "t10k" else SPLIT_NAMES.get(last)
+
+
+def _beside(images: Path, stem: str) -> Path:
+    for name in (f"{stem}-labels-idx1-ubyte", f"{stem}-labels.idx1-ubyte"):
+        for path in (images.with_name(name), images.with_name(f"{name}.gz")):
+            if path.is_file():
+                return path
+    raise InputError(f"{images} has no labels beside it; two files belong together: {IDX_NAMES}")
+
+
+def _pixels(array: NDArray[Any], where: str) -> NDArray[Any]:
+    """[N,H,W] or [N,H,W,3] of whole numbers that PNG can hold. Raises InputError."""
+    shape = array.shape
+    if array.ndim == 4 and shape[3] == 1:
+        array = array[..., 0]
+    if array.ndim not in (3, 4) or 0 in shape[1:] or (array.ndim == 4 and shape[3] != 3):
+        raise InputError(
+            f"{where} has the shape {list(shape)}; images must be [N,H,W], [N,H,W,1] or [N,H,W,3], grey or "
+            "RGB; move or drop channels"
+        )
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
+        raise InputError(f"{where} holds {array.dtype}; pixels must be uint8 or uint16; convert them")
+    return array
+
+
+def _names(array: NDArray[Any], where: str) -> list[str]:
+    """Whole numbers or texts [N] or [N,1] as class names. Raises InputError."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or array.dtype.kind not in "uiU":
+        raise InputError(
+            f"{where} is {array.dtype} of shape {list(array.shape)}; labels must be whole numbers or "
+            "texts [N]"
+        )
+    names = [str(value) for value in array.tolist()]
+    for name in sorted(set(names)):
+        check_name(f"{where}: label", name)
+    return names
+
+
+def _paired(part: Labelled, where: str) -> Labelled:
+    if len(part.images) != len(part.labels):
+        raise InputError(
+            f"{where} has {len(part.images)} images and {len(part.labels)} labels; each image must have one"
+        )
+    return part
+
+
+def _idx(path: Path, stack: ExitStack, types: dict[int, str]) -> NDArray[Any]:
+    """An idx file: two zero bytes, type, number of dimensions, the dimensions, then the values.
+
+    The format is that of http://yann.lecun.com/exdb/mnist. Raises InputError.
+    """
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path) as packed:
+                path = _unpacked(packed, path, stack)
+        with path.open("rb") as file:
+            zero, kind, dimensions = struct.unpack(">HBB", file.read(4))
+            shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
+    except (struct.error, EOFError, zlib.error, OSError) as error:
+        raise InputError(f"{path} is not a readable idx file ({error}); copy it again") from error
+    if zero or kind not in types:
+        raise InputError(
+            f"{path} begins with {zero:04x} and type {kind:#x}; it is no idx file of the kind needed"
+        )
+    expected = 4 + 4 * dimensions + int(np.prod(shape, dtype=object)) * np.dtype(types[kind]).itemsize
+    if path.stat().st_size != expected:
+        raise InputError(f"{path} has {path.stat().st_size} bytes, its header says {expected}; copy it again")
+    if 0 in shape:
+        return np.zeros(shape, types[kind])
+    return np.memmap(path, types[kind], "r", offset=4 + 4 * dimensions, shape=shape)
+
+
+def _npz(path: Path, stack: ExitStack) -> dict[str, NDArray[Any]]:
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as pack:
+            for info in pack.infolist():
+                with pack.open(info) as member:
+                    file = _unpacked(member, path, stack)
+                arrays[info.filename.removesuffix(".npy")] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+    ) as error:
+        raise InputError(
+            f"{path} is not a readable npz file without pickled objects ({error}); save it with numpy.savez"
+        ) from error
+    return arrays
+
+
+def _unpacked(packed: IO[bytes] | gzip.GzipFile, path: Path, stack: ExitStack) -> Path:
+    """What a compressed file holds, as a temporary file until `stack` is closed. Raises InputError."""
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix="nightshift-")))
+    left = MOST_BYTES
+    with (folder / "array").open("wb") as out:
+        while data := packed.read(CHUNK):
+            left -= len(data)
+            if left < 0:
+                raise InputError(
+                    f"{path} grows to more than {MOST_BYTES} bytes when unpacked; cut it into several"
+                )
+            out.write(data)
+    return folder / "array"

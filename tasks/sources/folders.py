@@ -1,0 +1,184 @@
+"""Trees of files - a local folder, a prefix in a store, what an archive held - and their class folders."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from tasks import storage
+from tasks.errors import InputError
+from tasks.labels import READY, SPLIT_NAMES, Label, check_name
+from tasks.sources.batch import Batch, Content, Item, check_key, in_folders, labelled
+
+CLUTTER: Final = ("Thumbs.db", "desktop.ini", "__MACOSX")  # what other systems hide, beside names with a dot
+LINKS: Final = "links to folders, broken links and devices"
+OUTSIDE: Final = "outside the class folders"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object of a store, known from its listing."""
+
+    uri: str
+    size: int
+    etag: str
+
+    def read(self) -> bytes:
+        return storage.read(self.uri)
+
+
+@dataclass
+class Tree:
+    """Files by their path below `where`, with slashes and sorted; hidden ones are counted in `ignored`."""
+
+    where: str
+    files: Mapping[str, Path | Content]
+    ignored: Counter[str] = field(default_factory=Counter)
+    folders: tuple[str, ...] = ()  # at the top, also empty ones
+    notes: list[str] = field(default_factory=list)
+
+
+def local(folder: Path) -> Tree:
+    """The visible files below a folder; links to folders may be loops: counted, not followed."""
+    ignored: Counter[str] = Counter()
+    files = {path.relative_to(folder).as_posix(): path for path in _files(folder, ignored)}
+    top = (entry.name for entry in _entries(folder, Counter()) if entry.is_dir() and not entry.is_symlink())
+    return Tree(str(folder), files, ignored, tuple(sorted(top)))
+
+
+def stored(uri: str) -> Tree:
+    """The visible objects under a prefix. Raises InputError when there are none, OutageError."""
+    found = {
+        each.key: Stored(storage.join(uri, each.key), each.size, each.etag) for each in storage.listing(uri)
+    }
+    if not found:
+        raise InputError(f"nothing is stored under {uri}; check the bucket and the prefix")
+    return visible(uri, found)
+
+
+def visible(where: str, found: Mapping[str, Path | Content]) -> Tree:
+    """A tree of the files whose path has no hidden part."""
+    ignored: Counter[str] = Counter()
+    files = {}
+    for path in sorted(found):
+        if any(_hidden(part) for part in path.split("/")):
+            ignored["hidden"] += 1
+        else:
+            files[path] = found[path]
+    top = {path.partition("/")[0] for path in files if "/" in path}
+    return Tree(where, files, ignored, tuple(sorted(top)))
+
+
+def unwrapped(tree: Tree) -> Tree:
+    """Without the folders that stand alone around everything, as archives have them.
+
+    A single folder with files directly in it is a class.
+    """
+    top = tree.folders[0] if len(tree.folders) == 1 else ""
+    inner = {path.removeprefix(f"{top}/"): content for path, content in tree.files.items()}
+    if not top or top in SPLIT_NAMES or any("/" not in path for path in tree.files):
+        return tree
+    if any("/" not in path for path in inner) and not {"manifest.csv", "manifest.parquet"} & inner.keys():
+        return tree
+    note = f"the folder {top!r} around everything is left out of the names"
+    folders = tuple(sorted({path.partition("/")[0] for path in inner if "/" in path}))
+    return unwrapped(Tree(tree.where, inner, tree.ignored, folders, [*tree.notes, note]))
+
+
+def class_batch(tree: Tree, name: str) -> Batch:
+    """The class of a file is the first folder of its path, or the second where the first are all splits.
+
+    Raises InputError.
+    """
+    if any(path.endswith(f"/{READY}") for path in tree.files):
+        raise InputError(f"{tree.where} holds batches, not class folders; point at one of its folders")
+    splits = bool(tree.folders) and all(folder in SPLIT_NAMES for folder in tree.folders)
+    if splits and all(path.count("/") >= 2 for path in tree.files if "/" in path):
+        return _split_batch(tree, name)
+    ignored = tree.ignored.copy()
+    items = []
+    for path, content in tree.files.items():
+        label, inside, _ = path.partition("/")
+        if inside:
+            items.append(Item(path, label, content))
+        else:
+            ignored[OUTSIDE] += 1
+    for folder in tree.folders:
+        check_name("class folder", folder)
+    classes = {item.label for item in items}
+    _check_full(tree, classes, "<class>/<image file>")
+    notes = list(tree.notes)
+    if len(classes) == 1 and all(item.key.count("/") > 1 for item in items):
+        notes.append(f"there is one class, {items[0].label!r}; point at that folder if the classes are in it")
+    return in_folders(name, items, tree.where, ignored=ignored, notes=notes)
+
+
+def _split_batch(tree: Tree, name: str) -> Batch:
+    """`train/cat/a.png`: the source's own splits, kept in a manifest."""
+    ignored = tree.ignored.copy()
+    files = []
+    for path, content in tree.files.items():
+        split, inside, rest = path.partition("/")
+        if inside:
+            label = check_name("class folder", rest.partition("/")[0])
+            files.append((path, Label(label, SPLIT_NAMES[split]), content))
+        else:
+            ignored[OUTSIDE] += 1
+    _check_full(tree, {path.partition("/")[0] for path, _, _ in files}, "<split>/<class>/<image file>")
+    note = f"the folders {', '.join(tree.folders)} are taken as the source's own splits"
+    return labelled(name, files, tree.where, ignored=ignored, notes=[*tree.notes, note])
+
+
+def _check_full(tree: Tree, filled: set[str], form: str) -> None:
+    empty = [folder for folder in tree.folders if folder not in filled]
+    if not filled:
+        found = f"only empty class folders ({', '.join(empty)})" if empty else "no class folders with files"
+        last = PurePosixPath(tree.where).name
+        raise InputError(f"{tree.where} holds {found}; it must look like {last}/{form}")
+    if empty:
+        raise InputError(f"class folder {empty[0]!r} of {tree.where} is empty; fill it or remove it")
+
+
+def _files(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
+    """All visible files below a folder, sorted in each folder."""
+    waiting = [iter(_entries(folder, ignored))]
+    while waiting:
+        entry = next(waiting[-1], None)
+        if entry is None:
+            waiting.pop()
+        elif entry.is_file():
+            yield Path(entry.path)
+        elif entry.is_dir(follow_symlinks=False):
+            waiting.append(iter(_entries(Path(entry.path), ignored)))
+        else:
+            ignored[LINKS] += 1
+
+
+def _entries(folder: Path, ignored: Counter[str]) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(
+            f"folder {str(folder)!r} cannot be read ({error.strerror}); check its rights"
+        ) from error
+    hidden = [entry for entry in entries if _hidden(entry.name)]
+    ignored.update({"hidden": len(hidden)} if hidden else {})
+    return [entry for entry in entries if not _hidden(entry.name)]
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in CLUTTER
+
+
+def checked_path(raw: str, where: str) -> str:
+    """A path from outside, normalised, when it stays inside its folder. Raises InputError."""
+    path = PurePosixPath(raw)
+    shown = raw[:200]
+    if not path.parts or path.is_absolute() or ".." in path.parts or raw[1:2] == ":":
+        raise InputError(
+            f"{where} holds {shown!r}, which is absolute or leads out of it; pack it again without"
+        )
+    return check_key(path.as_posix())

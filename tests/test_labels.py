@@ -1,0 +1,115 @@
+"""Labels from manifests: both formats say the same, and every mistake is said with its place."""
+
+import io
+import json
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tasks import labels
+from tasks.errors import InputError
+from tasks.labels import Label, check_name
+
+
+def parquet(**columns: list[Any]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+def test_csv_and_parquet_of_the_same_rows_are_the_same_labels() -> None:
+    text = (
+        "\ufeffpath,label,split,group,age,site,day\na.png,3,val,p1,41,,2026-11-22\nx/b.png,cat,,,1.5,Köln,\n"
+    )
+    same = parquet(
+        path=["a.png", "x/b.png"],
+        label=["3", "cat"],
+        split=["val", None],
+        group=["p1", ""],
+        age=["41", "1.5"],
+        site=[None, "Köln"],
+        day=[date(2026, 11, 22), None],
+    )
+    expected = {
+        "a.png": Label("3", "validation", "p1", '{"age":"41","day":"2026-11-22"}'),
+        "x/b.png": Label("cat", None, None, '{"age":"1.5","site":"Köln"}'),
+    }
+    assert labels.read(text.encode(), "m.csv") == expected
+    assert labels.read(same, "m.parquet") == expected
+
+
+def test_without_further_columns_there_is_no_extra() -> None:
+    assert labels.read(b"path,label,note\na.png,cat,\n", "m.csv") == {"a.png": Label("cat")}
+    assert labels.read(b"path,label\na.png,cat\n", "m.csv")["a.png"].extra == ""
+
+
+def test_extra_is_canonical_whatever_the_order_of_the_columns() -> None:
+    one = labels.read(b"path,label,b,a\nx.png,cat,1,2\n", "m.csv")
+    other = labels.read(b"a,path,b,label\n2,x.png,1,cat\n", "m.csv")
+    assert one == other
+    assert one["x.png"].extra == '{"a":"2","b":"1"}'
+
+
+def test_whole_numbers_truth_values_and_absent_numbers_of_a_table() -> None:
+    data = parquet(path=["a", "b"], label=[7, 8], x=[1.5, float("nan")], flag=[True, False], n=[None, 2])
+    assert labels.read(data, "m.parquet") == {
+        "a": Label("7", extra='{"flag":"true","x":"1.5"}'),
+        "b": Label("8", extra='{"flag":"false","n":"2"}'),
+    }
+
+
+def test_what_is_written_is_read_back_the_same() -> None:
+    given = {
+        "a.png": Label("cat", "test", "g,1", json.dumps({"quote": 'say "x"'}, separators=(",", ":"))),
+        "x/ü b.png": Label("dog", None, None, '{"lines":"one\\ntwo"}'),
+        "c.png": Label("dog"),
+    }
+    assert labels.read(labels.write(list(given.items())), "manifest.csv") == given
+
+
+def test_what_needs_no_metadata_is_written_without() -> None:
+    assert labels.write([("a.png", Label("cat"))]) == b"path,label,split,group\na.png,cat,,\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"path,label,\na.png,cat,x\n", "m.csv, line 1: columns must be path,label"),
+        (b"Path,Label\na.png,cat\n", "got 'Path,Label'"),
+        (b"path,label\n", "m.csv has no rows"),
+        (b"path,label\na\\b.png,cat\n", r"line 2: path must be relative .* with slashes, got 'a\\\\b.png'"),
+        (b"path,label\n\xff.png,cat\n", "m.csv is not a readable UTF-8 CSV file"),
+        (b"path,label\na.png," + b"x" * 200_000 + b"\n", "field larger than field limit"),
+        (b"path,label\na.png,cat\x07\n", "line 2: label must not contain control"),
+        (b"path,label,split\na.png,cat,dev\n", "one of train, validation, test, val, valid, got 'dev'"),
+        (b"path,label\na.png,cat\na.png,cat\n", "line 3: path 'a.png' stands already in line 2"),
+    ],
+)
+def test_a_mistake_in_a_csv_is_said_with_its_line(text: bytes, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        labels.read(text, "m.csv")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"path,label\na.png,cat\n", "m.parquet is not a readable Parquet file"),
+        (parquet(path=["a"]), "m.parquet: columns must be path,label"),
+        (parquet(path=["a", "b"], label=["cat", ""]), "m.parquet, row 2: label must not be empty"),
+        (parquet(path=["a"], label=["cat"], x=[[1]]), "row 1: column 'x' holds a list; only text"),
+        (parquet(path=["a"], label=["cat"], x=[b"1"]), "row 1: column 'x' holds a bytes; only text"),
+        (parquet(path=["a", "a"], label=["x", "y"]), "row 2: path 'a' stands already in row 1"),
+    ],
+)
+def test_a_mistake_in_a_table_is_said_with_its_row(data: bytes, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        labels.read(data, "m.parquet")
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "manifest.parquet", "_READY"])
+def test_names_that_mean_something_in_a_batch_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="must not be _READY or"):
+        check_name("class folder", name)
