@@ -13,25 +13,21 @@ from airflow.sdk import DAG, Asset, AssetAlias, CronTriggerTimetable, dag, get_c
 from forms import FORCE, chosen, night_params
 from tasks.config import Pipeline
 from tasks.pipelines import override
-from tasks.records import (
+from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Message, Plan, best_checkpoint
+from tasks.specs import (
     AssembleSpec,
-    Candidate,
-    Checkpoint,
     CloseSpec,
     EvaluateSpec,
-    Evaluation,
-    Message,
-    Plan,
     PlanSpec,
     PreprocessSpec,
     QuantizeSpec,
     RegisterSpec,
     TrainSpec,
-    best_checkpoint,
 )
 from wiring import ERROR, RETRY, pipelines, run
 
 PLAN = "plan"  # XCom key of what the plan task found
+REASON = "reason"  # XCom key of why the night goes on after assembling, or why not
 
 DOC = """
 ### {name}
@@ -61,16 +57,17 @@ def preprocess(message: dict[str, Any]) -> dict[str, Any]:
         PreprocessSpec(
             message=Message.model_validate(message),
             source=night.source,
-            pipeline=night.pipeline.name,
             settings=night.pipeline.preprocess,
         ),
     )
 
 
-@task(execution_timeout=timedelta(hours=1))
+@task.short_circuit(execution_timeout=timedelta(hours=1))
 def assemble() -> dict[str, Any]:
-    """Commit the data set version."""
-    return run("assemble", AssembleSpec(plan=planned_now()))
+    """Commit the data set version; a night that only drift can make worth training may end here."""
+    assembled = run("assemble", AssembleSpec(plan=planned_now()))
+    get_current_context()["ti"].xcom_push(key=REASON, value=assembled["reason"])
+    return assembled if assembled["proceed"] else {}
 
 
 @task(execution_timeout=timedelta(minutes=5))
@@ -126,6 +123,7 @@ def evaluate(candidates: list[dict[str, Any]], dataset: dict[str, Any]) -> dict[
             plan=night,
             dataset_uri=dataset["dataset_uri"],
             candidates=tuple(Candidate.model_validate(item) for item in candidates),
+            drifts=tuple(Drift.model_validate(item) for item in dataset["drifts"]),
             settings=night.pipeline.evaluate,
             policy=night.pipeline.promotion,
         ),

@@ -1,110 +1,151 @@
 """Stage 2: commit the data set version, one manifest over the shards of all parts of the night.
 
-Only manifests are read, never pixels: counts and statistics were taken when the shards were written.
+Only manifests and indexes are read, and a few pixels for the data card: counts and statistics were taken when
+the shards were written. Duplicates and drift are found here, because only here all parts are seen together.
 """
 
-import math
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from pydantic import BaseModel, TypeAdapter
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import BaseModel
 
-from tasks import storage
-from tasks.config import digest_of, store_root
+from tasks import drift, duplicates, ledger, likeness, manifest, quarantine, storage
+from tasks.config import AssembleSettings, store_root
+from tasks.duplicates import Found
 from tasks.errors import InputError
-from tasks.records import SPLITS, AssembleSpec, Dataset, Part, PartResult, Plan, Shard, Split
+from tasks.index import Index
+from tasks.records import Dataset, Drift, Duplicates, PartList, PartResult, Plan, Profile, Refusal
+from tasks.specs import AssembleSpec
+
+LOOKUPS = 32  # manifests that are read at a time
 
 
 class Assembled(BaseModel):
-    """Where the manifest is, and the numbers people ask for first."""
+    """Where the manifest is, how far the images drifted, and whether the night goes on to training."""
 
     dataset_uri: str
     digest: str
     classes: int
     images: int
     refused: int
+    drifts: tuple[Drift, ...]
+    proceed: bool
+    reason: str
 
 
 def assemble(spec: AssembleSpec) -> Assembled:
     """Write `datasets/<digest>.json`. Raises InputError when there is nothing that can be learnt."""
-    plan = spec.plan
-    parts = TypeAdapter(list[Part]).validate_json(storage.read(plan.parts_uri))
-    results = [
-        storage.read_record(storage.join(store_root(), "shards", part.digest, "part.json"), PartResult)
-        for part in parts
-    ]
-    dataset = build(plan, results)
+    plan, work = spec.plan, storage.read_record(spec.plan.parts_uri, PartList)
+    uris = [storage.join(store_root(), "shards", part.digest, "part.json") for part in work.parts]
+    with ThreadPoolExecutor(LOOKUPS) as pool:
+        results = list(pool.map(lambda uri: storage.read_record(uri, PartResult), uris))
+        check_refusals(plan, results)
+        index = Index.of(pool, results)
+    drop, found, twice = left_out(index, plan.pipeline.assemble)
+    dataset = manifest.build(plan, work.batches, results, index, drop, found)
     uri = storage.join(store_root(), "datasets", f"{dataset.digest}.json")
     storage.write_record(uri, dataset)
-    images = sum(shard.images for shard in dataset.shards)
-    classes = len(dataset.classes)
-    print(f"data set {dataset.digest[:12]}: {images} images, {classes} classes, {dataset.refused} refused")
+    references = compare(plan, dataset, index, drop)
+    drifts = tuple(found for found, _ in references)
+    proceed, reason = decide(plan, drifts)
+    images = dataset.profile.images
+    print(f"data set {dataset.digest[:12]}: {images:,} images, {len(dataset.classes)} classes; {reason}")
     if plan.mlflow_run_id:
-        _track(plan, dataset, uri)
+        from tasks import card  # imports mlflow and matplotlib, which take seconds
+
+        card.log(plan, dataset, uri, index, drop, references, results, twice)
     return Assembled(
         dataset_uri=uri,
         digest=dataset.digest,
-        classes=classes,
+        classes=len(dataset.classes),
         images=images,
         refused=dataset.refused,
+        drifts=drifts,
+        proceed=proceed,
+        reason=reason,
     )
 
 
-def build(plan: Plan, results: list[PartResult]) -> Dataset:
-    """The data set of these parts. The digest is the plan's: same parts and settings, same data set."""
-    shards = tuple(shard for result in results for shard in result.shards)
-    counts: dict[Split, dict[str, int]] = {
-        split: dict(sum((Counter(s.counts) for s in shards if s.split == split), Counter()))
-        for split in SPLITS
-    }
-    classes = tuple(sorted({name for split in SPLITS for name in counts[split]}))
-    refused = sum(len(result.refusals) for result in results)
-    _check(plan.source, classes, counts, refused)
-    mean, std = statistics([shard for shard in shards if shard.split == "train"])
-    return Dataset(
-        digest=digest_of([plan.data_digest, classes]),
-        classes=classes,
-        shards=shards,
-        counts=counts,
-        mean=mean,
-        std=std,
-        refused=refused,
-        image_size=plan.pipeline.preprocess.image_size,
-        preprocess=plan.pipeline.preprocess,
-        source=plan.source,
-    )
-
-
-def statistics(shards: list[Shard]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation per channel over all pixels of the shards, on the scale 0 to 1."""
-    total = sum(shard.images for shard in shards)
-    mean = [sum(s.mean[c] * s.images for s in shards) / total for c in range(3)]
-    square = [sum(s.mean_square[c] * s.images for s in shards) / total for c in range(3)]
-    # A constant channel has no deviation; a floor keeps the division in the graph finite.
-    std = [math.sqrt(max(square[c] - mean[c] ** 2, 1e-6)) for c in range(3)]
-    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
-
-
-def _check(source: str, classes: tuple[str, ...], counts: dict[Split, dict[str, int]], refused: int) -> None:
-    if not classes:
-        raise InputError(
-            f"no image of {source} could be used ({refused} refused); quarantine has the reasons"
-        )
-    if len(classes) == 1:
-        raise InputError(
-            f"source {source} has one class only ({classes[0]!r}); a classifier needs at least two"
-        )
-    for split in SPLITS:
-        if not counts[split]:
+def check_refusals(plan: Plan, results: Sequence[PartResult]) -> None:
+    """Write the reasons of all batches down; InputError when a batch has more refusals than allowed."""
+    refused: dict[str, list[Refusal]] = {result.batch: [] for result in results if result.refusals}
+    files: Counter[str] = Counter()
+    for result in results:
+        files[result.batch] += len(result.refusals) + sum(shard.images for shard in result.shards)
+        if result.refusals:
+            refused[result.batch] += result.refusals
+    quarantine.write(plan.pipeline.name, refused)
+    limit = plan.pipeline.assemble.max_refused_fraction
+    for batch, refusals in refused.items():
+        share = len(refusals) / files[batch]
+        if share > limit:
             raise InputError(
-                f"the {split} split of {source} is empty; add images or raise its fraction in [preprocess]"
+                f"batch {batch}: {len(refusals):,} of {files[batch]:,} files ({share:.0%}) are refused "
+                f"({quarantine.commonest(refusals)}); assemble.max_refused_fraction allows {limit:.0%}: "
+                f"mend or remove the batch, see nightshift quarantine {plan.pipeline.name}"
             )
 
 
-def _track(plan: Plan, dataset: Dataset, uri: str) -> None:
-    from tasks import tracking
+def left_out(index: Index, settings: AssembleSettings) -> tuple[NDArray[np.bool_], Duplicates, list[Found]]:
+    """Rows that the data set leaves out, bool [N], their counts, and every duplicate for people to read."""
+    exact = duplicates.exact(index.rows, settings.conflicting_labels)
+    pairs = likeness.near(index.rows, index.thumbnails, bits=settings.near_duplicate_bits, keep=~exact.drop)
+    near = np.zeros(len(exact.drop), np.bool_)
+    near[[pair.row for pair in pairs]] = True
+    excluded = settings.near_duplicates == "exclude"
+    found = Duplicates(
+        merged=exact.merged, conflicting=exact.conflicting, near=int(near.sum()), near_excluded=excluded
+    )
+    lines = duplicates.found(index.rows, exact, pairs)
+    return (exact.drop | near if excluded else exact.drop), found, lines
 
-    run_id = plan.mlflow_run_id or ""
-    images = sum(shard.images for shard in dataset.shards)
-    tracking.log_dataset(run_id, name=plan.pipeline.name, digest=dataset.digest, source=uri, rows=images)
-    rows = [(f"images_{split}", float(sum(dataset.counts[split].values())), 0) for split in SPLITS]
-    tracking.log_metrics(run_id, [*rows, ("images_refused", float(dataset.refused), 0)])
+
+def compare(
+    plan: Plan, dataset: Dataset, index: Index, drop: NDArray[np.bool_]
+) -> list[tuple[Drift, Profile]]:
+    """Drift against the data set of the last decision and that of the champion, with what those looked like.
+
+    Against the last decision's also of the new batches alone, which a large old data set would hide.
+    """
+    promoted = ledger.promoted(plan.pipeline.name)
+    known = {"previous": plan.previous, "champion": promoted.dataset if promoted else ""}
+    found = []
+    for against, digest in known.items():
+        other = ledger.dataset(digest) if digest and digest != dataset.digest else None
+        if other is None:
+            continue
+        psi = drift.drift(other.profile, dataset.profile)
+        whole = {"of": "data", "against": against, "dataset": digest, "psi": psi}
+        found.append((Drift.model_validate(whole), other.profile))
+        if against == "previous" and (new := _new_rows(dataset, other, index, drop)).any():
+            psi = drift.drift(other.profile, drift.profile(index.rows, new))
+            moved = Drift(of="new", against="previous", dataset=digest, psi=psi)
+            found.append((moved, other.profile))
+    return found
+
+
+def decide(plan: Plan, drifts: Sequence[Drift]) -> tuple[bool, str]:
+    """Whether to train, and why, on a night that only drift can make worth it."""
+    if plan.drift_limit is None:
+        return True, "training goes on"
+    new = next((found for found in drifts if found.of == "new"), None)
+    if new is None:
+        return False, "no new image stayed, so nothing drifts: the night ends without training"
+    name = max(new.psi, key=lambda key: new.psi[key])
+    words = f"new images drift by {new.largest:.3f} ({name}), retrain.max_drift is {plan.drift_limit:g}"
+    if new.largest > plan.drift_limit:
+        return True, f"{words}: training goes on"
+    return False, f"{words}: the night ends without training"
+
+
+def _new_rows(dataset: Dataset, other: Dataset, index: Index, drop: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Rows, bool [N], of batches that `other` did not have or had differently."""
+    new = [name for name, seen in dataset.batches.items() if other.batches.get(name) != seen]
+    batch = pc.list_element(pc.split_pattern(index.rows["key"], "/", max_splits=1), 0)
+    inside = pc.is_in(batch, value_set=pa.array(new, pa.string())).to_numpy(zero_copy_only=False)
+    return np.asarray(inside & ~drop, np.bool_)

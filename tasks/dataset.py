@@ -30,13 +30,13 @@ class Images(NamedTuple):
 
 
 def load_split(dataset: Dataset, split: Split) -> Images:
-    """All images of one split, in the order of the shards.
+    """All images of one split, in the order of the shards, without the rows that the data set leaves out.
 
     Training images keep their stored side, from which `augment` cuts; those of the other splits are cut to
     the side that the network sees. Raises InputError when a shard is damaged or does not fit the data set.
     """
     shards = [shard for shard in dataset.shards if shard.split == split]
-    total = sum(shard.images for shard in shards)
+    total = sum(shard.images - len(shard.drop) for shard in shards)
     if total == 0:
         raise InputError(f"data set {dataset.digest[:12]} has no {split} images; add images to its source")
     side = dataset.preprocess.side if split == "train" else dataset.image_size
@@ -45,10 +45,10 @@ def load_split(dataset: Dataset, split: Split) -> Images:
     start = 0
     for shard in shards:
         content = _read(shard, dataset)
-        rows = slice(start, start + shard.images)
+        rows = slice(start, start + len(content.labels))
         pixels[rows] = centre_crop(content.images, side)
         labels[rows], ids[rows] = content.labels, content.ids
-        start += shard.images
+        start += len(content.labels)
     return Images(pixels, labels, ids)
 
 
@@ -117,13 +117,20 @@ def _read(shard: Shard, dataset: Dataset) -> Images:
             f"shard {shard.file.uri} holds images {tuple(images.shape)} and labels {tuple(labels.shape)}, "
             f"expected {expected[0]} and {expected[1]}; preprocess it again"
         )
-    unknown = sorted(set(shard.classes) - set(dataset.classes))
+    unknown = sorted(set(shard.classes) - set(dataset.classes)) if not shard.drop else []
     if unknown or (shard.images and not 0 <= int(labels.min()) <= int(labels.max()) < len(shard.classes)):
         raise InputError(
             f"shard {shard.file.uri} has classes or labels that the data set does not know "
             f"({', '.join(unknown) or 'label out of range'}); assemble the data set again"
         )
-    index = torch.tensor([dataset.classes.index(name) for name in shard.classes], dtype=torch.int64)
+    kept = torch.ones(shard.images, dtype=torch.bool)
+    kept[list(shard.drop)] = False
+    # A class of which this data set leaves out every image has no index, and no row that asks for it.
+    index = torch.tensor(
+        [dataset.classes.index(name) if name in dataset.classes else -1 for name in shard.classes]
+    )
+    if shard.drop:
+        images, labels, ids = images[kept], labels[kept], ids[kept]
     return Images(images, index[labels], ids)
 
 

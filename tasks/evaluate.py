@@ -22,7 +22,8 @@ from tasks.dataset import load_split
 from tasks.errors import InputError
 from tasks.gates import Case, Rival
 from tasks.metrics.scores import judge
-from tasks.records import Candidate, Dataset, EvaluateSpec, Evaluation, Scores
+from tasks.records import Candidate, Dataset, Evaluation, Scores
+from tasks.specs import EvaluateSpec
 
 if TYPE_CHECKING:
     from tasks.registry import Champions, Registered
@@ -127,17 +128,13 @@ def _candidate(model: bytes, candidate: Candidate, images: Pixels) -> Contender:
 
 def _registered(registered: "Registered", dataset: Dataset, images: Pixels, labels: Labels) -> Contender:
     """A champion on the test images, through its own preprocess settings, labels compared by class name."""
-    if not _same_pixels(registered.preprocess, dataset.preprocess):
+    if not registered.preprocess.same_pixels(dataset.preprocess):
         images = _originals(dataset, registered.preprocess)
     _, predicted = runtime.Session(registered.model).predict(images)
     index = {name: number for number, name in enumerate(dataset.classes)}
     translated = np.array([index.get(name, -1) for name in registered.classes], dtype=np.int64)
     known = np.isin(labels, translated)
     return Contender(registered.model, registered.sha256, images, translated[predicted], known)
-
-
-def _same_pixels(first: PreprocessSettings, second: PreprocessSettings) -> bool:
-    return (first.image_size, first.side, first.resize) == (second.image_size, second.side, second.resize)
 
 
 def _originals(dataset: Dataset, settings: PreprocessSettings) -> Pixels:
@@ -147,7 +144,9 @@ def _originals(dataset: Dataset, settings: PreprocessSettings) -> Pixels:
     keys: list[str] = []
     for shard in dataset.shards:
         if shard.split == "test":
-            keys += _keys(storage.read_artifact(shard.file), shard.file.uri, shard.images)
+            named = _keys(storage.read_artifact(shard.file), shard.file.uri, shard.images)
+            dropped = set(shard.drop)
+            keys += [key for row, key in enumerate(named) if row not in dropped]
 
     def prepared(key: str) -> Pixels:
         return images.prepare(storage.read(storage.join(dataset.source, key)), settings)
@@ -219,6 +218,7 @@ def _case(
         champion=rivals.get("champion"),
         best=rivals.get("best") or rivals.get("champion"),
         fresher=champion is not None and champion.tags.get("nightshift.data_digest") != spec.plan.data_digest,
+        drift=next((found for found in spec.drifts if found.against == "champion"), None),
         new_classes=tuple(name for name in dataset.classes if champion and name not in champion.classes),
     )
 

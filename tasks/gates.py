@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tasks.config import PromotionPolicy
 from tasks.errors import InputError
-from tasks.records import Scores, Verdict
+from tasks.records import Drift, Scores, Verdict
 
 NOTICEABLE: Final = 0.05  # smaller or faster by less than this share is not a gain
 ROUNDING: Final = 1e-9  # 0.985 - 0.98 must not exceed a limit of 0.005
@@ -38,6 +38,7 @@ class Case(NamedTuple):
     champion: Rival | None
     best: Rival | None  # the best champion so far; the present one when it is that
     fresher: bool
+    drift: Drift | None  # of the data from the champion's training data
     new_classes: tuple[str, ...]
 
 
@@ -72,6 +73,8 @@ def judge(case: Case, policy: PromotionPolicy) -> tuple[Verdict, ...]:
         verdicts.append(_latency(case.scores, policy.max_latency_ms))
     if policy.max_size_mb is not None:
         verdicts.append(_size(case.scores, policy.max_size_mb))
+    if policy.max_drift is not None:
+        verdicts.append(_drift(case.drift, policy.max_drift))
     return tuple(verdicts)
 
 
@@ -182,6 +185,21 @@ def _size(scores: Scores, limit: float) -> Verdict:
     value = scores.size / 1e6
     sentence = f"the file has {value:.2f} MB; at most {limit:.2f} MB is allowed"
     return Verdict(gate="size", passed=value <= limit, value=value, limit=limit, sentence=sentence)
+
+
+def _drift(drift: Drift | None, limit: float) -> Verdict:
+    gate = "drift"
+    if drift is None or not drift.psi:
+        sentence = "there is no champion's other training data, so nothing drifts"
+        return Verdict(gate=gate, passed=True, value=0.0, limit=limit, sentence=sentence)
+    name = max(drift.psi, key=lambda key: drift.psi[key])
+    sentence = (
+        f"the images drift by {drift.largest:.3f} ({name}, population stability index) from the champion's "
+        f"training data; at most {limit:.3f} is allowed"
+    )
+    return Verdict(
+        gate=gate, passed=drift.largest <= limit, value=drift.largest, limit=limit, sentence=sentence
+    )
 
 
 def _loss(accuracy: Mapping[str, float], recipe: str) -> float:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from tasks import storage
 from tasks.config import store_root
-from tasks.records import Decision
+from tasks.records import Dataset, Decision
 
 SHORT = 16  # hex digits of a digest in a name
 ONCE = ("challenger", "refused")  # what registering a version decides
@@ -40,9 +40,33 @@ def decided(pipeline: str, data_digest: str, settings_digest: str, *, waiting: b
     entries = [entry.key for entry in storage.listing(_folder(pipeline)) if entry.key.endswith(ending)]
     for key in reversed(entries):
         decision = storage.read_record(storage.join(_folder(pipeline), key), Decision)
-        if decision.kind not in UNDECIDED or (waiting and decision.kind == "challenger"):
+        if _counts(decision, waiting):
             return decision
     return None
+
+
+def latest(pipeline: str, *, waiting: bool) -> Decision | None:
+    """The newest decision, whatever its data; `waiting` as for `decided`."""
+    for entry in reversed(list(storage.listing(_folder(pipeline)))):
+        decision = storage.read_record(storage.join(_folder(pipeline), entry.key), Decision)
+        if _counts(decision, waiting):
+            return decision
+    return None
+
+
+def promoted(pipeline: str) -> Decision | None:
+    """The newest promotion."""
+    names = [entry.key for entry in storage.listing(_folder(pipeline)) if "-promoted-v" in entry.key]
+    return storage.read_record(storage.join(_folder(pipeline), names[-1]), Decision) if names else None
+
+
+def dataset(digest: str) -> Dataset | None:
+    """A data set that was decided on, or None when it was cleaned away."""
+    uri = storage.join(store_root(), "datasets", f"{digest}.json")
+    try:
+        return storage.read_record(uri, Dataset)
+    except storage.MissingError:
+        return None
 
 
 def history(pipeline: str) -> list[Decision]:
@@ -55,6 +79,10 @@ def history(pipeline: str) -> list[Decision]:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _counts(decision: Decision, waiting: bool) -> bool:
+    return decision.kind not in UNDECIDED or (waiting and decision.kind == "challenger")
 
 
 def _suffix(kind: str, version: str, data_digest: str, settings_digest: str) -> str:

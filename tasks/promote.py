@@ -7,7 +7,8 @@ from pydantic import BaseModel
 
 from tasks import ledger, registry, tracking
 from tasks.errors import InputError
-from tasks.records import Decision, PromoteSpec
+from tasks.records import Decision
+from tasks.specs import PromoteSpec
 
 
 class Promotion(BaseModel):
@@ -104,6 +105,7 @@ def _decision(
             "kind": kind,
             "version": spec.version,
             "sha256": sha256,
+            "dataset": tags.get(registry.DATASET, ""),
             "data_digest": tags.get(registry.DATA, ""),
             "settings_digest": tags.get(registry.SETTINGS, ""),
             "instead_of": champion,

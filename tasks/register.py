@@ -4,7 +4,8 @@ import json
 
 from tasks import ledger, registry, storage, tracking
 from tasks.errors import InputError
-from tasks.records import Dataset, Decision, Evaluation, ModelVersion, Plan, RegisterSpec
+from tasks.records import Dataset, Decision, Evaluation, ModelVersion, Plan
+from tasks.specs import RegisterSpec
 
 
 def register(spec: RegisterSpec) -> ModelVersion:
@@ -37,7 +38,7 @@ def register(spec: RegisterSpec) -> ModelVersion:
     )
     if result.state == "challenger":
         registry.set_alias(name, registry.CHALLENGER, version)
-    ledger.append(_decision(plan, result, evaluation.champion_version))
+    ledger.append(_decision(plan, result, dataset.digest, evaluation.champion_version))
     print(f"version {version} of {name} is registered: {result.state} {'; '.join(reasons)}")
     return result
 
@@ -71,7 +72,7 @@ def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, s
         "nightshift.recipe": evaluation.chosen,
         "nightshift.champion": evaluation.champion_version or "",
         registry.BEST: _best(evaluation),
-        "nightshift.dataset": dataset.digest,
+        registry.DATASET: dataset.digest,
         "nightshift.report": evaluation.report.uri,
     }
 
@@ -85,12 +86,13 @@ def _best(evaluation: Evaluation) -> str:
     return ""
 
 
-def _decision(plan: Plan, result: ModelVersion, champion: str | None) -> Decision:
+def _decision(plan: Plan, result: ModelVersion, dataset: str, champion: str | None) -> Decision:
     return Decision(
         pipeline=result.name,
         kind=result.state,
         version=result.version,
         sha256=result.sha256,
+        dataset=dataset,
         data_digest=plan.data_digest,
         settings_digest=plan.settings_digest,
         instead_of=champion,

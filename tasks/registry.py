@@ -22,7 +22,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 SHA256, STATE, REASONS = "nightshift.sha256", "nightshift.state", "nightshift.reasons"
 CLASSES, PREPROCESS, BEST = "nightshift.classes", "nightshift.preprocess", "nightshift.best_version"
 DATA, SETTINGS = "nightshift.data_digest", "nightshift.settings_digest"
-ACCURACY = "nightshift.test_accuracy"
+ACCURACY, DATASET = "nightshift.test_accuracy", "nightshift.dataset"
 
 
 class Registered(NamedTuple):

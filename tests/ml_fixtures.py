@@ -18,16 +18,8 @@ from safetensors.numpy import save
 from tasks import storage
 from tasks.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings, digest_of
 from tasks.quantize import quantize
-from tasks.records import (
-    SPLITS,
-    Candidate,
-    Checkpoint,
-    Dataset,
-    Plan,
-    QuantizeSpec,
-    Shard,
-    TrainSpec,
-)
+from tasks.records import SPLITS, BatchSeen, Candidate, Checkpoint, Dataset, Duplicates, Plan, Profile, Shard
+from tasks.specs import QuantizeSpec, TrainSpec
 from tasks.train import train
 
 CLASSES = ("bottom-left", "bottom-right", "top-left", "top-right")
@@ -87,6 +79,9 @@ def build_dataset(
         image_size=side,
         preprocess=settings,
         source=source,
+        batches={"batch-1": BatchSeen(files=sum(PER_SPLIT.values()), digest="b" * 64)},
+        profile=Profile(images=sum(PER_SPLIT.values()), classes={}, histograms={}),
+        duplicates=Duplicates(merged=0, conflicting=0, near=0, near_excluded=True),
     )
     uri = f"file://{root}/datasets/{dataset.digest}.json"
     storage.write_record(uri, dataset)

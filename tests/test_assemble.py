@@ -1,76 +1,155 @@
-"""The manifest of a data set: counts and statistics over all parts, and what cannot be learnt from."""
+"""From parts to a data set: refusals against the policy, duplicates left out, drift that decides."""
 
+import json
+from typing import Any
+
+import cv2
 import numpy as np
 import pytest
+import torch
 
-from tasks.assemble import build, statistics
-from tasks.config import Pipeline
+from tasks import ledger, quarantine, storage
+from tasks.assemble import Assembled, assemble
+from tasks.config import Pipeline, PreprocessSettings
+from tasks.dataset import load_split
 from tasks.errors import InputError
-from tasks.preprocess import moments
-from tasks.records import Artifact, PartResult, Plan, Shard
+from tasks.plan import plan
+from tasks.preprocess import preprocess
+from tasks.records import Dataset, Decision, Plan
+from tasks.specs import AssembleSpec, PlanSpec, PreprocessSpec
+
+SIDE = 32
 
 
-def shard(split: str, counts: dict[str, int], mean=(0.5, 0.5, 0.5), square=(0.3, 0.3, 0.3)) -> Shard:
-    return Shard(
-        file=Artifact(uri="file:///x", sha256="0" * 64, size=1),
-        split=split,
-        images=sum(counts.values()),
-        classes=tuple(sorted(counts)),
-        counts=counts,
-        mean=mean,
-        mean_square=square,
-    )
+def photo(seed: int, *, dark: float = 1.0, noise: int = 0) -> bytes:
+    """A random picture of shapes much larger than a pixel, so that a little noise keeps it alike."""
+    random = np.random.default_rng(seed)
+    pixels = cv2.resize(random.uniform(0, 255, (8, 8, 3)), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    pixels = pixels * dark + random.integers(-noise, noise + 1, pixels.shape)
+    return cv2.imencode(".png", np.clip(pixels, 0, 255).astype(np.uint8))[1].tobytes()
 
 
-def part(*shards: Shard) -> PartResult:
-    return PartResult(part="p", batch="b", shards=shards, refusals=(), seconds=1.0)
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    root = f"file://{tmp_path}"
+    monkeypatch.setenv("NIGHTSHIFT_STORE", root)
+    monkeypatch.setenv("NIGHTSHIFT_THREADS", "1")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("tasks.plan.open_run", lambda draft: None)
+    return root
 
 
-def a_plan() -> Plan:
-    return Plan(
-        pipeline=Pipeline(name="pets"),
-        night="n",
-        source="s3://b/incoming/pets",
-        work=True,
-        reason="",
-        batches=1,
-        images=1,
-        data_digest="d" * 64,
-        settings_digest="s" * 64,
-        parts_uri="",
-        messages=(),
-    )
+def drop(store: str, batch: str, files: dict[str, bytes], manifest: str | None = None) -> None:
+    for key, data in files.items():
+        storage.write(f"{store}/incoming/pets/{batch}/{key}", data)
+    if manifest is not None:
+        storage.write(f"{store}/incoming/pets/{batch}/manifest.csv", manifest.encode())
+    storage.write(f"{store}/incoming/pets/{batch}/_READY", b"")
 
 
-def test_classes_and_counts_come_from_all_parts():
-    one = part(shard("train", {"cat": 3}), shard("validation", {"cat": 1}), shard("test", {"cat": 1}))
-    two = part(shard("train", {"ant": 2, "cat": 1}))
-    dataset = build(a_plan(), [one, two])
-    assert dataset.classes == ("ant", "cat")
-    assert dataset.counts["train"] == {"cat": 4, "ant": 2}
-    assert len(dataset.shards) == 4
+def album(count: int, first: int = 0, **looks: Any) -> dict[str, bytes]:
+    return {
+        f"{'cat' if n % 2 else 'dog'}/{n:04d}.png": photo(n, **looks) for n in range(first, first + count)
+    }
 
 
-def test_statistics_over_shards_equal_those_over_all_pixels():
-    generator = np.random.default_rng(0)
-    blocks = [generator.integers(0, 200, (count, 4, 4, 3), np.uint8) for count in (3, 8)]
-    shards = [shard("train", {"cat": len(block)}, *moments(block)) for block in blocks]
-    mean, std = statistics(shards)
-    pixels = np.concatenate(blocks) / 255
-    assert np.allclose(mean, pixels.mean((0, 1, 2)))
-    assert np.allclose(std, pixels.std((0, 1, 2)))
+def night(**settings: Any) -> tuple[Plan, Assembled]:
+    pipeline = Pipeline(name="pets", preprocess=PreprocessSettings(image_size=SIDE), **settings)
+    planned = plan(PlanSpec(pipeline=pipeline, night="n"))
+    for message in planned.messages:
+        preprocess(PreprocessSpec(message=message, source=planned.source, settings=pipeline.preprocess))
+    return planned, assemble(AssembleSpec(plan=planned))
 
 
-def test_one_class_only_is_refused_by_name():
-    with pytest.raises(InputError, match=r"s3://b/incoming/pets has one class only \('cat'\)"):
-        build(a_plan(), [part(shard("train", {"cat": 3}))])
+def dataset_of(assembled: Assembled) -> Dataset:
+    return storage.read_record(assembled.dataset_uri, Dataset)
 
 
-def test_an_empty_split_is_refused():
-    with pytest.raises(InputError, match=r"the validation split .* is empty"):
-        build(a_plan(), [part(shard("train", {"cat": 3, "ant": 1}))])
+def decide(planned: Plan, assembled: Assembled) -> None:
+    values = {
+        **{"pipeline": "pets", "kind": "promoted", "version": "1", "sha256": "0", "instead_of": None},
+        **{"dataset": assembled.digest, "data_digest": planned.data_digest, "night": "n", "reasons": ()},
+        **{"settings_digest": planned.settings_digest, "by": "policy", "at": ledger.now()},
+    }
+    ledger.append(Decision.model_validate(values))
 
 
-def test_nothing_usable_is_refused():
-    with pytest.raises(InputError, match="no image of s3://b/incoming/pets could be used"):
-        build(a_plan(), [part()])
+def test_copies_are_merged_and_never_on_both_sides(store):
+    files = album(60)
+    drop(store, "a", files)
+    drop(store, "b", dict(list(files.items())[:10]))
+    _, assembled = night()
+    dataset = dataset_of(assembled)
+    assert assembled.images == dataset.profile.images == 60
+    assert dataset.duplicates.merged == 10
+    ids = torch.cat([load_split(dataset, split).ids for split in ("train", "validation", "test")])
+    assert len({bytes(row) for row in ids.numpy()}) == len(ids) == 60
+
+
+def test_the_same_image_under_two_labels_is_left_out_and_counted(store):
+    files = album(60)
+    drop(store, "a", {**files, "dog/copy.png": files["cat/0001.png"]})
+    _, assembled = night()
+    assert assembled.images == 59
+    assert dataset_of(assembled).duplicates.conflicting == 2
+
+
+def test_training_images_that_look_like_tested_ones_are_left_out(store):
+    rows = [f"images/{n}.png,{'cat' if n % 2 else 'dog'},{s}" for n, s in enumerate(["test"] * 6)]
+    rows += [f"images/{n}.png,{'cat' if n % 2 else 'dog'},train" for n in range(10, 40)]
+    rows += [f"images/{n}.png,{'cat' if n % 2 else 'dog'},validation" for n in range(50, 56)]
+    rows += ["images/alike.png,cat,train"]
+    names = [row.split(",")[0] for row in rows]
+    files = {name: photo(int(name[7:-4])) for name in names[:-1]}
+    files["images/alike.png"] = photo(1, noise=2)
+    drop(store, "a", files, "path,label,split\n" + "\n".join(rows) + "\n")
+    _, assembled = night()
+    dataset = dataset_of(assembled)
+    assert dataset.duplicates.near == 1
+    assert sum(dataset.counts["train"].values()) == 30
+    _, reported = night(assemble={"near_duplicates": "report"})
+    assert sum(dataset_of(reported).counts["train"].values()) == 31
+
+
+def test_a_batch_with_too_many_refusals_fails_with_its_commonest_reasons(store):
+    drop(store, "good", album(40))
+    broken = {f"cat/b{n}.png": photo(n)[: 30 + n] for n in range(4)}
+    drop(store, "bad", {**broken, "cat/empty.png": b"", "cat/9.png": photo(900)})
+    with pytest.raises(
+        InputError, match=r"batch bad: 5 of 6 files \(83%\) are refused \(4 truncated, 1 empty\)"
+    ):
+        night()
+    assert len(quarantine.read("pets")["bad"]) == 5
+    _, assembled = night(assemble={"max_refused_fraction": 0.9})
+    assert assembled.refused == 5
+
+
+def test_drift_is_stated_against_the_last_decision_and_the_champion(store):
+    drop(store, "a", album(120))
+    first = night()
+    assert first[1].drifts == ()
+    decide(*first)
+    drop(store, "b", album(60, first=500, dark=0.3))
+    _, second = night()
+    found = {(drift.of, drift.against): drift for drift in second.drifts}
+    assert set(found) == {("data", "previous"), ("new", "previous"), ("data", "champion")}
+    assert found["new", "previous"].psi["brightness"] > 0.25
+    assert found["new", "previous"].largest > found["data", "previous"].largest
+
+
+@pytest.mark.parametrize(("dark", "proceed"), [(0.3, True), (1.0, False)])
+def test_few_new_images_are_worth_a_training_only_when_they_drift(store, dark, proceed):
+    drop(store, "a", album(300))
+    decide(*night())
+    drop(store, "b", album(60, first=500, dark=dark))
+    _, assembled = night(retrain={"min_new_images": 1000, "max_drift": 0.5})
+    assert assembled.proceed is proceed
+    assert "retrain.max_drift is 0.5" in assembled.reason
+
+
+def test_the_same_parts_give_the_same_data_set(store):
+    drop(store, "a", album(40))
+    _, one = night()
+    _, two = night()
+    assert one.digest == two.digest
+    assert json.loads(storage.read(one.dataset_uri)) == json.loads(storage.read(two.dataset_uri))

@@ -10,8 +10,8 @@ from tasks import storage
 from tasks.config import EvaluateSettings, PreprocessSettings, PromotionPolicy
 from tasks.errors import InputError
 from tasks.evaluate import evaluate
-from tasks.records import EvaluateSpec
 from tasks.registry import Champions, Registered
+from tasks.specs import EvaluateSpec
 
 QUICK = EvaluateSettings(latency_runs=10, throughput_batch=8)
 

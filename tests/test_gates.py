@@ -6,7 +6,7 @@ import pytest
 from tasks.config import PromotionPolicy
 from tasks.errors import InputError
 from tasks.gates import Case, Rival, choose, judge, paired_interval
-from tasks.records import Scores, Verdict
+from tasks.records import Drift, Scores, Verdict
 
 POLICY = PromotionPolicy(min_accuracy=0.8, max_champion_loss=0.02, max_quantization_loss=0.01)
 
@@ -46,6 +46,7 @@ def case(**changes) -> Case:
         "champion": None,
         "best": None,
         "fresher": False,
+        "drift": None,
         "new_classes": (),
     }
     return Case(**{**values, **changes})
@@ -60,6 +61,15 @@ def test_without_a_champion_its_gates_pass_and_say_so():
     assert [v.gate for v in verdicts] == ["accuracy floor", "non-inferiority", "gain", "quantization loss"]
     assert all(v.passed for v in verdicts)
     assert sum("there is no champion yet" in v.sentence for v in verdicts) == 2
+
+
+@pytest.mark.parametrize(("limit", "passed"), [(0.3, True), (0.29, False)])
+def test_drift_from_the_champions_data_is_a_gate_when_a_limit_is_set(limit, passed):
+    moved = Drift(of="data", against="champion", dataset="d", psi={"brightness": 0.3, "pixels": 0.1})
+    found = verdict("drift", PromotionPolicy(max_drift=limit), drift=moved)
+    assert (found.passed, found.value) == (passed, 0.3)
+    assert "0.300 (brightness" in found.sentence
+    assert verdict("drift", PromotionPolicy(max_drift=limit)).passed
 
 
 @pytest.mark.parametrize(("accuracy", "passed"), [(0.8, True), (0.79, False)])

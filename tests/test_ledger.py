@@ -17,6 +17,7 @@ def decision(kind: str, version: str = "1", data: str = "d" * 64, at: str = "202
         kind=kind,
         version=version,
         sha256="0" * 64,
+        dataset="a" * 64,
         data_digest=data,
         settings_digest="s" * 64,
         instead_of=None,
@@ -56,3 +57,26 @@ def test_a_challenger_that_waits_for_a_person_counts_when_the_policy_asks_for_on
     found = ledger.decided("pets", "d" * 64, "s" * 64, waiting=True)
     assert found is not None
     assert found.kind == "challenger"
+
+
+def test_the_latest_decision_is_the_newest_that_decides():
+    assert ledger.latest("pets", waiting=False) is None
+    ledger.append(decision("promoted", at="2026-01-01T00:00:00.000Z"))
+    ledger.append(decision("challenger", version="2", data="e" * 64, at="2026-01-02T00:00:00.000Z"))
+    undecided, asked = ledger.latest("pets", waiting=False), ledger.latest("pets", waiting=True)
+    assert undecided is not None
+    assert asked is not None
+    assert (undecided.version, asked.version) == ("1", "2")
+
+
+def test_the_newest_promotion_is_found_among_refusals():
+    ledger.append(decision("promoted", at="2026-01-01T00:00:00.000Z"))
+    ledger.append(decision("promoted", version="2", at="2026-01-02T00:00:00.000Z"))
+    ledger.append(decision("refused", version="3", at="2026-01-03T00:00:00.000Z"))
+    found = ledger.promoted("pets")
+    assert found is not None
+    assert found.version == "2"
+
+
+def test_a_data_set_that_was_cleaned_away_is_none():
+    assert ledger.dataset("a" * 64) is None

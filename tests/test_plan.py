@@ -1,19 +1,17 @@
-"""Planning from listings: complete batches, how they are cut, and when a night has nothing to do."""
+"""Planning a night against a real store: what is new, what was decided, what is written down."""
+
+from typing import Any
 
 import pytest
 
 from tasks import ledger, storage
-from tasks.config import Pipeline, PreprocessSettings
+from tasks.config import Pipeline, PreprocessSettings, RetrainPolicy
 from tasks.errors import InputError
-from tasks.plan import Batch, cut, messages, plan, ready_batches
-from tasks.records import Decision, PlanSpec
-from tasks.storage import Stored
+from tasks.plan import outlook, plan
+from tasks.records import BatchSeen, Dataset, Decision, Duplicates, PartList, Plan, Profile
+from tasks.specs import PlanSpec
 
-OLD, NEW = 1_000.0, 4e9  # seconds since 1970: long settled, and still changing
-
-
-def listing(*rows: tuple[str, float]) -> list[Stored]:
-    return [Stored(key, 10, "etag", modified) for key, modified in rows]
+SMALL = PreprocessSettings(part_seconds=0.0065)  # two files a part
 
 
 @pytest.fixture
@@ -21,116 +19,123 @@ def store(tmp_path, monkeypatch):
     root = f"file://{tmp_path}"
     monkeypatch.setenv("NIGHTSHIFT_STORE", root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("tasks.plan.open_run", lambda draft: None)
     return root
 
 
-def drop(store: str, batch: str, count: int, ready: bool = True) -> None:
+def drop(store: str, batch: str, count: int) -> None:
     for index in range(count):
         storage.write(f"{store}/incoming/pets/{batch}/cat/{index:03d}.png", f"{batch}{index}".encode())
-    if ready:
-        storage.write(f"{store}/incoming/pets/{batch}/_READY", b"")
+    storage.write(f"{store}/incoming/pets/{batch}/_READY", b"")
 
 
-def test_a_batch_waits_until_its_marker_is_there_or_it_settled():
-    waiting: list[str] = []
-    objects = listing(
-        ("a/x/1.png", NEW), ("a/_READY", NEW), ("b/x/1.png", NEW), ("c/x/1.png", OLD), ("stray.png", OLD)
+def ask(night: str = "n", *, force: bool = False, **settings: Any) -> PlanSpec:
+    return PlanSpec(pipeline=Pipeline(name="pets", **settings), night=night, force=force)
+
+
+def decide(store: str, planned: Plan, kind: str) -> None:
+    """Write down what a night leaves behind that came to a decision."""
+    seen = storage.read_record(planned.parts_uri, PartList).batches
+    dataset = Dataset(
+        digest=planned.data_digest,
+        classes=(),
+        shards=(),
+        counts={},
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        refused=0,
+        image_size=32,
+        preprocess=planned.pipeline.preprocess,
+        source="",
+        batches=seen,
+        profile=Profile(images=0, classes={}, histograms={}),
+        duplicates=Duplicates(merged=0, conflicting=0, near=0, near_excluded=True),
     )
-    found = list(ready_batches(objects, 600, waiting))
-    assert [batch.name for batch in found] == ["a", "c"]
-    assert waiting == ["b"]
-
-
-def test_markers_and_manifests_are_not_images():
-    objects = listing(("a/_READY", OLD), ("a/manifest.csv", OLD), ("a/x/1.png", OLD))
-    (batch,) = ready_batches(objects, 600, [])
-    assert [key for key, _, _ in batch.files] == ["x/1.png"]
-    assert batch.manifest is not None
-
-
-def test_parts_cover_a_batch_once_and_are_of_equal_size():
-    pipeline = Pipeline(name="pets", preprocess=PreprocessSettings(part_images=4))
-    files = tuple((f"cat/{index:02d}.png", 1, "e") for index in range(9))
-    parts = list(cut(Batch("a", files, None), pipeline, "s3://x/y"))
-    assert [len(part.keys) for part in parts] == [3, 3, 3]
-    assert [key for part in parts for key in part.keys] == [key for key, _, _ in files]
-    assert len({part.digest for part in parts}) == 3
-
-
-@pytest.mark.parametrize("change", ["etag", "manifest", "settings"])
-def test_a_parts_digest_changes_with_what_its_shards_depend_on(change):
-    def digest(etag: str = "e", manifest: tuple[str, int, str] | None = None, size: int = 32) -> str:
-        pipeline = Pipeline(name="pets", preprocess=PreprocessSettings(image_size=size))
-        (part,) = cut(Batch("a", (("cat/1.png", 1, etag),), manifest), pipeline, "s3://x/y")
-        return part.digest
-
-    changed = {
-        "etag": digest(etag="f"),
-        "manifest": digest(manifest=("manifest.csv", 3, "m")),
-        "settings": digest(size=64),
+    storage.write_record(f"{store}/datasets/{dataset.digest}.json", dataset)
+    values = {
+        "pipeline": "pets",
+        "kind": kind,
+        "version": "1",
+        "sha256": "0" * 64,
+        "dataset": dataset.digest,
+        "data_digest": planned.data_digest,
+        "settings_digest": planned.settings_digest,
+        "instead_of": None,
+        "by": "policy",
+        "at": ledger.now(),
+        "night": planned.night,
+        "reasons": (),
     }
-    assert digest() == digest()
-    assert changed[change] != digest()
-
-
-def test_messages_are_grouped_and_bounded(store):
-    pipeline = Pipeline(name="pets", preprocess=PreprocessSettings(part_images=1))
-    files = tuple((f"cat/{index:04d}.png", 1, "e") for index in range(1000))
-    parts = list(cut(Batch("a", files, None), pipeline, "s3://x/y"))
-    grouped = list(messages(parts, 1))
-    assert len(parts) == 1000
-    assert len(grouped) <= 256
-    assert sum(message.images for message in grouped) == 1000
+    ledger.append(Decision.model_validate(values))
 
 
 def test_an_empty_source_says_where_it_looked_and_what_to_do(store):
     with pytest.raises(
         InputError, match=rf"{store}/incoming/pets holds no complete batch.*nightshift ingest"
     ):
-        plan(PlanSpec(pipeline=Pipeline(name="pets"), night="n1"))
+        plan(ask())
 
 
-def test_decided_data_ends_the_night_unless_forced_or_changed(store, monkeypatch):
-    monkeypatch.setattr("tasks.plan.open_run", lambda draft: None)
+def test_decided_data_ends_the_night_unless_forced_or_grown(store):
     drop(store, "a", 3)
-    first = plan(PlanSpec(pipeline=Pipeline(name="pets"), night="n1"))
-    assert first.work
-    assert first.images == 3
-
-    def decide(kind: str) -> None:
-        ledger.append(
-            Decision(
-                pipeline="pets",
-                kind=kind,
-                version="1",
-                sha256="0" * 64,
-                data_digest=first.data_digest,
-                settings_digest=first.settings_digest,
-                instead_of=None,
-                by="policy",
-                at=ledger.now(),
-                night="n1",
-                reasons=(),
-            )
-        )
-
-    decide("challenger")  # registered, then the promotion failed: not decided
-    assert plan(PlanSpec(pipeline=Pipeline(name="pets"), night="n2")).work
-    decide("promoted")
-    again = plan(PlanSpec(pipeline=Pipeline(name="pets"), night="n3"))
+    first = plan(ask("n1"))
+    assert (first.work, first.images) == (True, 3)
+    decide(store, first, "challenger")  # registered, then the promotion failed: not decided
+    assert plan(ask("n2")).work
+    decide(store, first, "promoted")
+    again = plan(ask("n3"))
     assert not again.work
     assert "promoted as version 1" in again.reason
-    assert plan(PlanSpec(pipeline=Pipeline(name="pets"), night="n4", force=True)).salt == "n4"
+    assert plan(ask("n4", force=True)).salt == "n4"
     drop(store, "b", 2)
-    grown = plan(PlanSpec(pipeline=Pipeline(name="pets"), night="n5"))
-    assert grown.work
+    grown = plan(ask("n5"))
+    assert "2 new images in batch b" in grown.reason
     assert grown.data_digest != first.data_digest
+    assert grown.previous == first.data_digest
+    assert not plan(ask("n6", retrain=RetrainPolicy(min_new_images=3))).work
 
 
-def test_the_order_of_a_listing_does_not_change_the_data_digest(store, monkeypatch):
-    monkeypatch.setattr("tasks.plan.open_run", lambda draft: None)
+def test_only_parts_that_nobody_has_done_are_sent(store):
+    drop(store, "a", 4)
+    first = plan(ask(preprocess=SMALL))
+    parts = storage.read_record(first.parts_uri, PartList).parts
+    assert [message.images for message in first.messages] == [2, 2]
+    storage.write(f"{store}/shards/{parts[0].digest}/part.json", b"{}")
+    (message,) = plan(ask(preprocess=SMALL)).messages
+    assert [part.digest for part in storage.read_record(message.parts_uri, PartList).parts] == [
+        parts[1].digest
+    ]
+
+
+def test_a_night_with_all_parts_done_sends_one_empty_message(store):
+    drop(store, "a", 1)
+    (part,) = storage.read_record(plan(ask()).parts_uri, PartList).parts
+    storage.write(f"{store}/shards/{part.digest}/part.json", b"{}")
+    (message,) = plan(ask()).messages
+    assert (message.parts, message.images) == (0, 0)
+
+
+def test_the_order_of_a_listing_does_not_change_the_data_digest(store):
     for batch in ("b", "a"):
         drop(store, batch, 2)
-    one = plan(PlanSpec(pipeline=Pipeline(name="pets"), night="n1"))
-    two = plan(PlanSpec(pipeline=Pipeline(name="pets"), night="n2"))
-    assert one.data_digest == two.data_digest
+    assert plan(ask("n1")).data_digest == plan(ask("n2")).data_digest
+
+
+def test_a_batch_that_is_gone_leaves_the_plan(store):
+    drop(store, "a", 2)
+    drop(store, "b", 2)
+    decide(store, plan(ask("n1")), "promoted")
+    for stored in list(storage.listing(f"{store}/incoming/pets/b")):
+        storage.delete(f"{store}/incoming/pets/b/{stored.key}")
+    found = plan(ask("n2"))
+    assert found.images == 2
+    assert found.reason == "removed from the source: batch b"
+
+
+def test_looking_ahead_writes_nothing(store):
+    drop(store, "a", 3)
+    before = [stored.key for stored in storage.listing(store)]
+    seen = outlook(ask())
+    assert seen.verdict.work
+    assert seen.batches == {"a": BatchSeen(files=3, digest=seen.batches["a"].digest)}
+    assert [stored.key for stored in storage.listing(store)] == before

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from tasks import storage
+from tasks import index, storage
 from tasks.config import PreprocessSettings
-from tasks.errors import InputError
 from tasks.images import prepare
-from tasks.preprocess import moments, preprocess, read_labels, split_of
-from tasks.records import Message, Part, PartResult, PreprocessSpec
+from tasks.preprocess import preprocess, split_of
+from tasks.records import Message, Part, PartList, PartResult
+from tasks.specs import PreprocessSpec
 
 SETTINGS = PreprocessSettings(image_size=8)
 
@@ -31,19 +31,19 @@ def store(tmp_path, monkeypatch):
 
 
 def run(
-    store: str, files: dict[str, bytes], manifest: str | None = None, digest: str = "p" * 64
+    store: str, files: dict[str, bytes], manifest: str | None = None, digest: str = "p" * 64, **changes
 ) -> PartResult:
     for key, data in files.items():
         storage.write(f"{store}/incoming/pets/b1/{key}", data)
     if manifest is not None:
         storage.write(f"{store}/incoming/pets/b1/manifest.csv", manifest.encode())
-    part = Part(batch="b1", keys=tuple(sorted(files)), manifest=manifest is not None, digest=digest)
-    uri = storage.write(f"{store}/plans/p.json", f"[{part.model_dump_json()}]".encode()).uri
+    name = "manifest.csv" if manifest is not None else None
+    part = Part(batch="b1", keys=tuple(sorted(files)), manifest=name, digest=digest)
+    part = part.model_copy(update={"keys": changes.pop("keys", part.keys)})
+    uri = storage.write_record(f"{store}/plans/p.json", PartList(batches={}, parts=(part,))).uri
     message = Message(parts_uri=uri, parts=1, images=len(files))
-    spec = PreprocessSpec(
-        message=message, source=f"{store}/incoming/pets", pipeline="pets", settings=SETTINGS
-    )
-    preprocess(spec)
+    settings = SETTINGS.model_copy(update=changes)
+    preprocess(PreprocessSpec(message=message, source=f"{store}/incoming/pets", settings=settings))
     return storage.read_record(f"{store}/shards/{digest}/part.json", PartResult)
 
 
@@ -80,9 +80,55 @@ def test_an_unreadable_file_is_refused_with_its_reason_and_the_rest_goes_on(stor
         "b1/cat/2.png": "not-an-image",
         "b1/loose.png": "no-label",
     }
-    (entry,) = storage.listing(f"{store}/quarantine/pets/b1")
-    lines = storage.read(f"{store}/quarantine/pets/b1/{entry.key}").decode().splitlines()
-    assert len(lines) == 2
+    (unreadable, _) = result.refusals
+    assert unreadable.sha256 == hashlib.sha256(b"not an image").hexdigest()
+
+
+def test_a_file_over_the_limit_or_gone_is_refused_and_the_rest_goes_on(store):
+    files = {"cat/1.png": png(1), "cat/2.png": png(2, size=400)}
+    keys = ("cat/0.png", "cat/1.png", "cat/2.png")
+    result = run(store, files, keys=keys, max_megabytes=0.01)
+    assert set(rows(result)) == {"b1/cat/1.png"}
+    assert [(refusal.key, refusal.reason) for refusal in result.refusals] == [
+        ("b1/cat/0.png", "gone"),
+        ("b1/cat/2.png", "too-large"),
+    ]
+    assert "preprocess.max_megabytes" in result.refusals[1].detail
+
+
+def test_the_index_says_of_every_row_where_it_is_and_what_it_was(store):
+    text = "path,label,group,camera\nimages/1.png,cat,g1,front\nimages/2.png,dog,,\n"
+    files = {"images/1.png": png(1, size=20), "images/2.png": png(2)}
+    result = run(store, files, manifest=text)
+    table = index.read(result.index).to_pylist()
+    found = {row["key"]: row for row in table}
+    first = found["b1/images/1.png"]
+    assert (first["label"], first["group"], first["format"]) == ("cat", "g1", "PNG")
+    assert (first["width"], first["height"], first["bytes"]) == (20, 20, len(files["images/1.png"]))
+    assert json.loads(first["extra"]) == {"camera": "front"}
+    assert found["b1/images/2.png"]["extra"] == ""
+    pixels = rows(result)
+    for row in table:
+        shard = load(storage.read_artifact(result.shards[row["shard"]].file))
+        assert np.array_equal(shard["images"][row["row"]], pixels[row["key"]][2])
+        assert row["split"] == result.shards[row["shard"]].split
+
+
+def test_a_stage_that_is_killed_leaves_no_manifest_and_the_next_gives_the_same_bytes(store, monkeypatch):
+    files = {f"cat/{seed}.png": png(seed) for seed in range(30)}
+    whole = run(store, files, digest="1" * 64)
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.preprocess.index.write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(store, files, digest="2" * 64)
+    assert not storage.exists(f"{store}/shards/{'2' * 64}/part.json")
+    again = run(store, files, digest="2" * 64)
+    assert [s.file.sha256 for s in again.shards] == [s.file.sha256 for s in whole.shards]
+    assert again.index.sha256 == whole.index.sha256
 
 
 def test_a_part_that_is_done_is_not_done_again(store):
@@ -111,23 +157,9 @@ def test_a_manifest_gives_labels_splits_and_groups(store):
     assert [refusal.reason for refusal in result.refusals] == ["no-label"]
 
 
-def test_a_manifest_error_names_its_line():
-    with pytest.raises(InputError, match=r"m\.csv, line 3: split must be one of train.* got 'tset'"):
-        read_labels("path,label,split\na,cat,\nb,cat,tset\n", "m.csv")
-    with pytest.raises(InputError, match="must have the columns path and label, got file, label"):
-        read_labels("file,label\n", "m.csv")
-
-
 def test_splits_follow_the_fractions_and_never_move():
     settings = PreprocessSettings(validation_fraction=0.2, test_fraction=0.1)
     splits = [split_of(str(number), settings) for number in range(5000)]
     assert abs(splits.count("test") / 5000 - 0.1) < 0.02
     assert abs(splits.count("validation") / 5000 - 0.2) < 0.02
     assert splits == [split_of(str(number), settings) for number in range(5000)]
-
-
-def test_moments_agree_with_numpy():
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), np.uint8)
-    mean, square = moments(pixels)
-    assert np.allclose(mean, (pixels / 255).mean((0, 1, 2)))
-    assert np.allclose(square, ((pixels / 255) ** 2).mean((0, 1, 2)))

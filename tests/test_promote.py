@@ -11,7 +11,7 @@ from tasks.cli.airflow import Airflow
 from tasks.config import PreprocessSettings
 from tasks.errors import InputError
 from tasks.promote import promote
-from tasks.records import PromoteSpec
+from tasks.specs import PromoteSpec
 
 
 def challenger(name: str, seed: int, state: str = "challenger") -> str:

@@ -35,7 +35,10 @@ def follow(airflow: Airflow, name: str, run_id: str, console: Console) -> dict[s
         return {**result, "error": _error(airflow, dag, run_id)}
     registered = airflow.xcom(dag, run_id, "register")
     if registered is None:
-        return {**result, "state": "nothing-new"}
+        planned = airflow.xcom(dag, run_id, "plan", "plan") or {}
+        reason = airflow.xcom(dag, run_id, "assemble", "reason") or planned.get("reason")
+        console.print(f"nothing was trained: {reason}")
+        return {**result, "state": "nothing-new", "reason": reason}
     evaluation = airflow.xcom(dag, run_id, "evaluate")
     result |= summary(registered, evaluation)
     if registered["state"] == "challenger":

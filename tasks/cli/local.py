@@ -10,23 +10,21 @@ from pydantic import BaseModel
 from tasks.cli.follow import summary
 from tasks.config import Pipeline
 from tasks.errors import NightshiftError
-from tasks.records import (
+from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Plan, best_checkpoint
+from tasks.runner import run_stage
+from tasks.specs import (
     AssembleSpec,
-    Candidate,
-    Checkpoint,
     CloseSpec,
     EvaluateSpec,
-    Evaluation,
-    Plan,
     PlanSpec,
     PreprocessSpec,
     PromoteSpec,
     QuantizeSpec,
     RegisterSpec,
     TrainSpec,
-    best_checkpoint,
 )
-from tasks.runner import run_stage
+
+Stage = Callable[[str, BaseModel], dict[str, Any]]
 
 
 def run_night(pipeline: Pipeline, *, force: bool, echo: Callable[[str], None]) -> dict[str, Any]:
@@ -43,9 +41,10 @@ def run_night(pipeline: Pipeline, *, force: bool, echo: Callable[[str], None]) -
     plan = Plan.model_validate(stage("plan", PlanSpec(pipeline=pipeline, night=night, force=force)))
     base = {"pipeline": pipeline.name, "dag_run_id": night, "seconds": seconds, "airflow_url": None}
     if not plan.work:
-        return {**base, "state": "nothing-new"}
+        return {**base, "state": "nothing-new", "reason": plan.reason}
     try:
-        registered, evaluation = _work(plan, stage)
+        assembled = _data(plan, stage)
+        found = _model(plan, assembled, stage) if assembled["proceed"] else None
     except NightshiftError as error:
         stage("close", CloseSpec(mlflow_run_id=plan.mlflow_run_id or "", failed=True, reason=str(error)))
         raise
@@ -53,6 +52,9 @@ def run_night(pipeline: Pipeline, *, force: bool, echo: Callable[[str], None]) -
         "close",
         CloseSpec(mlflow_run_id=plan.mlflow_run_id or "", failed=False, reason="the night ran to its end"),
     )
+    if found is None:
+        return {**base, "state": "nothing-new", "reason": assembled["reason"]}
+    registered, evaluation = found
     result = {**base, **summary(registered, evaluation)}
     if registered["state"] == "challenger" and pipeline.promotion.mode == "auto":
         asked = PromoteSpec(action="move", pipeline=pipeline.name, version=registered["version"])
@@ -60,16 +62,16 @@ def run_night(pipeline: Pipeline, *, force: bool, echo: Callable[[str], None]) -
     return result
 
 
-def _work(
-    plan: Plan, stage: Callable[[str, BaseModel], dict[str, Any]]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _data(plan: Plan, stage: Stage) -> dict[str, Any]:
     settings = plan.pipeline
     for message in plan.messages:
-        spec = PreprocessSpec(
-            message=message, source=plan.source, pipeline=settings.name, settings=settings.preprocess
-        )
+        spec = PreprocessSpec(message=message, source=plan.source, settings=settings.preprocess)
         stage("preprocess", spec)
-    assembled = stage("assemble", AssembleSpec(plan=plan))
+    return stage("assemble", AssembleSpec(plan=plan))
+
+
+def _model(plan: Plan, assembled: dict[str, Any], stage: Stage) -> tuple[dict[str, Any], dict[str, Any]]:
+    settings = plan.pipeline
     uri = assembled["dataset_uri"]
     checkpoints = [
         Checkpoint.model_validate(
@@ -102,6 +104,7 @@ def _work(
             plan=plan,
             dataset_uri=uri,
             candidates=candidates,
+            drifts=tuple(Drift.model_validate(item) for item in assembled["drifts"]),
             settings=settings.evaluate,
             policy=settings.promotion,
         ),

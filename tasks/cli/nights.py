@@ -1,4 +1,4 @@
-"""`nightshift run` and `promote`: start a night, move a champion by hand."""
+"""`nightshift run`, `plan` and `promote`: start a night, look at the next one, move a champion by hand."""
 
 import json
 import sys
@@ -53,6 +53,27 @@ def run(
         sys.stdout.write(json.dumps(result) + "\n")
         raise NightshiftError(f"night {run_id} of {name} failed: {result['error']}")
     print(json.dumps(result))
+
+
+@app.command()
+def plan(
+    name: Name,
+    set_: Set = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="As a forced night would do.")] = False,
+) -> None:
+    """Show what the next night would do, and why, without doing it."""
+    connect()
+    pipeline = override(find_pipeline(name, pipelines_folder()), parse_settings(set_ or []))
+    from tasks.cli.outlook import as_dict, show
+    from tasks.plan import outlook
+    from tasks.specs import PlanSpec
+
+    seen = outlook(PlanSpec(pipeline=pipeline, night="preview", force=force))
+    if as_json:
+        print(json.dumps(as_dict(name, seen)))
+    else:
+        show(name, seen)
 
 
 @app.command()

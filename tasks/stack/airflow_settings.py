@@ -38,8 +38,8 @@ def shared_settings(site: Site) -> dict[str, str]:
         "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "300",
         "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "15",
         "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "15",
-        # Seconds. A worker that misses the very moment a task's process ends looks again after so long (default
-        # 5) and takes no other task until then.
+        # Seconds. A worker that misses the very moment a task's process ends looks again after so long
+        # (default 5) and takes no other task until then.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__CELERY__BROKER_URL": site.valkey_url(0),
         "AIRFLOW__CELERY__RESULT_BACKEND": site.valkey_url(1),

@@ -1,0 +1,98 @@
+"""The manifest of a data set version: classes, shards, splits, counts, statistics over all parts."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tasks.config import digest_of
+from tasks.drift import profile
+from tasks.errors import InputError
+from tasks.index import Index
+from tasks.records import SPLITS, BatchSeen, Dataset, Duplicates, PartResult, Plan, Shard, Split
+
+
+def build(
+    plan: Plan,
+    batches: Mapping[str, BatchSeen],
+    results: Sequence[PartResult],
+    index: Index,
+    drop: NDArray[np.bool_],
+    duplicates: Duplicates,
+) -> Dataset:
+    """The data set of these parts without the rows that `drop`, bool [N], marks.
+
+    Its digest covers the data and the settings that decide what is left out. Raises InputError when nothing
+    can be learnt from it.
+    """
+    counts = count(index.rows, ~drop)
+    classes = tuple(sorted({name for split in SPLITS for name in counts[split]}))
+    refused = sum(len(result.refusals) for result in results)
+    check(plan.source, classes, counts, refused)
+    left_out = index.places(drop)
+    shards = tuple(
+        shard.model_copy(update={"drop": left_out[number]}) if number in left_out else shard
+        for number, shard in enumerate(shard for result in results for shard in result.shards)
+    )
+    mean, std = statistics([shard for shard in shards if shard.split == "train"])
+    settings = plan.pipeline.assemble.model_dump(mode="json")
+    return Dataset(
+        digest=digest_of([plan.data_digest, classes, settings]),
+        classes=classes,
+        shards=shards,
+        counts=counts,
+        mean=mean,
+        std=std,
+        refused=refused,
+        image_size=plan.pipeline.preprocess.image_size,
+        preprocess=plan.pipeline.preprocess,
+        source=plan.source,
+        batches=dict(batches),
+        profile=profile(index.rows, ~drop),
+        duplicates=duplicates,
+    )
+
+
+def count(index: pa.Table, keep: NDArray[np.bool_]) -> dict[Split, dict[str, int]]:
+    """Images per split and class."""
+    kept = index.select(["split", "label"]).filter(pa.array(keep))
+    rows = kept.group_by(["split", "label"]).aggregate([([], "count_all")]).to_pylist()
+    return {
+        split: {
+            row["label"]: row["count_all"]
+            for row in sorted(rows, key=lambda row: str(row["label"]))
+            if row["split"] == split
+        }
+        for split in SPLITS
+    }
+
+
+def statistics(shards: Sequence[Shard]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation per channel over all pixels of the shards, on the scale 0 to 1.
+
+    Rows that are left out count too: their pixels are those of rows that stay, or much like them.
+    """
+    total = sum(shard.images for shard in shards)
+    mean = [sum(s.mean[c] * s.images for s in shards) / total for c in range(3)]
+    square = [sum(s.mean_square[c] * s.images for s in shards) / total for c in range(3)]
+    # A constant channel has no deviation; a floor keeps the division in the graph finite.
+    std = [math.sqrt(max(square[c] - mean[c] ** 2, 1e-6)) for c in range(3)]
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+
+
+def check(source: str, classes: tuple[str, ...], counts: dict[Split, dict[str, int]], refused: int) -> None:
+    if not classes:
+        raise InputError(
+            f"no image of {source} could be used ({refused} refused); quarantine has the reasons"
+        )
+    if len(classes) == 1:
+        raise InputError(
+            f"source {source} has one class only ({classes[0]!r}); a classifier needs at least two"
+        )
+    for split in SPLITS:
+        if not counts[split]:
+            raise InputError(
+                f"the {split} split of {source} is empty; add images or raise its fraction in [preprocess]"
+            )

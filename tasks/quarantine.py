@@ -1,0 +1,42 @@
+"""Refused files: their reasons, where people look for them. The files themselves stay in the source.
+
+`quarantine/<pipeline>/<batch>/reasons.jsonl` holds one JSON object for each refused file of a batch.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from tasks import storage
+from tasks.config import store_root
+from tasks.records import Refusal
+
+REASONS = "reasons.jsonl"
+
+
+def write(pipeline: str, refusals: Mapping[str, Iterable[Refusal]]) -> None:
+    """Write each batch's reasons and remove those of batches that have none any more."""
+    folder = storage.join(store_root(), "quarantine", pipeline)
+    for batch, refused in refusals.items():
+        lines = "".join(refusal.model_dump_json() + "\n" for refusal in refused)
+        storage.write(storage.join(folder, batch, REASONS), lines.encode())
+    for stored in list(storage.listing(folder)):
+        if stored.key.rpartition("/")[0] not in refusals:
+            storage.delete(storage.join(folder, stored.key))
+
+
+def read(pipeline: str) -> dict[str, list[Refusal]]:
+    """The refused files of each batch, as the last data set version found them."""
+    folder = storage.join(store_root(), "quarantine", pipeline)
+    return {
+        stored.key.rpartition("/")[0]: [
+            Refusal.model_validate_json(line)
+            for line in storage.read(storage.join(folder, stored.key)).splitlines()
+        ]
+        for stored in storage.listing(folder)
+    }
+
+
+def commonest(refusals: Iterable[Refusal]) -> str:
+    """The three commonest reasons in words, such as `12 truncated, 3 empty`."""
+    counts = Counter(refusal.reason for refusal in refusals)
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common(3))

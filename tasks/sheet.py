@@ -1,0 +1,92 @@
+"""A contact sheet of refused files: whatever can be seen of them, for a person to judge.
+
+Here half an image is better than none, so decoding is lenient; it happens in the same guarded processes.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from tasks import storage
+from tasks.config import PreprocessSettings
+from tasks.decoders import Decoders
+from tasks.errors import InputError
+from tasks.formats import Unreadable, inspect
+from tasks.records import Refusal
+
+CELL: Final = 160  # pixels
+LINES: Final = 2  # of text below each picture
+LINE: Final = 16  # pixels
+COLUMNS: Final = 8
+SHOWN: Final = 200  # files at most
+LETTERS: Final = 22  # of a line
+PAPER: Final = 255
+
+
+def contact_sheet(refusals: Sequence[Refusal], source: str) -> tuple[bytes, int]:
+    """PNG of the first files of which anything can be seen, and their number.
+
+    `source` is where the batches are. Raises InputError when nothing can be seen of any file.
+    """
+    settings = PreprocessSettings()
+    shown = refusals[:SHOWN]
+    with Decoders(glimpse, settings) as decoders:
+        looks = list(decoders.map(_contents(shown, source, settings)))
+    cells = [
+        _cell(look, refusal)
+        for look, refusal in zip(looks, shown, strict=True)
+        if not isinstance(look, Unreadable)
+    ]
+    if not cells:
+        raise InputError(f"nothing can be seen of {len(shown)} refused files; there is no sheet to write")
+    cells += [np.full_like(cells[0], PAPER)] * (-len(cells) % min(COLUMNS, len(cells)))
+    columns = min(COLUMNS, len(cells))
+    rows = [np.hstack(cells[at : at + columns]) for at in range(0, len(cells), columns)]
+    written, data = cv2.imencode(".png", np.vstack(rows))
+    if not written:
+        raise InputError(f"a sheet of {len(cells)} pictures cannot be written as PNG")
+    return data.tobytes(), sum(not isinstance(look, Unreadable) for look in looks)
+
+
+def glimpse(data: bytes, settings: PreprocessSettings) -> NDArray[np.uint8]:
+    """What Pillow makes of a file, damaged or not, uint8 [h,w,3] BGR within a cell. Raises Unreadable.
+
+    It changes Pillow for the whole process, so it is for a process of its own.
+    """
+    header = inspect(data)
+    if header.width * header.height > settings.max_pixels:
+        raise Unreadable("too-large", f"it has {header.width}x{header.height} pixels")
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.thumbnail((CELL, CELL))
+        return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise Unreadable("damaged", "nothing can be seen of it") from error
+
+
+def _contents(refusals: Sequence[Refusal], source: str, settings: PreprocessSettings) -> Iterator[bytes]:
+    """The files' bytes; none for those that are gone or too large to look at."""
+    for refusal in refusals:
+        try:
+            yield storage.read(storage.join(source, refusal.key), limit=int(settings.max_megabytes * 2**20))
+        except (storage.MissingError, storage.TooLargeError):
+            yield b""
+
+
+def _cell(picture: NDArray[np.uint8], refusal: Refusal) -> NDArray[np.uint8]:
+    cell = np.full((CELL + LINES * LINE, CELL, 3), PAPER, np.uint8)
+    top, left = (CELL - picture.shape[0]) // 2, (CELL - picture.shape[1]) // 2
+    cell[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    name = refusal.key.rpartition("/")[2]
+    for number, text in enumerate((refusal.reason, name)):
+        # OpenCV's font has no other letters than ASCII's.
+        shown = text.encode("ascii", "replace").decode()[-LETTERS:]
+        at = (2, CELL + LINE * (number + 1) - 4)
+        cv2.putText(cell, shown, at, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
+    return cell

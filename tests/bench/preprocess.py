@@ -1,0 +1,167 @@
+"""Measure the whole preprocess stage, S3 to S3, against a bare loop over the same files in memory.
+
+python tests/bench/preprocess.py FOLDER      (photos in any depth below it; nothing else may run)
+
+A stage, its decoder and the bare loop are pinned to one core, in turn; the S3 server has the other. Then two
+stages at once, a core each. Appends JSON lines to bench.json.
+"""
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from night import record
+
+from tasks import storage
+from tasks.batches import Batch, cut
+from tasks.config import PreprocessSettings
+from tasks.records import Message, PartList
+from tasks.runner import stage_environment
+from tasks.specs import PreprocessSpec
+
+SIDE, ROUNDS = 224, 3
+PHOTOS, COPIES = 1500, 4  # together about the 20 seconds of work that a message holds
+BARE = """
+import sys, time
+from pathlib import Path
+import cv2, numpy as np
+cv2.setNumThreads(1)
+photos = [path.read_bytes() for path in sorted(Path(sys.argv[1]).rglob("*.jpg"))[:{count}]]
+def one(data):
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return cv2.cvtColor(cv2.resize(image, ({side}, {side}), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
+kept = [one(data) for data in photos[:20]]
+started = time.perf_counter()
+for _ in range({copies}):
+    kept = [one(data) for data in photos]
+print(time.perf_counter() - started)
+"""
+
+
+def main() -> int:
+    photos = sorted(Path(sys.argv[1]).rglob("*.jpg"))[:PHOTOS]
+    if len(photos) < PHOTOS:
+        raise SystemExit(f"{sys.argv[1]} holds {len(photos)} photos; {PHOTOS} are needed")
+    with s3_server():
+        for batch in ("one", "two"):
+            for number, path in enumerate(photos * COPIES):
+                storage.write(f"s3://nightshift/incoming/x/{batch}/photo/{number:05d}.jpg", path.read_bytes())
+        bare, single, double, memory = [], [], [], []
+        for _ in range(ROUNDS):
+            bare.append(bare_loop(sys.argv[1]))
+            seconds, peak = run(["one"])
+            single.append(seconds)
+            memory.append(peak)
+            double.append(run(["one", "two"])[0])
+    speeds = [PHOTOS * COPIES / statistics.median(times) for times in (bare, single)]
+    record("preprocess stage on one core, S3 to S3", speeds[1], "images/s", "bare loop", speeds[0])
+    both = 2 * PHOTOS * COPIES / statistics.median(double)
+    record("two preprocess stages on two cores", both, "images/s", "one stage", speeds[1])
+    record("preprocess stage with its decoder: peak memory", max(memory), "MiB")
+    return 0
+
+
+def bare_loop(folder: str) -> float:
+    """Seconds of the loop itself, in a fresh interpreter on the first core."""
+    code = BARE.format(count=PHOTOS, copies=COPIES, side=SIDE)
+    command = ["taskset", "-c", "0", sys.executable, "-c", code, folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def run(batches: list[str]) -> tuple[float, float]:
+    """Seconds in which stages do these batches at once, and the most MiB that the first one takes.
+
+    The seconds are the stage's own count: from when its code is loaded, the decoders' start included.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        running = [start(batch, core, Path(folder)) for core, batch in enumerate(batches)]
+        peaks = [0.0]
+        while any(process.poll() is None for process, _ in running):
+            peaks.append(sum(tree_memory(process.pid) for process, _ in running[:1]))
+            time.sleep(0.2)
+        results = [json.loads(result.read_text()) for _, result in running]
+    return max(float(result["seconds"]) for result in results), max(peaks)
+
+
+def start(batch: str, core: int, folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """One stage on one core; its part is new each time, so that its work is never found done."""
+    settings = PreprocessSettings(image_size=SIDE, part_seconds=3600)
+    source = "s3://nightshift/incoming/x"
+    listed = storage.listing(f"{source}/{batch}")
+    files = tuple((stored.key, stored.size, f"{stored.etag}-{time.time_ns()}") for stored in listed)
+    (part,) = cut(Batch(batch, files, None), settings, source)
+    uri = storage.write_record(
+        f"s3://nightshift/plans/{part.digest}.json", PartList(batches={}, parts=(part,))
+    )
+    message = Message(parts_uri=uri.uri, parts=1, images=len(files))
+    spec, result = folder / f"{batch}.spec.json", folder / f"{batch}.result.json"
+    asked = PreprocessSpec(message=message, source=source, settings=settings)
+    spec.write_text(asked.model_dump_json(), encoding="utf-8")
+    command = ["taskset", "-c", str(core), sys.executable, "-m", "tasks", "preprocess"]
+    command += ["--spec", str(spec), "--result", str(result)]
+    environment = {**stage_environment(), "NIGHTSHIFT_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("NIGHTSHIFT_PARENT_PID")
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL), result
+
+
+def tree_memory(pid: int) -> float:
+    """Resident MiB of a process and all that it started, what they share counted twice."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+        return sum(member.memory_info().rss for member in family) / 2**20
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+@contextmanager
+def s3_server() -> Iterator[None]:
+    """rclone on a free port over a temporary folder, on the last core."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder, socket.socket() as probe:
+        Path(folder, "nightshift").mkdir()
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        key, secret = os.urandom(10).hex(), os.urandom(20).hex()
+        os.environ.update(
+            AWS_ENDPOINT_URL_S3=f"http://127.0.0.1:{port}",
+            AWS_ACCESS_KEY_ID=key,
+            AWS_SECRET_ACCESS_KEY=secret,
+            AWS_DEFAULT_REGION="us-east-1",
+            NIGHTSHIFT_STORE="s3://nightshift",
+        )
+        rclone = str(Path(sysconfig.get_path("scripts")) / "rclone")
+        command = [rclone, "serve", "s3", folder, "--addr", f"127.0.0.1:{port}"]
+        environment = os.environ | {"RCLONE_AUTH_KEY": f"{key},{secret}", "RCLONE_CONFIG": os.devnull}
+        quiet = subprocess.DEVNULL
+        with subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet) as server:
+            try:
+                wait_for(port)
+                yield
+            finally:
+                server.terminate()
+
+
+def wait_for(port: int) -> None:
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise SystemExit(f"the S3 server does not listen on port {port}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
