@@ -10,7 +10,7 @@ help:
 	@echo "make demo   bring everything up and run one night on real handwritten digits"
 	@echo "make test   run the whole test suite"
 	@echo "make lint   ruff and mypy"
-	@echo "make bench  measure, and write bench.json"
+	@echo "make bench  measure, and write bench.json; PHOTOS=FOLDER of JPEGs adds decoding"
 	@echo "make down   stop what make demo started"
 	@echo "make lock   resolve requirements.lock again after a change in pyproject.toml"
 
@@ -42,6 +42,8 @@ lint: setup
 
 bench: setup
 	$(BIN)/python tests/bench/night.py
+	$(if $(PHOTOS),$(BIN)/python tests/bench/images.py $(PHOTOS))
+	$(if $(PHOTOS),$(BIN)/python tests/bench/preprocess.py $(PHOTOS))
 
 down:
 	$(BIN)/nightshift down

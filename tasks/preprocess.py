@@ -7,9 +7,9 @@ where it exists, the part is done and is not done again.
 import hashlib
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -34,6 +34,11 @@ class File(NamedTuple):
     sha256: str
     size: int
     label: Label
+
+
+class Fetched(NamedTuple):
+    data: bytes
+    sha256: str
 
 
 class Preprocessed(BaseModel):
@@ -77,16 +82,20 @@ def _part(part: Part, spec: PreprocessSpec, decoders: Decoders[Seen]) -> PartRes
         return storage.read_record(done, PartResult)
     started = time.monotonic()
     refusals: list[Refusal] = []
-    written: list[Shard] = []
+    writing: list[Future[Shard]] = []
     table: list[dict[str, Any]] = []
-    for split, rows in shards.buffered(_rows(part, spec, decoders, refusals), spec.settings.side):
-        number = sum(shard.split == split for shard in written)
-        table += [{**row.facts, "shard": len(written), "row": at} for at, row in enumerate(rows)]
-        written.append(shards.write(folder, split, number, rows))
+    numbers: Counter[Split] = Counter()
+    with ThreadPoolExecutor(1) as writer:
+        for split, rows in shards.buffered(_rows(part, spec, decoders, refusals), spec.settings.side):
+            table += [{**row.facts, "shard": len(writing), "row": at} for at, row in enumerate(rows)]
+            if writing:
+                writing[-1].result()  # at most one shard waits while the next one fills
+            writing.append(writer.submit(shards.write, folder, split, numbers[split], rows))
+            numbers[split] += 1
     result = PartResult(
         part=part.digest,
         batch=part.batch,
-        shards=tuple(written),
+        shards=tuple(shard.result() for shard in writing),
         index=index.write(storage.join(folder, "index.parquet"), table),
         # Files are fetched ahead of their turn: only sorted are the reasons the same in every run.
         refusals=tuple(sorted(refusals, key=lambda refusal: refusal.key)),
@@ -135,25 +144,23 @@ def _contents(
         known = labels.read(storage.read(where), where)
     limit = int(spec.settings.max_megabytes * 2**20)
     with ThreadPoolExecutor(READERS) as pool:
-        for key, data in zip(part.keys, _ahead(pool, batch, part.keys, limit), strict=True):
+        for key, fetched in zip(part.keys, _ahead(pool, batch, part.keys, limit), strict=True):
             name = f"{part.batch}/{key}"
             label = known.get(key) if known is not None else _folder_label(key)
-            if isinstance(data, Unreadable):
-                refusals.append(_refusal(name, data.reason, data.detail))
+            if isinstance(fetched, Unreadable):
+                refusals.append(_refusal(name, fetched.reason, fetched.detail))
             elif label is None:
-                digest = hashlib.sha256(data).hexdigest()
-                refusals.append(
-                    _refusal(name, "no-label", "in no class folder and in no manifest row", digest)
-                )
+                where = "in no class folder and in no manifest row"
+                refusals.append(_refusal(name, "no-label", where, fetched.sha256))
             else:
-                files.append(File(name, hashlib.sha256(data).hexdigest(), len(data), label))
-                yield data
+                files.append(File(name, fetched.sha256, len(fetched.data), label))
+                yield fetched.data
 
 
 def _ahead(
     pool: ThreadPoolExecutor, batch: str, keys: tuple[str, ...], limit: int
-) -> Iterator[bytes | Unreadable]:
-    """The files' bytes in order, a bounded number of them fetched ahead."""
+) -> Iterator[Fetched | Unreadable]:
+    """The files in order, a bounded number of them fetched ahead."""
     window = READERS * 4
     pending = deque(pool.submit(_fetch, storage.join(batch, key), limit) for key in keys[:window])
     for position in range(len(keys)):
@@ -163,10 +170,11 @@ def _ahead(
         yield data
 
 
-def _fetch(uri: str, limit: int) -> bytes | Unreadable:
+def _fetch(uri: str, limit: int) -> Fetched | Unreadable:
     """A file's bytes, or why there are none: over `limit` bytes, or gone since the night was planned."""
     try:
-        return storage.read(uri, limit=limit)
+        data = storage.read(uri, limit=limit)
+        return Fetched(data, hashlib.sha256(data).hexdigest())
     except storage.TooLargeError as error:
         return Unreadable("too-large", f"{error}; shrink it or raise preprocess.max_megabytes")
     except storage.UnsafeKeyError as error:

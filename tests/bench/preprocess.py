@@ -144,7 +144,7 @@ def s3_server() -> Iterator[None]:
         )
         rclone = str(Path(sysconfig.get_path("scripts")) / "rclone")
         command = [rclone, "serve", "s3", folder, "--addr", f"127.0.0.1:{port}"]
-        environment = os.environ | {"RCLONE_AUTH_KEY": f"{key},{secret}", "RCLONE_CONFIG": os.devnull}
+        environment = os.environ | {"RCLONE_AUTH_KEY": f'"{key},{secret}"', "RCLONE_CONFIG": os.devnull}
         quiet = subprocess.DEVNULL
         with subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet) as server:
             try:
