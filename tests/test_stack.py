@@ -21,6 +21,7 @@ import psutil
 import psycopg2
 import pytest
 
+from tasks import storage
 from tasks.errors import InputError, NightshiftError
 from tasks.stack import airflow_api, environment, health, lifecycle, prepare, processes, supervise
 from tasks.stack.environment import Ports, Site
@@ -417,5 +418,4 @@ def test_airflow_has_the_pools(stack: Any) -> None:
 def test_mlflow_keeps_artifacts_in_the_bucket(stack: Any) -> None:
     url = f"{stack.environment['MLFLOW_TRACKING_URI']}/api/2.0/mlflow-artifacts/artifacts/probe/note.txt"
     assert httpx.put(url, content=b"kept", trust_env=False).status_code == 200
-    answer = boto3.client("s3").get_object(Bucket="nightshift", Key="mlflow/probe/note.txt")
-    assert answer["Body"].read() == b"kept"
+    assert storage.read("s3://nightshift/mlflow/probe/note.txt") == b"kept"
