@@ -67,7 +67,10 @@ def server_settings(site: Site) -> dict[str, str]:
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(site.home / "airflow" / "passwords.json"),
         # As many as the worker runs: what waits, waits as scheduled, where no queue time-out counts.
         "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": str(site.concurrency),
-        "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(4 * HOUR),
+        # A worker that is killed takes the messages along that it had fetched and not begun. Their tasks
+        # stand as queued until this many seconds are over, then they are sent again, as often as it takes.
+        "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "600",
+        "AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "50",
         # A night is a dozen short tasks one after the other; a second's sleep before each adds up.
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.4",
         # A new pipeline file is seen within half a minute.
