@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import DAG, Asset, Param, dag, get_current_context, task
+from airflow.sdk import DAG, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from tasks.config import Pipeline
 from tasks.specs import PromoteSpec
-from wiring import RETRY, pipelines, run
+from wiring import RETRY, asset, pipelines, run
 
 APPROVE, REJECT = "Approve", "Reject"
 DOC = """
@@ -24,15 +24,54 @@ which is also how a promotion is taken back.
 """
 
 
+@task.short_circuit(multiple_outputs=True, execution_timeout=timedelta(minutes=15))
+def check(pipeline: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Look whether the version may be promoted; if it is the champion already, end here."""
+    asked = requested(pipeline, params)
+    result = run("promote", asked)
+    return {**result, **asked.model_dump(include={"by", "only_challenger"})} if result["proceed"] else {}
+
+
+@task.short_circuit(multiple_outputs=True, execution_timeout=timedelta(minutes=15))
+def decide(pipeline: str) -> dict[str, Any]:
+    """Take a person's answer, where one was asked for; a refusal or a time-out is recorded and ends here."""
+    ti = get_current_context()["ti"]
+    checked = ti.xcom_pull(task_ids="check")
+    response = ti.xcom_pull(task_ids="approve")
+    if response is None:
+        return dict(checked)
+    person = (response["responded_by_user"] or {}).get("name")
+    if APPROVE in response["chosen_options"]:
+        return {**checked, "by": person or checked["by"]}
+    outcome = "rejected" if person else "expired"
+    run("promote", _spec("record", pipeline, {**checked, "by": person or "time-out"}, outcome))
+    return {}
+
+
+@task(pool="promotion", execution_timeout=timedelta(minutes=15))
+def move(pipeline: str) -> dict[str, Any]:
+    """Move the alias."""
+    decided = get_current_context()["ti"].xcom_pull(task_ids="decide")
+    return run("promote", _spec("move", pipeline, decided))
+
+
+@task(execution_timeout=timedelta(minutes=5))
+def announce(pipeline: str, moved: dict[str, Any]) -> None:
+    """Tell whoever waits for a new champion."""
+    if not moved["proceed"]:
+        raise AirflowSkipException(moved["reason"])
+    get_current_context()["outlet_events"][asset(pipeline, "champion")].extra = {
+        key: moved[key] for key in ("version", "sha256", "instead_of")
+    }
+
+
 def promote(pipeline: Pipeline) -> DAG:
     """Build the promotion DAG of one pipeline."""
-    challenger = Asset(name=f"{pipeline.name}-challenger", uri=f"x-nightshift://{pipeline.name}/challenger")
-    champion = Asset(name=f"{pipeline.name}-champion", uri=f"x-nightshift://{pipeline.name}/champion")
 
     @dag(
         dag_id=f"promote_{pipeline.name}",
         description=f"Moves models:/{pipeline.name}@champion",
-        schedule=[challenger],
+        schedule=[asset(pipeline.name, "challenger")],
         catchup=False,
         max_active_runs=16,  # an open approval must not hold up the next challenger
         is_paused_upon_creation=False,
@@ -50,42 +89,13 @@ def promote(pipeline: Pipeline) -> DAG:
         doc_md=DOC.format(name=pipeline.name),
     )
     def promotion() -> None:
-        @task.short_circuit(multiple_outputs=True, execution_timeout=timedelta(minutes=15))
-        def check(params: dict[str, Any]) -> dict[str, Any]:
-            """Look whether the version may be promoted; if it is the champion already, end here."""
-            asked = requested(pipeline.name, challenger, params)
-            result = run("promote", asked)
-            return (
-                {**result, **asked.model_dump(include={"by", "only_challenger"})} if result["proceed"] else {}
-            )
-
-        @task.short_circuit(multiple_outputs=True, execution_timeout=timedelta(minutes=15))
-        def decide() -> dict[str, Any]:
-            """Take a person's answer; a refusal or a time-out is written into the ledger and ends here."""
-            return answer(pipeline.name)
-
-        @task(pool="promotion", execution_timeout=timedelta(minutes=15))
-        def move() -> dict[str, Any]:
-            """Move the alias."""
-            decided = get_current_context()["ti"].xcom_pull(task_ids="decide")
-            return run("promote", _spec("move", pipeline.name, decided))
-
-        @task(outlets=[champion], execution_timeout=timedelta(minutes=5))
-        def announce(moved: dict[str, Any]) -> None:
-            """Tell whoever waits for a new champion."""
-            if not moved["proceed"]:
-                raise AirflowSkipException(moved["reason"])
-            get_current_context()["outlet_events"][champion].extra = {
-                key: moved[key] for key in ("version", "sha256", "instead_of")
-            }
-
-        checked, decided, moved = check(), decide(), move()
+        checked, decided, moved = check(pipeline.name), decide(pipeline.name), move(pipeline.name)
         if pipeline.promotion.mode == "approve":
             checked >> approval(pipeline) >> decided
         else:
             checked >> decided
         decided >> moved
-        announce(moved)
+        announce.override(outlets=[asset(pipeline.name, "champion")])(pipeline.name, moved)
 
     return promotion()
 
@@ -104,33 +114,18 @@ def approval(pipeline: Pipeline) -> HITLOperator:
     )
 
 
-def requested(pipeline: str, challenger: Asset, params: dict[str, Any]) -> PromoteSpec:
+def requested(pipeline: str, params: dict[str, Any]) -> PromoteSpec:
     """What to look at: the version a person names in the form, otherwise the newest of the waiting events."""
     context = get_current_context()
     asked: dict[str, Any] = {"action": "check", "pipeline": pipeline}
     if params["version"]:
         by = getattr(context["dag_run"], "triggering_user_name", None) or "a person"
         return PromoteSpec.model_validate({**asked, "version": params["version"], "by": by})
-    events = context["triggering_asset_events"].get(challenger) or []
+    events = context["triggering_asset_events"].get(asset(pipeline, "challenger")) or []
     if not events:
         raise AirflowFailException("no version was given and no challenger waits: give a version in the form")
     extra = max(events, key=lambda event: event.timestamp).extra
     return PromoteSpec.model_validate({**asked, **extra, "only_challenger": True})
-
-
-def answer(pipeline: str) -> dict[str, Any]:
-    """What follows from the approval, when one was asked for."""
-    ti = get_current_context()["ti"]
-    checked = ti.xcom_pull(task_ids="check")
-    response = ti.xcom_pull(task_ids="approve")
-    if response is None:
-        return checked
-    person = (response["responded_by_user"] or {}).get("name")
-    if APPROVE in response["chosen_options"]:
-        return {**checked, "by": person or checked["by"]}
-    outcome = "rejected" if person else "expired"
-    run("promote", _spec("record", pipeline, {**checked, "by": person or "time-out"}, outcome))
-    return {}
 
 
 def _spec(action: str, pipeline: str, checked: dict[str, Any], outcome: str | None = None) -> PromoteSpec:

@@ -8,7 +8,7 @@ plan -> preprocess (one task per message) -> assemble -> train (one per member) 
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Asset, AssetAlias, CronTriggerTimetable, dag, get_current_context, task
+from airflow.sdk import DAG, AssetAlias, CronTriggerTimetable, dag, get_current_context, task
 
 from forms import FORCE, chosen, night_params
 from tasks.config import Pipeline
@@ -24,7 +24,7 @@ from tasks.specs import (
     RegisterSpec,
     TrainSpec,
 )
-from wiring import ERROR, RETRY, pipelines, run
+from wiring import ERROR, RETRY, asset, pipelines, run
 
 PLAN = "plan"  # XCom key of what the plan task found
 REASON = "reason"  # XCom key of why the night goes on after assembling, or why not
@@ -133,7 +133,7 @@ def evaluate(candidates: list[dict[str, Any]], dataset: dict[str, Any]) -> dict[
 def retrain(pipeline: Pipeline) -> DAG:
     """Build the DAG of one pipeline."""
     offer = AssetAlias(f"{pipeline.name}-challenger-offer")
-    challenger = Asset(name=f"{pipeline.name}-challenger", uri=f"x-nightshift://{pipeline.name}/challenger")
+    challenger = asset(pipeline.name, "challenger")
 
     @dag(
         dag_id=f"retrain_{pipeline.name}",

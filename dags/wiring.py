@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import get_current_context
+from airflow.sdk import Asset, get_current_context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from pydantic import BaseModel
 
@@ -31,6 +31,11 @@ def pipelines() -> tuple[list[Any], list[InputError]]:
         except InputError as error:
             bad.append(error)
     return good, bad
+
+
+def asset(pipeline: str, alias: str) -> Asset:
+    """What tells other DAGs that an alias of the pipeline's model, `challenger` or `champion`, is new."""
+    return Asset(name=f"{pipeline}-{alias}", uri=f"x-nightshift://{pipeline}/{alias}")
 
 
 def run(stage: str, spec: BaseModel) -> dict[str, Any]:

@@ -147,16 +147,15 @@ def test_one_malformed_file_breaks_only_its_own_dag_and_visibly(airflow_home, tm
 
 
 def test_promotion_uses_the_events_newest_challenger(airflow_home, monkeypatch):
-    from airflow.sdk import Asset
-
     import promote as module
+    import wiring
 
     class Event:
         def __init__(self, timestamp: int, version: str) -> None:
             self.timestamp, self.extra = timestamp, {"version": version, "sha256": version * 64}
 
-    asset = Asset(name="x", uri="nightshift://x/challenger")
-    context = {"triggering_asset_events": {asset: [Event(2, "7"), Event(1, "6")]}}
+    challenger = wiring.asset("x", "challenger")
+    context = {"triggering_asset_events": {challenger: [Event(2, "7"), Event(1, "6")]}}
     monkeypatch.setattr(module, "get_current_context", lambda: context)
-    asked = module.requested("x", asset, {"version": None})
+    asked = module.requested("x", {"version": None})
     assert (asked.version, asked.only_challenger) == ("7", True)
