@@ -5,18 +5,11 @@ import io
 from pathlib import Path
 
 import pytest
+from source_files import folder
 
 from tasks import storage
 from tasks.errors import InputError
 from tasks.sources import Batch, Ingested, Item, check_name, find, ingest
-
-
-def folder(root: Path, *files: str) -> Path:
-    for name in files:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(f"content of {name}".encode())
-    return root
 
 
 def manifest(root: Path, text: str, *files: str) -> Path:

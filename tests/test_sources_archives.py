@@ -7,29 +7,21 @@ import io
 import lzma
 import os
 import tarfile
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from source_files import scratch
 
 from tasks import storage
 from tasks.errors import InputError
 from tasks.sources import archives, find, ingest
 
+__all__ = ["scratch"]  # a fixture
+
 FILES = {"cat/a.png": b"a", "cat/2026/b.png": b"bb", "dog/c.png": b"ccc"}
-
-
-@pytest.fixture(autouse=True)
-def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder for temporary files, which must be empty at the end."""
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    yield folder
-    assert list(folder.iterdir()) == []
 
 
 def tar_bytes(files: dict[str, bytes], *more: tarfile.TarInfo, kind: int = tarfile.PAX_FORMAT) -> bytes:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from source_files import folder
 from test_storage import s3, s3_server
 
 from tasks import storage
@@ -11,14 +12,6 @@ from tasks.errors import InputError
 from tasks.sources import find, ingest
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server
-
-
-def folder(root: Path, *files: str) -> Path:
-    for name in files:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(f"content of {name}".encode())
-    return root
 
 
 def test_folders_called_like_splits_are_the_source_s_own_splits(tmp_path: Path) -> None:
