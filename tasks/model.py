@@ -19,6 +19,9 @@ DEPTHS: Final[dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]]] = {
     "resnet101": (Bottleneck, [3, 4, 23, 3]),
     "resnet152": (Bottleneck, [3, 8, 36, 3]),
 }
+# With 8 channels, torch 2.14 on a CPU with AVX-512 writes past its memory in the backward pass of a strided
+# 1x1 convolution on 64 pixels (channels last): a crash, or wrong weights without one.
+FEWEST: Final = 16
 SMALL_UP_TO: Final = 64  # pixels; below, the fourfold shrinking of the ImageNet stem costs accuracy
 
 
@@ -105,8 +108,8 @@ def _stem(settings: TrainSettings, image_size: int) -> str:
 
 
 def _channels(base: int, width: float) -> int:
-    """Channels scaled to a multiple of 8, which vector units like, and at least 8."""
-    return max(8, round(base * width / 8) * 8)
+    """Channels scaled to a multiple of 8, which vector units like, and at least FEWEST."""
+    return max(FEWEST, round(base * width / 8) * 8)
 
 
 def _check_imagenet_fits(settings: TrainSettings, small: bool, image_size: int) -> None:

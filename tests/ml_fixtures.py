@@ -24,7 +24,7 @@ from tasks.train import train
 
 CLASSES = ("bottom-left", "bottom-right", "top-left", "top-right")
 PER_SPLIT = {"train": 80, "validation": 24, "test": 24}
-SETTINGS = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.02, crop_padding=0)
+SETTINGS = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.05, crop_padding=0)
 
 
 class Night(NamedTuple):

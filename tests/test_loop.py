@@ -8,7 +8,7 @@ from tasks.config import TrainSettings
 from tasks.dataset import Images, load_split
 from tasks.errors import InputError
 
-QUICK = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.02, crop_padding=0)
+QUICK = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.05, crop_padding=0)
 
 
 def fitted(dataset, settings=QUICK, seed=0, train=None):
@@ -21,7 +21,7 @@ def fitted(dataset, settings=QUICK, seed=0, train=None):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_it_learns(ml_dataset, optimizer):
-    rate = {"sgd": 0.02, "adamw": 0.005}[optimizer]
+    rate = {"sgd": 0.05, "adamw": 0.005}[optimizer]
     settings = QUICK.model_copy(update={"optimizer": optimizer, "learning_rate": rate, "epochs": 6})
     network, epochs = fitted(ml_dataset, settings)
     assert [epoch.number for epoch in epochs] == [1, 2, 3, 4, 5, 6]
@@ -61,7 +61,7 @@ def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(ml_dataset):
     network = model.build(QUICK, classes=4, image_size=8)
     torch.nn.init.constant_(network.fc.bias, float("nan"))
     train, validation = load_split(ml_dataset, "train"), load_split(ml_dataset, "validation")
-    expected = r"became nan in epoch 1 at learning rate 0\.0008; lower train\.learning_rate \(0\.02\)"
+    expected = r"became nan in epoch 1 at learning rate 0\.002; lower train\.learning_rate \(0\.05\)"
     with pytest.raises(InputError, match=expected):
         next(loop.fit(network, train, validation, dataset=ml_dataset, settings=QUICK, seed=0))
 

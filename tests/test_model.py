@@ -1,5 +1,9 @@
 """Networks by settings, and weights that survive the way through the store."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -95,3 +99,22 @@ def test_imagenet_weights_fill_everything_but_the_head(monkeypatch):
 
 def _no_network(*arguments: object, **options: object) -> None:
     raise OSError("no route to host")
+
+
+def test_the_thinnest_network_trains_on_64_pixels_without_a_crash():
+    """In a process of its own: with 8 channels torch corrupts its memory there."""
+    code = """
+import torch
+from tasks.config import TrainSettings
+from tasks.model import build
+torch.set_num_threads(1)
+network = build(TrainSettings(width=0.125), classes=2, image_size=64).train()
+for _ in range(3):
+    pixels = torch.randn(128, 3, 64, 64).to(memory_format=torch.channels_last)
+    network(pixels).sum().backward()
+"""
+    environment = {**os.environ, "MALLOC_CHECK_": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ from tasks.records import Checkpoint
 from tasks.specs import TrainSpec
 from tasks.train import train
 
-QUICK = TrainSettings(width=0.125, epochs=2, batch_size=16, learning_rate=0.02, crop_padding=0)
+QUICK = TrainSettings(width=0.125, epochs=2, batch_size=16, learning_rate=0.05, crop_padding=0)
 
 
 def spec_of(dataset_uri, **changes) -> TrainSpec:
