@@ -65,13 +65,17 @@ def numbers(dataset: Dataset, drifts: Sequence[Drift], refused: Counter[str]) ->
 
 
 def pictures(dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
-    """A few stored images of each class, uint8 [n,side,side,3], of shards spread over the data set."""
+    """A few stored images of each class to look at, uint8 [n,side,side,3], of shards all over the data set.
+
+    Of many channels the first three are shown as red, green and blue, of two the first as grey.
+    """
     step = max(1, len(dataset.shards) // SHOWN_SHARDS)
     found: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in dataset.classes}
+    shown = [0, 1, 2] if dataset.preprocess.channels > 2 else [0, 0, 0]
     for shard in dataset.shards[::step][:SHOWN_SHARDS]:
         content = load(storage.read_artifact(shard.file))
         for row in np.setdiff1d(np.arange(shard.images), shard.drop):
             images = found[shard.classes[int(content["labels"][row])]]
             if len(images) < SHOWN_IMAGES:
-                images.append(content["images"][row])
+                images.append(content["images"][row][..., shown])
     return {name: np.stack(images) for name, images in found.items() if images}

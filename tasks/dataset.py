@@ -19,7 +19,7 @@ from tasks.records import Dataset, Shard, Split
 
 
 class Images(NamedTuple):
-    """images uint8 [N,H,W,3]; labels int64 [N], indices into the data set's classes; ids uint8 [N,32]."""
+    """images uint8 [N,H,W,C]; labels int64 [N], indices into the data set's classes; ids uint8 [N,32]."""
 
     images: Tensor
     labels: Tensor
@@ -40,7 +40,7 @@ def load_split(dataset: Dataset, split: Split) -> Images:
     if total == 0:
         raise InputError(f"data set {dataset.digest[:12]} has no {split} images; add images to its source")
     side = dataset.preprocess.side if split == "train" else dataset.image_size
-    pixels = torch.empty((total, side, side, 3), dtype=torch.uint8)
+    pixels = torch.empty((total, side, side, dataset.preprocess.channels), dtype=torch.uint8)
     labels, ids = torch.empty(total, dtype=torch.int64), torch.empty((total, 32), dtype=torch.uint8)
     start = 0
     for shard in shards:
@@ -53,13 +53,13 @@ def load_split(dataset: Dataset, split: Split) -> Images:
 
 
 def centre_crop(images: Tensor, side: int) -> Tensor:
-    """The middle [N,side,side,3] of images [N,H,W,3]; of an odd rest, the larger half is below and right."""
+    """The middle [N,side,side,C] of images [N,H,W,3]; of an odd rest, the larger half is below and right."""
     top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
     return images[:, top : top + side, left : left + side]
 
 
 def augment(images: Tensor, settings: TrainSettings, side: int, generator: torch.Generator) -> Tensor:
-    """Random cut, mirror and turn of uint8 [B,H,W,3]; float32 [B,3,side,side] from 0 to 1, channels last.
+    """Random cut, mirror and turn of uint8 [B,H,W,C]; float32 [B,C,side,side] from 0 to 1, channels last.
 
     The cut takes any window of the image widened by `crop_padding` black pixels on each side, so stored
     images larger than `side` are cut at random and images of that side are shifted.
@@ -73,13 +73,13 @@ def augment(images: Tensor, settings: TrainSettings, side: int, generator: torch
 
 
 def scaled(images: Tensor) -> Tensor:
-    """uint8 [B,H,W,3] as float32 [B,3,H,W] from 0 to 1; no copy is needed for channels last."""
+    """uint8 [B,H,W,C] as float32 [B,C,H,W] from 0 to 1; no copy is needed for channels last."""
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 def standardised(pixels: Tensor, dataset: Dataset) -> Tensor:
-    """Pixels [B,3,H,W] from 0 to 1 less the training mean, over the training standard deviation."""
-    shape = (1, 3, 1, 1)
+    """Pixels [B,C,H,W] from 0 to 1 less the training mean, over the training standard deviation."""
+    shape = (1, -1, 1, 1)
     mean = torch.tensor(dataset.mean, device=pixels.device).view(shape)
     deviation = torch.tensor(dataset.std, device=pixels.device).view(shape)
     return (pixels - mean) / deviation.clamp_min(1e-3)
@@ -111,7 +111,7 @@ def _read(shard: Shard, dataset: Dataset) -> Images:
             "preprocess it again"
         ) from error
     side = dataset.preprocess.side
-    expected = ((shard.images, side, side, 3), (shard.images,), (shard.images, 32))
+    expected = ((shard.images, side, side, dataset.preprocess.channels), (shard.images,), (shard.images, 32))
     if (tuple(images.shape), tuple(labels.shape), tuple(ids.shape)) != expected:
         raise InputError(
             f"shard {shard.file.uri} holds images {tuple(images.shape)} and labels {tuple(labels.shape)}, "
@@ -135,7 +135,7 @@ def _read(shard: Shard, dataset: Dataset) -> Images:
 
 
 def _shift(images: Tensor, side: int, padding: int, generator: torch.Generator) -> Tensor:
-    """For each of [B,H,W,3] one random window of `side`, black where it leaves the image."""
+    """For each of [B,H,W,C] one random window of `side`, black where it leaves the image."""
     count, device = len(images), images.device
     room = images.shape[1] + 2 * padding - side
     if room == 0:
@@ -148,7 +148,7 @@ def _shift(images: Tensor, side: int, padding: int, generator: torch.Generator) 
 
 
 def _rotate(pixels: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
-    """Turn each of [B,3,H,W] about its centre by up to `degrees` either way, bilinear, black outside."""
+    """Turn each of [B,C,H,W] about its centre by up to `degrees` either way, bilinear, black outside."""
     turn = torch.rand(len(pixels), generator=generator, device=pixels.device) * 2 - 1
     angle = torch.deg2rad(turn * degrees)
     cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)

@@ -43,7 +43,7 @@ RESTARTS: Final = 10
 class Seen(NamedTuple):
     """An image as a shard keeps it, and what is known about it."""
 
-    pixels: Pixels  # uint8 [side,side,3] RGB
+    pixels: Pixels  # uint8 [side,side,C]
     format: str
     width: int  # of the file's image, upright, in pixels
     height: int
@@ -77,7 +77,7 @@ class Decoders(Generic[Seeing]):
         self._settings = settings
         self._look = look
         self._processes = processes
-        self._images = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // (3 * settings.side**2)))
+        self._images = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // (settings.channels * settings.side**2)))
         self._restarts = 0
 
     def __enter__(self) -> Self:

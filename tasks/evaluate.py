@@ -127,9 +127,18 @@ def _candidate(model: bytes, candidate: Candidate, images: Pixels) -> Contender:
 
 
 def _registered(registered: "Registered", dataset: Dataset, images: Pixels, labels: Labels) -> Contender:
-    """A champion on the test images, through its own preprocess settings, labels compared by class name."""
+    """A champion on the test images, through its own preprocess settings, labels compared by class name.
+
+    One that takes other channels than the images have knows none of them.
+    """
+    if not registered.preprocess.reads(dataset.preprocess):
+        nothing = np.zeros(len(images), np.int64)
+        return Contender(registered.model, registered.sha256, images, nothing, nothing.astype(np.bool_))
     if not registered.preprocess.same_pixels(dataset.preprocess):
-        images = _originals(dataset, registered.preprocess)
+        # What may be too large to read is the data set's to say.
+        images = _originals(
+            dataset, dataset.preprocess.model_copy(update=registered.preprocess.pixel_settings())
+        )
     _, predicted = runtime.Session(registered.model).predict(images)
     index = {name: number for number, name in enumerate(dataset.classes)}
     translated = np.array([index.get(name, -1) for name in registered.classes], dtype=np.int64)

@@ -28,7 +28,7 @@ OUTPUTS: Final = ("probabilities", "label")
 
 
 class Serving(nn.Module):
-    """uint8 [N,H,W,3] in, probabilities float32 [N,C] and label int64 [N] out.
+    """uint8 [N,H,W,C] in, probabilities float32 [N,K] of K classes and label int64 [N] out.
 
     Normalisation is a 1x1 convolution. OpenVINO takes a multiplication and a sum after the cast from bytes
     for the dequantization of an int8 file and moves them: the digits' probabilities were then off by 0.010
@@ -39,8 +39,9 @@ class Serving(nn.Module):
         super().__init__()
         self.network = network
         deviation = torch.tensor(dataset.std).clamp_min(1e-3)  # as in dataset.standardised
-        self.normalise = nn.Conv2d(3, 3, 1)
-        self.normalise.weight.data = torch.diag(1 / (255 * deviation)).view(3, 3, 1, 1)
+        channels = len(dataset.mean)
+        self.normalise = nn.Conv2d(channels, channels, 1)
+        self.normalise.weight.data = torch.diag(1 / (255 * deviation))[..., None, None]
         self.normalise.bias = nn.Parameter(-torch.tensor(dataset.mean) / deviation)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,8 +52,7 @@ class Serving(nn.Module):
 def export(network: nn.Module, dataset: Dataset) -> onnx.ModelProto:
     """The float graph with batch norm folded into the convolutions and a dynamic batch, not yet labelled."""
     serving = Serving(fuse(network.cpu().eval()), dataset).eval()
-    side = dataset.image_size
-    example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
+    example = torch.zeros((2, *dataset.preprocess.input_shape), dtype=torch.uint8)
     with _quiet():
         program = torch.onnx.export(
             serving,
@@ -79,9 +79,7 @@ def finish(graph: onnx.ModelProto, dataset: Dataset, recipe: str) -> bytes:
     graph = _without_traces(graph)
     facts = {
         "nightshift.classes": json.dumps(list(dataset.classes), ensure_ascii=False),
-        "nightshift.image_size": str(dataset.image_size),
-        "nightshift.stored_size": str(dataset.preprocess.side),
-        "nightshift.resize": dataset.preprocess.resize,
+        "nightshift.preprocess": json.dumps(dataset.preprocess.pixel_settings()),
         "nightshift.recipe": recipe,
     }
     onnx.helper.set_model_props(graph, facts)
@@ -103,8 +101,8 @@ def _try_out(data: bytes, dataset: Dataset) -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    side = dataset.image_size
-    images = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), dtype=np.uint8)
+    shape = (3, *dataset.preprocess.input_shape)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     probabilities, labels = session.run(list(OUTPUTS), {INPUT: images})
     right_shape = probabilities.shape == (3, len(dataset.classes)) and labels.shape == (3,)
     if not right_shape or probabilities.dtype != np.float32 or labels.dtype != np.int64:

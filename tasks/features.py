@@ -19,16 +19,25 @@ class Features(NamedTuple):
 
 
 def features(pixels: NDArray[np.uint8]) -> Features:
-    """Of uint8 [H,W,3] RGB. Equal pixels give equal features on every machine.
+    """Of uint8 [H,W,C]: RGB, grey, or other channels. Equal pixels give equal features on every machine.
 
-    Luma is that of BT.601. The Laplacian's variance as a measure of focus: Pech-Pacheco et al., ICPR 2000.
+    Luma is that of BT.601, of other channels their mean. The Laplacian's variance as a measure of focus:
+    Pech-Pacheco et al., ICPR 2000.
     """
-    luma = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    luma = _luma(pixels)
     mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(luma))
     edges = float(cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))[1][0, 0])
     small = cv2.resize(luma, (HASHED, HASHED), interpolation=cv2.INTER_AREA)
     thumbnail = cv2.resize(small, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     return Features(mean / 255, deviation / 255, edges**2, _phash(small), thumbnail.tobytes())
+
+
+def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 [H,W] of uint8 [H,W,C]."""
+    if pixels.shape[2] == 3:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+    # Channels are at most 32, so their sum fits; the division rounds down in whole numbers.
+    return np.asarray(pixels.sum(2, dtype=np.uint16) // pixels.shape[2], np.uint8)
 
 
 def _phash(luma: NDArray[np.uint8]) -> int:

@@ -1,8 +1,9 @@
 """Bytes to pixels: check, decode, orient, resize. The same code makes training shards and serves predictions.
 
-Everything becomes 8-bit RGB: grey is repeated, palettes are looked up, 16 bits are divided by 257, and
-transparency is composited on black (the colour of letterbox bars, and of what lies under most transparent
-pixels). Of an animation, the first picture counts.
+Every picture becomes 8-bit RGB, or grey where one channel is asked for: grey is repeated, palettes are looked
+up, 16 bits are divided by 257, and transparency is composited on black (the colour of letterbox bars, and of
+what lies under most transparent pixels). Of an animation, the first picture counts. Only .npy arrays have
+other numbers of channels.
 
 Each format has the decoder that refuses damage instead of filling the gap: libjpeg-turbo in strict mode for
 JPEG; OpenCV for PNG, WebP, PPM and run-length coded BMP; Pillow for the other BMP, of which OpenCV takes some
@@ -30,21 +31,21 @@ import simplejpeg
 from PIL import AvifImagePlugin, BmpImagePlugin, GifImagePlugin, ImageFile, Jpeg2KImagePlugin, TiffImagePlugin
 
 from tasks.config import PreprocessSettings
-from tasks.formats import Header, Segment, Unreadable, inspect, jpeg_segments, tiff_pieces, tiff_tags
-from tasks.transforms import Pixels, Whole, clean, eight_bit, resize, rgb, scale_for, upright
+from tasks.formats import Header, Unreadable, inspect, jpeg, npy, tiff
+from tasks.transforms import Pixels, Whole, channelled, clean, eight_bit, resize, rgb, scale_for, upright
 
 __all__ = ["Header", "Image", "Pixels", "Unreadable", "decode", "inspect", "load", "prepare", "stored"]
 
 
 class Image(NamedTuple):
-    pixels: Pixels  # uint8 [H,W,3] RGB
+    pixels: Pixels  # uint8 [H,W,C]
     format: str
     width: int  # of the file's whole image, upright
     height: int
 
 
 def prepare(data: bytes, settings: PreprocessSettings) -> Pixels:
-    """An image file as the model takes it, uint8 [image_size,image_size,3] RGB: the centre of `stored`.
+    """An image file as the model takes it, uint8 [image_size,image_size,C]: the centre of `stored`.
 
     Raises Unreadable.
     """
@@ -55,7 +56,7 @@ def prepare(data: bytes, settings: PreprocessSettings) -> Pixels:
 
 
 def stored(data: bytes, settings: PreprocessSettings) -> Pixels:
-    """An image file as a shard keeps it, uint8 [side,side,3] RGB. Raises Unreadable."""
+    """An image file as a shard keeps it, uint8 [side,side,C]. Raises Unreadable."""
     return load(data, settings).pixels
 
 
@@ -78,7 +79,7 @@ def _image(pixels: Pixels, header: Header) -> Image:
 
 
 def _decode(data: bytes, settings: PreprocessSettings, *, scaled: bool) -> tuple[Pixels, Header]:
-    """uint8 [H,W,3] RGB as stored, and its header with the orientation that is still to be undone."""
+    """uint8 [H,W,C] as stored, and its header with the orientation that is still to be undone."""
     if len(data) > settings.max_megabytes * 2**20:
         raise Unreadable(
             "too-large",
@@ -88,14 +89,17 @@ def _decode(data: bytes, settings: PreprocessSettings, *, scaled: bool) -> tuple
     header = inspect(data)
     _admit(header, len(data), settings)
     whole = Whole(header.width, header.height)
+    scale = scale_for(whole, settings.side, settings.resize) if scaled else 1
     try:
         if header.format == "JPEG":
-            return _jpeg(
-                data, header, scale_for(whole, settings.side, settings.resize) if scaled else 1
-            ), header
-        if header.format in ("PNG", "WebP", "PPM") or _run_lengths(data, header):
-            return _opencv(data, header), header
-        return _pillow(data, header)
+            pixels = _jpeg(data, header, scale)
+        elif header.format == "NPY":
+            pixels = eight_bit(npy.pixels(data))
+        elif header.format in ("PNG", "WebP", "PPM") or _run_lengths(data, header):
+            pixels = _opencv(data, header)
+        else:
+            pixels, header = _pillow(data, header)
+        return channelled(pixels, settings.channels), header
     except MemoryError as error:
         raise Unreadable(
             "too-much-memory",
@@ -145,7 +149,7 @@ def _jpeg(data: bytes, header: Header, scale: int) -> Pixels:
     except ValueError as error:
         if "nsufficient memory" in str(error):
             raise MemoryError from error
-        if "precision" in str(error) or any(part.marker in UNREAD_JPEG for part in jpeg_segments(data)):
+        if "precision" in str(error) or any(part.marker in UNREAD_JPEG for part in jpeg.segments(data)):
             raise Unreadable("unsupported", f"JPEG is of a kind that is not read: {error}") from error
         raise _damaged(header, error) from error
     if pixels.shape[:2] != tuple(sides.values()):
@@ -162,7 +166,7 @@ def _without_strays(data: bytes, error: ValueError) -> bytes:
     found = re.search(r"(\d+) extraneous bytes before marker", str(error))
     if not found:
         raise error
-    segments = list(jpeg_segments(data))
+    segments = list(jpeg.segments(data))
     scan = segments[-1].end
     strays = segments[0].start - 2 + sum(b.start - a.end for a, b in itertools.pairwise(segments))
     if strays > MAX_STRAYS or not _thumbnails_inside(data, segments):
@@ -177,7 +181,7 @@ def _without_strays(data: bytes, error: ValueError) -> bytes:
     return b"\xff\xd8" + header + data[scan : end - padding] + b"\xff\xd9"
 
 
-def _thumbnails_inside(data: bytes, segments: list[Segment]) -> bool:
+def _thumbnails_inside(data: bytes, segments: list[jpeg.Segment]) -> bool:
     """Whether each thumbnail in a header begins and ends in one segment.
 
     A segment whose length is wrong may end inside its thumbnail, and then the thumbnail would be decoded.
@@ -246,9 +250,9 @@ def _pillow(data: bytes, header: Header) -> tuple[Pixels, Header]:
 
 def _check_pieces(data: bytes, header: Header) -> None:
     """Checksums and ends of compressed strips and tiles, which libtiff ignores. Raises Unreadable."""
-    tags = tiff_tags(data)
+    tags = tiff.tags(data)
     compression, tables = tags.first(259, 1), bytes(tags.values.get(347, ()))
-    for at, length in tiff_pieces(tags):
+    for at, length in tiff.pieces(tags):
         piece = data[at : at + length]
         if compression in (8, 32946):
             inflater = zlib.decompressobj()

@@ -69,17 +69,18 @@ def count(index: pa.Table, keep: NDArray[np.bool_]) -> dict[Split, dict[str, int
     }
 
 
-def statistics(shards: Sequence[Shard]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def statistics(shards: Sequence[Shard]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel over all pixels of the shards, on the scale 0 to 1.
 
     Rows that are left out count too: their pixels are those of rows that stay, or much like them.
     """
     total = sum(shard.images for shard in shards)
-    mean = [sum(s.mean[c] * s.images for s in shards) / total for c in range(3)]
-    square = [sum(s.mean_square[c] * s.images for s in shards) / total for c in range(3)]
+    channels = range(len(shards[0].mean))
+    mean = [sum(s.mean[c] * s.images for s in shards) / total for c in channels]
+    square = [sum(s.mean_square[c] * s.images for s in shards) / total for c in channels]
     # A constant channel has no deviation; a floor keeps the division in the graph finite.
-    std = [math.sqrt(max(square[c] - mean[c] ** 2, 1e-6)) for c in range(3)]
-    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    std = [math.sqrt(max(square[c] - mean[c] ** 2, 1e-6)) for c in channels]
+    return tuple(mean), tuple(std)
 
 
 def check(source: str, classes: tuple[str, ...], counts: dict[Split, dict[str, int]], refused: int) -> None:

@@ -32,16 +32,16 @@ class ScaledResNet(ResNet):  # type: ignore[misc]
     one 3x3 convolution of stride 1 without pooling, as in He et al. 2015, section 4.2.
     """
 
-    def __init__(self, model: str, *, classes: int, width: float, small: bool) -> None:
+    def __init__(self, model: str, *, channels: int, classes: int, width: float, small: bool) -> None:
         self.width = width
         block, layers = DEPTHS[model]
         super().__init__(block, layers, num_classes=classes, zero_init_residual=True)
         stem = _channels(64, width)
         if small:
-            self.conv1 = nn.Conv2d(3, stem, 3, padding=1, bias=False)
+            self.conv1 = nn.Conv2d(channels, stem, 3, padding=1, bias=False)
             self.maxpool = nn.Identity()
         else:
-            self.conv1 = nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
+            self.conv1 = nn.Conv2d(channels, stem, 7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.bn1 = nn.BatchNorm2d(stem)
         self.fc = nn.Linear(_channels(512, width) * block.expansion, classes)
@@ -63,18 +63,23 @@ class ScaledResNet(ResNet):  # type: ignore[misc]
         return layer
 
 
-def build(settings: TrainSettings, *, classes: int, image_size: int, seed: int = 0) -> nn.Module:
+def build(
+    settings: TrainSettings, *, classes: int, image_size: int, channels: int = 3, seed: int = 0
+) -> nn.Module:
     """An untrained network (or one with ImageNet weights and a new head) for `classes` classes.
 
-    It takes float32 [N,3,image_size,image_size] and returns logits [N,classes]. The same seed gives the same
-    weights. Raises InputError when ImageNet weights do not fit, OutageError when they cannot be fetched.
+    It takes float32 [N,channels,image_size,image_size] and returns logits [N,classes]. The same seed gives
+    the same weights. Raises InputError when ImageNet weights do not fit, OutageError when they cannot be
+    fetched.
     """
     small = _stem(settings, image_size) == "small"
     if settings.weights == "imagenet":
-        _check_imagenet_fits(settings, small, image_size)
+        _check_imagenet_fits(settings, small, image_size, channels)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network: nn.Module = ScaledResNet(settings.model, classes=classes, width=settings.width, small=small)
+        network: nn.Module = ScaledResNet(
+            settings.model, channels=channels, classes=classes, width=settings.width, small=small
+        )
     if settings.weights == "imagenet":
         pretrained = {k: v for k, v in _imagenet(settings.model).items() if not k.startswith("fc.")}
         network.load_state_dict(pretrained, strict=False)
@@ -86,10 +91,12 @@ def to_bytes(network: nn.Module) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
 
 
-def restore(data: bytes, settings: TrainSettings, *, classes: int, image_size: int) -> nn.Module:
+def restore(
+    data: bytes, settings: TrainSettings, *, classes: int, image_size: int, channels: int = 3
+) -> nn.Module:
     """The trained network in evaluation mode. Raises InputError when the weights are of another network."""
     plain = settings.model_copy(update={"weights": "none"})  # the checkpoint holds them already
-    network = build(plain, classes=classes, image_size=image_size)
+    network = build(plain, classes=classes, image_size=image_size, channels=channels)
     try:
         network.load_state_dict(load(data))
     except (RuntimeError, SafetensorError) as error:
@@ -112,13 +119,13 @@ def _channels(base: int, width: float) -> int:
     return max(FEWEST, round(base * width / 8) * 8)
 
 
-def _check_imagenet_fits(settings: TrainSettings, small: bool, image_size: int) -> None:
-    if settings.width != 1.0 or small:
+def _check_imagenet_fits(settings: TrainSettings, small: bool, image_size: int, channels: int) -> None:
+    if settings.width != 1.0 or small or channels != 3:
         stem = "small" if small else "imagenet"
         raise InputError(
-            f"weights 'imagenet' need train.width 1.0 and the imagenet stem, got width {settings.width:g} "
-            f"and the {stem} stem at {image_size} pixels; set train.width = 1.0 and train.stem = 'imagenet', "
-            "or train.weights = 'none'"
+            f"weights 'imagenet' need train.width 1.0 and the imagenet stem on 3 channels, got width "
+            f"{settings.width:g} and the {stem} stem at {image_size} pixels on {channels} channels; set "
+            "train.width = 1.0 and train.stem = 'imagenet', or train.weights = 'none'"
         )
 
 

@@ -85,8 +85,9 @@ def _part(part: Part, spec: PreprocessSpec, decoders: Decoders[Seen]) -> PartRes
     writing: list[Future[Shard]] = []
     table: list[dict[str, Any]] = []
     numbers: Counter[Split] = Counter()
+    capacity = shards.capacity(spec.settings)
     with ThreadPoolExecutor(1) as writer:
-        for split, rows in shards.buffered(_rows(part, spec, decoders, refusals), spec.settings.side):
+        for split, rows in shards.buffered(_rows(part, spec, decoders, refusals), capacity):
             table += [{**row.facts, "shard": len(writing), "row": at} for at, row in enumerate(rows)]
             if writing:
                 writing[-1].result()  # at most one shard waits while the next one fills

@@ -46,6 +46,7 @@ def _trained(spec: QuantizeSpec) -> recipes.Trained:
         checkpoint.settings,
         classes=len(dataset.classes),
         image_size=dataset.image_size,
+        channels=dataset.preprocess.channels,
     )
     images = load_split(dataset, "train")
     images = images._replace(images=centre_crop(images.images, dataset.image_size))

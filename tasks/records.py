@@ -79,15 +79,15 @@ class Plan(Record):
 
 
 class Shard(Record):
-    """One safetensors file: images uint8 [N,H,W,3], labels int64 [N], ids uint8 [N,32] (files' SHA-256)."""
+    """One safetensors file: images uint8 [N,H,W,C], labels int64 [N], ids uint8 [N,32] (files' SHA-256)."""
 
     file: Artifact
     split: Split
     images: int
     classes: tuple[str, ...]  # a label is an index into this list
     drop: tuple[int, ...] = ()  # rows that this data set version leaves out
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of the pixels per channel, 0 to 1
-    mean_square: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    mean: tuple[float, ...] = ()  # of the pixels per channel, 0 to 1
+    mean_square: tuple[float, ...] = ()
 
 
 class Refusal(Record):
@@ -147,8 +147,8 @@ class Dataset(Record):
     classes: tuple[str, ...]
     shards: tuple[Shard, ...]
     counts: dict[Split, dict[str, int]]  # images per split and class
-    mean: tuple[float, float, float]  # of the training pixels, 0 to 1
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]  # of the training pixels per channel, 0 to 1
+    std: tuple[float, ...]
     refused: int
     image_size: int
     preprocess: PreprocessSettings
@@ -175,7 +175,7 @@ def best_checkpoint(members: list[Checkpoint]) -> Checkpoint:
 
 
 class Candidate(Record):
-    """One ONNX file, uint8 [N,H,W,3] in, `probabilities` and `label` out."""
+    """One ONNX file, uint8 [N,H,W,C] in, `probabilities` and `label` out."""
 
     recipe: str
     model: Artifact

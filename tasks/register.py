@@ -23,7 +23,7 @@ def register(spec: RegisterSpec) -> ModelVersion:
         name,
         model,
         classes=len(evaluation.classes),
-        side=dataset.image_size,
+        shape=dataset.preprocess.input_shape,
         tags=tags_of(plan, evaluation, dataset),
         description=describe(evaluation),
     )

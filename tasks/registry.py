@@ -49,7 +49,7 @@ def register_version(
     model: bytes,
     *,
     classes: int,
-    side: int,
+    shape: tuple[int, int, int],
     tags: Mapping[str, str],
     description: str = "",
 ) -> str:
@@ -64,7 +64,7 @@ def register_version(
         for version in mlflow_client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
             if version.tags.get(SHA256) == sha256:
                 return str(version.version)
-        model_id = _log_model(run_id, model, classes, side)
+        model_id = _log_model(run_id, model, classes, shape)
         bound = {**tags, SHA256: sha256}
         source = f"models:/{model_id}"
         created = mlflow_client.create_model_version(
@@ -81,15 +81,14 @@ def _ensure_model(name: str) -> None:
             raise
 
 
-def _log_model(run_id: str, model: bytes, classes: int, side: int) -> str:
+def _log_model(run_id: str, model: bytes, classes: int, shape: tuple[int, int, int]) -> str:
     import numpy as np
     import onnx
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    shape = (-1, side, side, 3)
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("uint8"), shape, "images")]),
+        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *shape), "images")]),
         outputs=Schema(
             [
                 TensorSpec(np.dtype("float32"), (-1, classes), "probabilities"),
@@ -104,7 +103,7 @@ def _log_model(run_id: str, model: bytes, classes: int, side: int) -> str:
             onnx.load_model_from_string(model),
             name="model",
             signature=signature,
-            input_example={"images": np.zeros((1, side, side, 3), np.uint8)},
+            input_example={"images": np.zeros((1, *shape), np.uint8)},
             pip_requirements=_requirements(),
             onnx_execution_providers=["CPUExecutionProvider"],
             save_as_external_data=False,

@@ -9,7 +9,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -19,6 +19,7 @@ from tasks.errors import InputError
 
 Pixels = NDArray[np.uint8]
 Prediction = tuple[NDArray[np.float32], NDArray[np.int64]]
+Shape = tuple[int | None, int | None, int | None]
 Runtime = Literal["onnxruntime", "openvino"]
 RUNTIMES: Final[tuple[Runtime, ...]] = ("onnxruntime", "openvino")
 AGREEMENT: Final = 0.999  # share of equal top-1 labels below which a faster runtime is not trusted
@@ -35,7 +36,7 @@ class Timing(NamedTuple):
 
 
 class Session:
-    """One loaded ONNX file. `side` is None when the file takes images of any size."""
+    """One loaded ONNX file. `shape` is that of an image, [H,W,C], None where the file takes any number."""
 
     def __init__(self, model: bytes, runtime: Runtime = "onnxruntime") -> None:
         """Raises InputError when the runtime is not installed or refuses the file."""
@@ -45,7 +46,7 @@ class Session:
         self.size = len(model)
         load = _load_onnxruntime if runtime == "onnxruntime" else _load_openvino
         try:
-            self._run, self.side = load(model)
+            self._run, self.shape = load(model)
         except Exception as error:  # both runtimes raise kinds that are not public
             reason = " ".join(str(error).split())[:300]
             raise InputError(
@@ -53,16 +54,15 @@ class Session:
             ) from error
 
     def predict(self, images: Pixels) -> Prediction:
-        """Probabilities float32 [N,C] and labels int64 [N] of uint8 [N,H,W,3]; many images go in pieces."""
-        side = self.side
-        if (
-            images.dtype != np.uint8
-            or images.ndim != 4
-            or (side is not None and images.shape[1:] != (side, side, 3))
-        ):
+        """Probabilities float32 [N,K] and labels int64 [N] of uint8 [N,H,W,C]; many images go in pieces."""
+        fits = images.ndim == 4 and all(
+            wanted in (None, given) for wanted, given in zip(self.shape, images.shape[1:], strict=True)
+        )
+        if images.dtype != np.uint8 or not fits:
+            wanted = ",".join(str(size or name) for size, name in zip(self.shape, "HWC", strict=True))
             raise InputError(
-                f"images must be uint8 [N,{side or 'H'},{side or 'W'},3], got {images.dtype} "
-                f"{list(images.shape)}; prepare them with tasks.images.prepare"
+                f"images must be uint8 [N,{wanted}], got {images.dtype} {list(images.shape)}; prepare them "
+                "with tasks.images.prepare"
             )
         if len(images) <= CHUNK:
             return self._run(images)
@@ -156,7 +156,7 @@ def _threads() -> int:
     return int(os.environ.get("NIGHTSHIFT_THREADS") or os.cpu_count() or 1)
 
 
-def _load_onnxruntime(model: bytes) -> tuple[Callable[[Pixels], Prediction], int | None]:
+def _load_onnxruntime(model: bytes) -> tuple[Callable[[Pixels], Prediction], Shape]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads()
     options.log_severity_level = 3
@@ -166,10 +166,13 @@ def _load_onnxruntime(model: bytes) -> tuple[Callable[[Pixels], Prediction], int
         probabilities, labels = session.run(["probabilities", "label"], {"images": images})
         return probabilities, labels
 
-    return run, _side(session.get_inputs()[0].shape[1])
+    height, width, channels = (
+        size if isinstance(size, int) else None for size in session.get_inputs()[0].shape[1:]
+    )
+    return run, (height, width, channels)
 
 
-def _load_openvino(model: bytes) -> tuple[Callable[[Pixels], Prediction], int | None]:
+def _load_openvino(model: bytes) -> tuple[Callable[[Pixels], Prediction], Shape]:
     import openvino
 
     settings = {"INFERENCE_NUM_THREADS": _threads(), "PERFORMANCE_HINT": "LATENCY"}
@@ -182,9 +185,6 @@ def _load_openvino(model: bytes) -> tuple[Callable[[Pixels], Prediction], int | 
         # The request's memory is used again by the next call.
         return request.get_tensor("probabilities").data.copy(), request.get_tensor("label").data.copy()
 
-    size = compiled.input("images").get_partial_shape()[1]
-    return run, size.get_length() if size.is_static else None
-
-
-def _side(dimension: Any) -> int | None:
-    return dimension if isinstance(dimension, int) else None
+    sizes = list(compiled.input("images").get_partial_shape())[1:]
+    height, width, channels = (size.get_length() if size.is_static else None for size in sizes)
+    return run, (height, width, channels)

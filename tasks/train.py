@@ -62,7 +62,13 @@ def _train(spec: TrainSpec, dataset: Dataset, log: Log) -> tuple[nn.Module, dict
         raise InputError(
             f"training needs at least 2 classes, got {list(dataset.classes)}; add images of another class"
         )
-    network = model.build(settings, classes=len(dataset.classes), image_size=dataset.image_size, seed=seed)
+    network = model.build(
+        settings,
+        classes=len(dataset.classes),
+        image_size=dataset.image_size,
+        channels=dataset.preprocess.channels,
+        seed=seed,
+    )
     parameters = sum(parameter.numel() for parameter in network.parameters())
     print(
         f"{settings.model}, {parameters:,} parameters, {len(images.labels):,} images of "

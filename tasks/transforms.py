@@ -1,4 +1,4 @@
-"""What decoders give to upright 8-bit RGB, that to squares of one size, and what may be done against noise.
+"""What decoders give to upright 8-bit pixels, those to squares of one size, and what is done against noise.
 
 Denoising and smoothing are off by default and come after the resize: the area filter has averaged much of a
 camera's noise away by then, a strength means the same whatever the camera's resolution, and the work is that
@@ -29,7 +29,7 @@ class Whole(NamedTuple):
 
 
 def resize(image: Pixels, whole: Whole, side: int, how: str) -> Pixels:
-    """uint8 [H,W,3] to [side,side,3]: `crop` the centre square, `letterbox` with black, or `stretch`.
+    """uint8 [H,W,C] to [side,side,C]: `crop` the centre square, `letterbox` with black, or `stretch`.
 
     `image` is the whole or what scaled decoding made of it; both give the same, but for the decoder's own
     averaging: a crop begins where a pixel of either begins, at most half a pixel of the result off centre.
@@ -40,7 +40,7 @@ def resize(image: Pixels, whole: Whole, side: int, how: str) -> Pixels:
         inner = _scale(
             image, whole, max(1, round(width * side / longer)), max(1, round(height * side / longer))
         )
-        result = np.zeros((side, side, 3), np.uint8)
+        result = np.zeros((side, side, image.shape[2]), np.uint8)
         top, left = (side - inner.shape[0]) // 2, (side - inner.shape[1]) // 2
         result[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
         return result
@@ -120,12 +120,34 @@ def rgb(pixels: Pixels) -> Pixels:
     return np.asarray(colours, np.uint8)
 
 
+def channelled(pixels: Pixels, channels: int) -> Pixels:
+    """uint8 [H,W,C] with the channels asked for: colours and grey become each other, all else must fit.
+
+    Raises Unreadable.
+    """
+    has = pixels.shape[2]
+    if has == channels:
+        return pixels
+    if {has, channels} != {1, 3}:
+        raise Unreadable(
+            "channels",
+            f"it has {has} channels, preprocess.channels is {channels}; only grey and RGB become each other",
+        )
+    code = cv2.COLOR_RGB2GRAY if channels == 1 else cv2.COLOR_GRAY2RGB
+    return with_axis(cv2.cvtColor(pixels, code))
+
+
+def with_axis(image: NDArray[Any]) -> Pixels:
+    """[H,W] or [H,W,C] as [H,W,C]: OpenCV drops the axis of a single channel."""
+    return np.asarray(image if image.ndim == 3 else image[..., None], np.uint8)
+
+
 def upright(image: Pixels, orientation: int) -> Pixels:
     """Undo the EXIF orientation (1 to 8): transpose first, then mirror what has to be mirrored."""
     if orientation in (5, 6, 7, 8):
-        image = np.asarray(cv2.transpose(image), np.uint8)
+        image = with_axis(cv2.transpose(image))
     mirror = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)  # 1: left and right, 0: up and down
-    return image if mirror is None else np.asarray(cv2.flip(image, mirror), np.uint8)
+    return image if mirror is None else with_axis(cv2.flip(image, mirror))
 
 
 def _scale(image: Pixels, whole: Whole, width: int, height: int) -> Pixels:
@@ -143,5 +165,8 @@ def _scale(image: Pixels, whole: Whole, width: int, height: int) -> Pixels:
         ((width, height), cv2.INTER_LINEAR),
     ):
         if target != (image.shape[1], image.shape[0]):
-            image = np.asarray(cv2.resize(image, target, interpolation=method), np.uint8)
+            # OpenCV averages areas of at most 4 channels.
+            groups = (image[..., start : start + 4] for start in range(0, image.shape[2], 4))
+            scaled = [with_axis(cv2.resize(group, target, interpolation=method)) for group in groups]
+            image = scaled[0] if len(scaled) == 1 else np.concatenate(scaled, axis=2)
     return np.ascontiguousarray(image)

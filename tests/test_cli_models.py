@@ -17,9 +17,7 @@ from tasks.cli import app
 
 FACTS = {
     "nightshift.classes": '["dark", "bright"]',
-    "nightshift.image_size": "8",
-    "nightshift.stored_size": "8",
-    "nightshift.resize": "stretch",
+    "nightshift.preprocess": '{"image_size": 8, "resize": "stretch"}',
 }
 
 
@@ -152,7 +150,7 @@ def test_a_registered_champion_is_fetched_checked_and_used(
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
     run = tracking.open_night("light", "night-1", params={})
-    version = registry.register_version(run, "light", model(FACTS), classes=2, side=8, tags={})
+    version = registry.register_version(run, "light", model(FACTS), classes=2, shape=(8, 8, 3), tags={})
     registry.set_alias("light", "champion", version)
     result = predict("models:/light@champion", images / "day.jpg", "--json")
     assert result.exit_code == 0, result.output

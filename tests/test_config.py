@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.config import STAGE_SETTINGS, Pipeline, PreprocessSettings, QuantizeSettings, digest_of, store_root
+from tasks.config.data import PIXELS
 
 
 def test_defaults_are_valid_and_every_knob_is_explained() -> None:
@@ -139,3 +140,20 @@ def test_the_approval_time_is_in_hours() -> None:
 def test_the_store_comes_from_the_environment() -> None:
     assert store_root({}) == "s3://nightshift"
     assert store_root({"NIGHTSHIFT_STORE": "file:///data/"}) == "file:///data"
+
+
+def test_what_decides_the_pixels_travels_whole() -> None:
+    changes = {"stored_size": 40, "channels": 3, "resize": "stretch", "scaled_decoding": False}
+    changes |= {"image_size": 24, "denoise": "median", "denoise_strength": 2, "smoothing": 0.1}
+    settings = PreprocessSettings.model_validate({**changes, "max_pixels": 100})
+    again = PreprocessSettings.model_validate(settings.pixel_settings())
+    assert again.same_pixels(settings)
+    for name in PIXELS - {"channels"}:
+        assert not again.same_pixels(settings.model_copy(update={name: getattr(PreprocessSettings(), name)}))
+    assert not again.same_pixels(PreprocessSettings.model_validate({"channels": 1}))
+
+
+def test_every_preprocess_setting_is_known_to_change_the_pixels_or_not() -> None:
+    others = {"part_seconds", "validation_fraction", "test_fraction", "max_pixels", "max_side", "animated"}
+    others |= {"max_megabytes", "decode_seconds", "decode_megabytes"}
+    assert set(PreprocessSettings.model_fields) == PIXELS | others

@@ -157,3 +157,11 @@ def test_numbers_and_report_go_to_the_night_s_run(ml_night, monkeypatch):
     assert files["report/report.html"] == storage.read_artifact(evaluation.report)
     assert files["report/confusion.png"].startswith(b"\x89PNG")
     assert np.isfinite(list(logged.values())).all()
+
+
+def test_a_champion_of_other_channels_is_no_rival(ml_night, crowned):
+    other = ml_night.dataset.preprocess.model_copy(update={"channels": 5})
+    crowned(registered(ml_night, preprocess=other))
+    evaluation = evaluate(spec_of(ml_night))
+    assert "champion" not in evaluation.test
+    assert evaluation.unknown_to_champion == 24

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.formats import Header, Unreadable, inspect, jpeg_segments, tiff_pieces, tiff_tags
+from tasks.formats import Header, Unreadable, inspect, jpeg, tiff
 
 WHOLE = {
     "JPEG": ("JPEG", {}),
@@ -108,7 +108,7 @@ def test_a_first_picture_that_is_whole_is_enough_for_a_gif() -> None:
 
 def test_the_strips_of_a_tiff_must_lie_inside_the_file() -> None:
     data = saved(picture(), "TIFF", compression="tiff_lzw")
-    pieces = tiff_pieces(tiff_tags(data))
+    pieces = tiff.pieces(tiff.tags(data))
     assert pieces
     at = data.index(struct.pack("<HH", 273, 4)) + 8
     beyond = data[:at] + struct.pack("<I", len(data)) + data[at + 4 :]
@@ -124,7 +124,7 @@ def test_the_first_of_two_equal_tags_counts() -> None:
 
 def test_the_segments_of_a_jpeg_end_at_the_scan() -> None:
     data = saved(picture(), "JPEG")
-    segments = list(jpeg_segments(data))
+    segments = list(jpeg.segments(data))
     assert [segment.marker for segment in segments[:1]] == [0xE0]
     assert segments[-1].marker == 0xDA
     assert data[segments[0].start : segments[0].start + 2] == b"\xff\xe0"

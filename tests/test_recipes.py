@@ -44,8 +44,7 @@ def test_the_file_takes_bytes_and_says_what_its_labels_mean(ml_night, recipe):
     assert (probabilities.name, label.name) == ("probabilities", "label")
     facts = {entry.key: entry.value for entry in graph.metadata_props}
     assert json.loads(facts["nightshift.classes"]) == list(ml_night.dataset.classes)
-    assert facts["nightshift.image_size"] == "8"
-    assert facts["nightshift.resize"] == "crop"
+    assert json.loads(facts["nightshift.preprocess"]) == ml_night.dataset.preprocess.pixel_settings()
     assert facts["nightshift.recipe"] == recipe
 
 

@@ -18,7 +18,7 @@ def register(name: str, night: str, seed: int) -> str:
         registry.CLASSES: json.dumps(["cat", "dog"]),
         registry.PREPROCESS: PreprocessSettings(image_size=8).model_dump_json(),
     }
-    return registry.register_version(run_id, name, onnx_model(seed), classes=2, side=4, tags=tags)
+    return registry.register_version(run_id, name, onnx_model(seed), classes=2, shape=(4, 4, 3), tags=tags)
 
 
 def test_a_version_holds_the_very_bytes_and_their_digest(stack):

@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load
 
 from tasks import shards, storage
+from tasks.config import PreprocessSettings
 from tasks.records import Split
 from tasks.shards import Row, buffered, moments
 
@@ -21,11 +22,15 @@ def row(number: int, split: Split = "train", label: str = "cat") -> Row:
     return Row(pixels, split, {"key": f"b/{number}.png", "id": bytes([number]) * 32, "label": label})
 
 
-def test_rows_are_let_go_by_split_when_a_shard_is_full(monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_BYTES", 4 * 4 * 3 * 2)
+def test_rows_are_let_go_by_split_when_a_shard_is_full():
     rows = [row(number, "test" if number == 3 else "train") for number in range(6)]
-    found = [(split, [r.pixels[0, 0, 0] for r in held]) for split, held in buffered(iter(rows), 4)]
+    found = [(split, [r.pixels[0, 0, 0] for r in held]) for split, held in buffered(iter(rows), 2)]
     assert found == [("train", [0, 1]), ("train", [2, 4]), ("train", [5]), ("test", [3])]
+
+
+@pytest.mark.parametrize(("changes", "images"), [({"image_size": 224}, 445), ({"channels": 32}, 2048)])
+def test_a_shard_has_64_mib_whatever_the_images_are(changes, images):
+    assert shards.capacity(PreprocessSettings(**changes)) == images
 
 
 def test_a_shard_holds_its_rows_and_says_where_they_came_from(folder):

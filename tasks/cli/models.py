@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -159,12 +159,7 @@ def _facts(facts: dict[str, str], model: str) -> tuple[list[str], "PreprocessSet
 
     try:
         classes = [str(name) for name in json.loads(facts["nightshift.classes"])]
-        values: dict[str, Any] = {
-            "image_size": int(facts["nightshift.image_size"]),
-            "stored_size": int(facts["nightshift.stored_size"]),
-            "resize": facts["nightshift.resize"],
-        }
-        return classes, PreprocessSettings.model_validate(values)
+        return classes, PreprocessSettings.model_validate_json(facts["nightshift.preprocess"])
     except (KeyError, ValueError, ValidationError) as error:
         raise InputError(
             f"model {model} does not say its classes and preprocessing in its metadata "

@@ -1,10 +1,16 @@
 """The knobs of the data: how files become images, images a data set, and when a new one is worth a night."""
 
-from typing import Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
 from tasks.config.base import ADVANCED, Settings, digest_of
+
+# What decides the pixels of an image that is accepted: these settings travel with the model.
+PIXELS: Final = {
+    *("image_size", "stored_size", "channels", "resize", "scaled_decoding"),
+    *("denoise", "denoise_strength", "smoothing"),
+}
 
 
 class PreprocessSettings(Settings):
@@ -15,6 +21,14 @@ class PreprocessSettings(Settings):
         le=2048,
         description="Side of the square kept in the shards, in pixels; empty means the image size. "
         "Larger leaves room for random crops (256 for 224).",
+        json_schema_extra=ADVANCED,
+    )
+    channels: int = Field(
+        3,
+        ge=1,
+        le=32,
+        description="Channels of an image: 3 is RGB, 1 grey, made of each other; any other number takes .npy "
+        "arrays [H,W,C] that have just so many.",
         json_schema_extra=ADVANCED,
     )
     resize: Literal["crop", "letterbox", "stretch"] = Field(
@@ -114,10 +128,15 @@ class PreprocessSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _stored_covers_input(self) -> "PreprocessSettings":
+    def _fit_together(self) -> "PreprocessSettings":
         if self.stored_size is not None and self.stored_size < self.image_size:
             raise ValueError(
                 f"stored_size must be at least image_size ({self.image_size}), got {self.stored_size}"
+            )
+        if self.channels != 3 and (self.denoise != "none" or self.smoothing):
+            raise ValueError(
+                f"denoise and smoothing need 3 channels, got {self.channels}; set denoise to none and "
+                "smoothing to 0"
             )
         return self
 
@@ -130,16 +149,23 @@ class PreprocessSettings(Settings):
         """Side of the stored square in pixels."""
         return self.stored_size or self.image_size
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Of an image as the model takes it, [H,W,C]."""
+        return self.image_size, self.image_size, self.channels
+
+    def pixel_settings(self) -> dict[str, Any]:
+        """The settings in `PIXELS`, those without effect as they are by default."""
+        strength = self.denoise_strength if self.denoise != "none" else 1
+        return self.model_dump(include=PIXELS) | {"stored_size": self.side, "denoise_strength": strength}
+
     def same_pixels(self, other: "PreprocessSettings") -> bool:
         """Whether both make the same pixels of every image that both accept."""
-        return self._recipe() == other._recipe()
+        return self.pixel_settings() == other.pixel_settings()
 
-    def _recipe(self) -> tuple[object, ...]:
-        strength = self.denoise_strength if self.denoise != "none" else 0
-        return (
-            *(self.image_size, self.side, self.resize, self.scaled_decoding),
-            *(self.denoise, strength, self.smoothing),
-        )
+    def reads(self, other: "PreprocessSettings") -> bool:
+        """Whether images that `other` accepts have channels that these settings can use too."""
+        return self.channels == other.channels or {self.channels, other.channels} == {1, 3}
 
 
 class AssembleSettings(Settings):

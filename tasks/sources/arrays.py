@@ -1,10 +1,12 @@
-"""Arrays as sources: idx files as MNIST ships, and NumPy's npz. Each image becomes a PNG when it is read.
+"""Arrays as sources: idx files as MNIST ships, and NumPy's npz. Each image becomes a PNG when it is read, or
+a .npy array where it has other channels than grey or RGB.
 
 The arrays stay on disk, unpacked into a temporary file where they are compressed: memory does not grow with
 their number. Integer labels become decimal digits. Nothing is unpickled.
 """
 
 import gzip
+import io
 import re
 import struct
 import zipfile
@@ -29,13 +31,14 @@ IDX_NAMES: Final = "<name>-images-idx3-ubyte[.gz] and <name>-labels-idx1-ubyte[.
 PAIRS: Final = (("x", "y"), ("X", "y"), ("X", "Y"), ("images", "labels"))
 NPZ_NAMES: Final = "x and y, images and labels, or those with a split: x_train and y_train, test_images and …"
 MOST_BYTES: Final = 64 * 2**30
+MOST_CHANNELS: Final = 32  # as preprocess.channels
 CHUNK: Final = 2**20
 IDX_LABELS: Final = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4"}
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Image `index` of uint8 or uint16 [N,H,W] or [N,H,W,3], as a PNG."""
+    """Image `index` of uint8 or uint16 [N,H,W] or [N,H,W,C], as a PNG where that is grey or RGB."""
 
     images: NDArray[Any] = field(repr=False)
     index: int
@@ -46,7 +49,11 @@ class Encoded:
         import cv2
 
         pixels = np.asarray(self.images[self.index])
-        bgr = pixels[..., ::-1] if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels
+        if _suffix(self.images) == ".npy":
+            buffer = io.BytesIO()
+            np.save(buffer, np.ascontiguousarray(pixels), allow_pickle=False)
+            return buffer.getvalue()
+        bgr = pixels[..., ::-1] if pixels.ndim == 3 else pixels
         native = np.ascontiguousarray(bgr, dtype=bgr.dtype.newbyteorder("="))
         return bytes(cv2.imencode(".png", native)[1])
 
@@ -107,12 +114,16 @@ def _batch(parts: Sequence[Labelled], name: str, where: str, ignored: dict[str, 
         raise InputError(f"{where} holds no images")
     if len(parts) == 1 and parts[0].split is None:
         items = [
-            Item(f"{label}/{index:06d}.png", label, Encoded(parts[0].images, index))
+            Item(f"{label}/{index:06d}{_suffix(parts[0].images)}", label, Encoded(parts[0].images, index))
             for index, label in enumerate(parts[0].labels)
         ]
         return in_folders(name, items, where, ignored=ignored)
     rows: list[tuple[str, Label, Path | bytes | Content]] = [
-        (f"{part.origin}/{label}/{index:06d}.png", Label(label, part.split), Encoded(part.images, index))
+        (
+            f"{part.origin}/{label}/{index:06d}{_suffix(part.images)}",
+            Label(label, part.split),
+            Encoded(part.images, index),
+        )
         for part in parts
         for index, label in enumerate(part.labels)
     ]
@@ -142,18 +153,22 @@ def _beside(images: Path, stem: str) -> Path:
 
 
 def _pixels(array: NDArray[Any], where: str) -> NDArray[Any]:
-    """[N,H,W] or [N,H,W,3] of whole numbers that PNG can hold. Raises InputError."""
+    """[N,H,W] or [N,H,W,C] of bytes or 16-bit whole numbers. Raises InputError."""
     shape = array.shape
     if array.ndim == 4 and shape[3] == 1:
         array = array[..., 0]
-    if array.ndim not in (3, 4) or 0 in shape[1:] or (array.ndim == 4 and shape[3] != 3):
+    if array.ndim not in (3, 4) or 0 in shape[1:] or (array.ndim == 4 and shape[3] > MOST_CHANNELS):
         raise InputError(
-            f"{where} has the shape {list(shape)}; images must be [N,H,W], [N,H,W,1] or [N,H,W,3], grey or "
-            "RGB; move or drop channels"
+            f"{where} has the shape {list(shape)}; images must be [N,H,W] or [N,H,W,C] with at most "
+            f"{MOST_CHANNELS} channels, last; move or drop channels"
         )
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         raise InputError(f"{where} holds {array.dtype}; pixels must be uint8 or uint16; convert them")
     return array
+
+
+def _suffix(images: NDArray[Any]) -> str:
+    return ".png" if images.ndim == 3 or images.shape[3] == 3 else ".npy"
 
 
 def _names(array: NDArray[Any], where: str) -> list[str]:
