@@ -18,6 +18,31 @@ pytest_plugins = ["ml_fixtures"]
 # A shell starts background jobs with Ctrl-C ignored, and every process below inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 REPOSITORY = Path(__file__).resolve().parent.parent
+PIPELINES = {
+    # Its promotions wait for a person.
+    "asked": '[promotion]\nmode = "approve"\n',
+    # Preprocessing takes seconds, so that there is time to break it off; the rest is as short as can be.
+    "many": """
+[preprocess]
+image_size = 32
+denoise = "nlmeans"
+[train]
+width = 0.125
+epochs = 1
+[evaluate]
+latency_runs = 10
+throughput_batch = 16
+[promotion]
+min_accuracy = 0
+max_quantization_loss = 1
+""",
+}
+# Faults are noticed and tried again within seconds instead of minutes.
+QUICK = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
+    "NIGHTSHIFT_RETRY_SECONDS": "5",
+}
 
 
 @dataclass(frozen=True)
@@ -45,12 +70,13 @@ def take_down(home: Path) -> None:
 
 
 def _dags(home: Path) -> Path:
-    """The repository's DAGs, none of them scheduled, and `asked`, whose promotions wait for a person."""
+    """The repository's DAGs, none of them scheduled, and the tests' own pipelines."""
     folder = home / "dags"
     shutil.copytree(REPOSITORY / "dags", folder, ignore=shutil.ignore_patterns("__pycache__"))
     digits = folder / "pipelines" / "digits.toml"
     digits.write_text(re.sub(r"(?m)^schedule = ", "# schedule = ", digits.read_text()), encoding="utf-8")
-    (folder / "pipelines" / "asked.toml").write_text('[promotion]\nmode = "approve"\n', encoding="utf-8")
+    for name, text in PIPELINES.items():
+        (folder / "pipelines" / f"{name}.toml").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -59,7 +85,7 @@ def stack() -> Iterator[Stack]:
     """The whole stack with the repository's pipelines; about a minute, once for all tests."""
     home = Path(tempfile.mkdtemp(prefix="ns-", dir="/tmp"))
     before = dict(os.environ)
-    os.environ["NIGHTSHIFT_DAGS"] = str(_dags(home))
+    os.environ.update(QUICK, NIGHTSHIFT_DAGS=str(_dags(home)))
     terminated = signal.signal(signal.SIGTERM, _interrupt)
     try:
         lifecycle.up(home, random_ports=True)
