@@ -5,6 +5,7 @@ camera's noise away by then, a strength means the same whatever the camera's res
 of a small image.
 """
 
+import math
 from typing import Any, Final, NamedTuple
 
 import cv2
@@ -16,6 +17,7 @@ from tasks.formats import Unreadable
 
 Pixels = NDArray[np.uint8]
 MARGIN: Final = 2
+SOFTER: Final = 0.08  # pixels squared
 SMOOTHING_RADIUS: Final = (
     10  # pixels; beyond it the recursive filter changes little at the sizes of a model's input
 )
@@ -151,22 +153,41 @@ def upright(image: Pixels, orientation: int) -> Pixels:
 
 
 def _scale(image: Pixels, whole: Whole, width: int, height: int) -> Pixels:
-    """Area averaging along what shrinks, then linear interpolation along what grows.
+    """Halve what is twice as large as needed or more, then low-pass and interpolate linearly.
 
-    The last pixels of a scaled image may lie partly outside the whole: its true size, not the number of its
-    pixels, decides the ratio.
+    In whole numbers only, so that every processor gives the same pixels. The last pixels of a scaled image may
+    lie partly outside the whole: its true size, not the number of its pixels, decides the ratio.
     """
-    if image.shape[:2] != (whole.height, whole.width):
-        shrunk = -(-whole.width // image.shape[1])
-        ratios = {"fx": width * shrunk / whole.width, "fy": height * shrunk / whole.height}
-        image = cv2.resize(image, None, **ratios, interpolation=cv2.INTER_AREA)[:height, :width]
-    for target, method in (
-        ((min(width, image.shape[1]), min(height, image.shape[0])), cv2.INTER_AREA),
-        ((width, height), cv2.INTER_LINEAR),
-    ):
-        if target != (image.shape[1], image.shape[0]):
-            # OpenCV averages areas of at most 4 channels.
-            groups = (image[..., start : start + 4] for start in range(0, image.shape[2], 4))
-            scaled = [with_axis(cv2.resize(group, target, interpolation=method)) for group in groups]
-            image = scaled[0] if len(scaled) == 1 else np.concatenate(scaled, axis=2)
+    if image.shape[2] not in (1, 3, 4):  # of which OpenCV averages areas otherwise, or not at all
+        planes = [image[..., channel, None] for channel in range(image.shape[2])]
+        return np.concatenate([_scale(plane, whole, width, height) for plane in planes], axis=2)
+    shrunk = -(-whole.width // image.shape[1])
+    x, y = whole.width / shrunk / width, whole.height / shrunk / height  # pixels for one of the result
+    while x >= 2 or y >= 2:
+        image = _halved(image, 1 + (x >= 2), 1 + (y >= 2))
+        x, y = (ratio / 2 if ratio >= 2 else ratio for ratio in (x, y))
+    if (x, y) != (1, 1):
+        image = _interpolated(image, x, y)[:height, :width]
     return np.ascontiguousarray(image)
+
+
+def _halved(image: Pixels, x: int, y: int) -> Pixels:
+    """Means of `x` times `y` pixels, each 1 or 2; the last of an odd number counts twice."""
+    height, width = (-(-image.shape[0] // y), -(-image.shape[1] // x))
+    below, right = height * y - image.shape[0], width * x - image.shape[1]
+    if below or right:
+        image = with_axis(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE))
+    return with_axis(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def _interpolated(image: Pixels, x: float, y: float) -> Pixels:
+    """Shrink by `x` and `y`, each below 2, after a Gaussian low-pass along what shrinks; below 1 grows.
+
+    A box as wide as a pixel of the result has the variance x^2 / 12. With a little more, less is left of what
+    is too fine for the result than after OpenCV's area filter, in half of its time.
+    """
+    spread = [math.sqrt(ratio**2 / 12 + SOFTER) for ratio in (x, y)]
+    taps = (3 if x > 1 else 1, 3 if y > 1 else 1)
+    if max(taps) > 1:
+        image = cv2.GaussianBlur(image, taps, spread[0], sigmaY=spread[1], borderType=cv2.BORDER_REPLICATE)
+    return with_axis(cv2.resize(image, None, fx=1 / x, fy=1 / y, interpolation=cv2.INTER_LINEAR_EXACT))
