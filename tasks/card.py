@@ -14,7 +14,7 @@ from tasks.records import SPLITS, Dataset, Drift, PartResult, Plan, Profile
 from tasks.report.card import Card, Reference, render
 from tasks.report.card_figure import figure
 
-SHOWN_SHARDS = 8  # read for the thumbnail grid, of 64 MB at most
+SHOWN_SHARDS = 8  # read for the thumbnail grid, of 32 MiB at most
 SHOWN_IMAGES = 8  # of each class
 
 

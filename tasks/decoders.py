@@ -5,11 +5,14 @@
             ...
 
 Images travel in chunks. When a chunk's process dies or takes too long, its images are sent again one by one,
-and only the guilty one is refused. The processes are fresh interpreters that import neither torch nor mlflow,
-have a limit on memory while they decode, leave no core files, and die with their parent.
+and only the guilty one is refused. Pixels come back through memory that all share: a pipe takes longer than
+decoding a small photo. The processes are fresh interpreters that import neither torch nor mlflow, have a
+limit on memory while they decode, leave no core files, and die with their parent.
 """
 
+import ctypes
 import os
+import pickle
 import resource
 import signal
 from collections import deque
@@ -18,7 +21,7 @@ from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from types import TracebackType
-from typing import Final, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
 import cv2
 import psutil
@@ -38,6 +41,7 @@ AHEAD: Final = 3  # chunks in flight per process: one at work, one waiting, one 
 START_SECONDS: Final = 120
 LOOK_SECONDS: Final = 1
 RESTARTS: Final = 10
+SPAWN: Final = get_context("spawn")  # fresh interpreters
 
 
 class Seen(NamedTuple):
@@ -57,7 +61,15 @@ Look = Callable[[bytes, PreprocessSettings], Seeing]
 class Chunk(NamedTuple):
     files: list[bytes]
     pool: ProcessPool
-    future: ProcessFuture  # of a list with one result per file
+    future: ProcessFuture  # of Packed, a list with one result per file
+    slot: int | None  # of the shared memory, where the results come back
+
+
+class Packed(NamedTuple):
+    """Pickled results whose arrays, of `sizes` in bytes, lie one after another in a slot of the memory."""
+
+    frame: bytes
+    sizes: list[int]
 
 
 def see(data: bytes, settings: PreprocessSettings) -> Seen:
@@ -79,6 +91,11 @@ class Decoders(Generic[Seeing]):
         self._processes = processes
         self._images = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // (settings.channels * settings.side**2)))
         self._restarts = 0
+        self._slot_bytes = self._images * settings.channels * settings.side**2
+        # A slot whose process ended out of turn is never used again: somebody might still write there.
+        self._free = deque(range(AHEAD * processes))
+        # It has no name, so nothing of it is left when this process is killed.
+        self._memory = SPAWN.RawArray(ctypes.c_uint8, len(self._free) * self._slot_bytes)
 
     def __enter__(self) -> Self:
         self._pool = self._started()
@@ -120,8 +137,8 @@ class Decoders(Generic[Seeing]):
         pool = ProcessPool(
             max_workers=self._processes,
             initializer=_start,
-            initargs=(os.getpid(),),
-            context=get_context("spawn"),
+            initargs=(os.getpid(), self._memory),
+            context=SPAWN,
         )
         try:
             pool.schedule(os.getpid).result(START_SECONDS)
@@ -141,21 +158,34 @@ class Decoders(Generic[Seeing]):
         self._pool = self._started()
 
     def _send(self, files: list[bytes]) -> Chunk:
+        slot = self._free.popleft() if self._free else None
+        room = (slot * self._slot_bytes, self._slot_bytes) if slot is not None else (0, 0)
         # A chunk has the time of one image: one that needs longer is looked into image by image.
-        work = {"args": (files, self._settings, self._look), "timeout": self._settings.decode_seconds}
+        work = {"args": (files, self._settings, self._look, room), "timeout": self._settings.decode_seconds}
         try:
             future = self._pool.schedule(_see_all, **work)
         except RuntimeError:  # it broke since the last chunk
             self._restart()
             future = self._pool.schedule(_see_all, **work)
-        return Chunk(files, self._pool, future)
+        return Chunk(files, self._pool, future, slot)
+
+    def _unpacked(self, packed: Packed, slot: int | None) -> list[Seeing | Unreadable]:
+        """The results, copied out of the slot, which is free again."""
+        memory, start, arrays = memoryview(self._memory).cast("B"), (slot or 0) * self._slot_bytes, []
+        for size in packed.sizes:
+            arrays.append(bytearray(memory[start : start + size]))
+            start += size
+        if slot is not None:
+            self._free.append(slot)
+        results: list[Seeing | Unreadable] = pickle.loads(packed.frame, buffers=arrays)  # noqa: S301 (our own process's)
+        return results
 
     def _collect(self, chunk: Chunk) -> Iterator[Seeing | Unreadable]:
         try:
             while not wait([chunk.future], timeout=LOOK_SECONDS).done:
                 if not chunk.pool.active:  # what was not yet on its way when it broke gets no answer
                     raise BrokenProcessPool
-            yield from chunk.future.result()
+            yield from self._unpacked(chunk.future.result(), chunk.slot)
         except BrokenProcessPool:
             if chunk.pool is self._pool:
                 self._restart()
@@ -180,11 +210,13 @@ class Decoders(Generic[Seeing]):
 
 
 _base = 0  # bytes of address space that a fresh decoder has
+_memory = memoryview(bytearray())  # shared with the pool and all its processes
 
 
-def _start(parent: int) -> None:
+def _start(parent: int, memory: Any) -> None:
     """What each process does first."""
-    global _base
+    global _base, _memory
+    _memory = memoryview(memory).cast("B")
     os.environ[runner.PARENT] = str(parent)
     runner.die_with_parent()
     cv2.setNumThreads(1)
@@ -194,16 +226,30 @@ def _start(parent: int) -> None:
 
 
 def _see_all(
-    files: list[bytes], settings: PreprocessSettings, look: Look[Seeing]
-) -> list[Seeing | Unreadable]:
+    files: list[bytes], settings: PreprocessSettings, look: Look[Seeing], room: tuple[int, int]
+) -> Packed:
     """The limit on memory holds while images are decoded, so that messages always come through."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = _base + settings.decode_megabytes * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     try:
-        return [_see(data, settings, look) for data in files]
+        results = [_see(data, settings, look) for data in files]
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    return _packed(results, *room)
+
+
+def _packed(results: list[Seeing | Unreadable], start: int, size: int) -> Packed:
+    """The results, their arrays in `size` bytes of the shared memory from `start` where they fit."""
+    buffers: list[pickle.PickleBuffer] = []
+    frame = pickle.dumps(results, 5, buffer_callback=buffers.append)
+    arrays = [buffer.raw() for buffer in buffers]
+    if sum(array.nbytes for array in arrays) > size:
+        return Packed(pickle.dumps(results), [])
+    for array in arrays:
+        _memory[start : start + array.nbytes] = array
+        start += array.nbytes
+    return Packed(frame, [array.nbytes for array in arrays])
 
 
 def _see(data: bytes, settings: PreprocessSettings, look: Look[Seeing]) -> Seeing | Unreadable:

@@ -26,10 +26,11 @@ def features(pixels: NDArray[np.uint8]) -> Features:
     """
     luma = _luma(pixels)
     mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(luma))
-    edges = float(cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))[1][0, 0])
+    edges = cv2.Laplacian(luma, cv2.CV_16S)
+    spread = cv2.norm(edges, cv2.NORM_L2SQR) / edges.size - (cv2.sumElems(edges)[0] / edges.size) ** 2
     small = cv2.resize(luma, (HASHED, HASHED), interpolation=cv2.INTER_AREA)
     thumbnail = cv2.resize(small, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
-    return Features(mean / 255, deviation / 255, edges**2, _phash(small), thumbnail.tobytes())
+    return Features(mean / 255, deviation / 255, spread, _phash(small), thumbnail.tobytes())
 
 
 def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from tasks.decoders import Decoders, Seen, see
 from tasks.images import Unreadable
 from tasks.labels import Label
 from tasks.records import Part, PartList, PartResult, Refusal, Shard, Split
-from tasks.shards import Row
+from tasks.shards import Buffers, Filled, Row
 from tasks.specs import PreprocessSpec
 
 READERS = 8  # threads that fetch ahead
@@ -55,10 +55,10 @@ def preprocess(spec: PreprocessSpec) -> Preprocessed:
     started = time.monotonic()
     parts = storage.read_record(spec.message.parts_uri, PartList).parts
     processes = int(os.environ.get("NIGHTSHIFT_THREADS") or os.cpu_count() or 1)
-    results = []
+    results, buffers = [], Buffers(spec.settings)
     if parts:
         with Decoders(see, spec.settings, processes=processes) as decoders:
-            results = [_part(part, spec, decoders) for part in parts]
+            results = [_part(part, spec, decoders, buffers) for part in parts]
     kept = sum(shard.images for result in results for shard in result.shards)
     refused = sum(len(result.refusals) for result in results)
     seconds = time.monotonic() - started
@@ -74,7 +74,7 @@ def split_of(group: str, settings: PreprocessSettings) -> Split:
     return "validation" if share < settings.test_fraction + settings.validation_fraction else "train"
 
 
-def _part(part: Part, spec: PreprocessSpec, decoders: Decoders[Seen]) -> PartResult:
+def _part(part: Part, spec: PreprocessSpec, decoders: Decoders[Seen], buffers: Buffers) -> PartResult:
     folder = storage.join(store_root(), "shards", part.digest)
     done = storage.join(folder, "part.json")
     if storage.exists(done):
@@ -82,21 +82,15 @@ def _part(part: Part, spec: PreprocessSpec, decoders: Decoders[Seen]) -> PartRes
         return storage.read_record(done, PartResult)
     started = time.monotonic()
     refusals: list[Refusal] = []
-    writing: list[Future[Shard]] = []
+    written: list[Shard] = []
     table: list[dict[str, Any]] = []
-    numbers: Counter[Split] = Counter()
-    capacity = shards.capacity(spec.settings)
-    with ThreadPoolExecutor(1) as writer:
-        for split, rows in shards.buffered(_rows(part, spec, decoders, refusals), capacity):
-            table += [{**row.facts, "shard": len(writing), "row": at} for at, row in enumerate(rows)]
-            if writing:
-                writing[-1].result()  # at most one shard waits while the next one fills
-            writing.append(writer.submit(shards.write, folder, split, numbers[split], rows))
-            numbers[split] += 1
+    for filled, shard in _written(folder, buffers, _rows(part, spec, decoders, refusals)):
+        table += [{**facts, "shard": len(written), "row": row} for row, facts in enumerate(filled.facts)]
+        written.append(shard)
     result = PartResult(
         part=part.digest,
         batch=part.batch,
-        shards=tuple(shard.result() for shard in writing),
+        shards=tuple(written),
         index=index.write(storage.join(folder, "index.parquet"), table),
         # Files are fetched ahead of their turn: only sorted are the reasons the same in every run.
         refusals=tuple(sorted(refusals, key=lambda refusal: refusal.key)),
@@ -104,6 +98,27 @@ def _part(part: Part, spec: PreprocessSpec, decoders: Decoders[Seen]) -> PartRes
     )
     storage.write_record(done, result)
     return result
+
+
+def _written(folder: str, buffers: Buffers, rows: Iterator[Row]) -> Iterator[tuple[Filled, Shard]]:
+    """Write each shard while the next one fills; at most one is written at a time."""
+    numbers: Counter[Split] = Counter()
+    writing: deque[tuple[Filled, Future[Shard]]] = deque()
+
+    def finished() -> tuple[Filled, Shard]:
+        filled, shard = writing.popleft()
+        result = shard.result()
+        buffers.release(filled)
+        return filled, result
+
+    with ThreadPoolExecutor(1) as writer:
+        for filled in buffers.fill(rows):
+            if writing:
+                yield finished()
+            writing.append((filled, writer.submit(shards.write, folder, numbers[filled.split], filled)))
+            numbers[filled.split] += 1
+        while writing:
+            yield finished()
 
 
 def _rows(

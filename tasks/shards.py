@@ -7,14 +7,12 @@ from typing import Any, Final, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from tasks import storage
 from tasks.config import PreprocessSettings
 from tasks.records import SPLITS, Shard, Split
 
-SHARD_BYTES: Final = 64 * 2**20  # S3 streams at full speed and a shuffle works shard by shard
-EXACT: Final = 2**23  # pixels that OpenCV's float32 histograms count exactly
+SHARD_BYTES: Final = 32 * 2**20  # S3 streams at full speed and a shuffle works shard by shard
 Moments = tuple[float, ...]  # one number per channel
 
 
@@ -29,53 +27,90 @@ def capacity(settings: PreprocessSettings) -> int:
     return max(1, SHARD_BYTES // (settings.side**2 * settings.channels))
 
 
-def buffered(rows: Iterator[Row], capacity: int) -> Iterator[tuple[Split, list[Row]]]:
-    """Collect rows by split and let each collection go when it has `capacity` rows, so memory is bounded."""
-    buffers: dict[Split, list[Row]] = {split: [] for split in SPLITS}
-    for row in rows:
-        buffer = buffers[row.split]
-        buffer.append(row)
-        if len(buffer) == capacity:
-            yield row.split, buffer
-            buffers[row.split] = []
-    for split, buffer in buffers.items():
-        if buffer:
-            yield split, buffer
+class Filled(NamedTuple):
+    """Rows of one split, at most as many as a shard holds. Their pixels are valid until they are released."""
+
+    split: Split
+    pixels: NDArray[np.uint8]  # [N,side,side,C]
+    facts: list[dict[str, Any]]
 
 
-def write(folder: str, split: Split, number: int, rows: list[Row]) -> Shard:
+class Buffers:
+    """Collects rows by split, in memory that is bounded and used again.
+
+    A page of memory that is touched for the first time takes longer than to copy what goes there.
+    """
+
+    def __init__(self, settings: PreprocessSettings) -> None:
+        self._shape = (capacity(settings), settings.side, settings.side, settings.channels)
+        self._free: list[NDArray[np.uint8]] = []
+
+    def fill(self, rows: Iterator[Row]) -> Iterator[Filled]:
+        """A collection as soon as it fills a shard; at the end of the rows the others."""
+        filling: dict[Split, Filled] = {}
+        for pixels, split, facts in rows:
+            if split not in filling:
+                filling[split] = Filled(split, self._free.pop() if self._free else self._empty(), [])
+            filled = filling[split]
+            filled.pixels[len(filled.facts)] = pixels
+            filled.facts.append(facts)
+            if len(filled.facts) == len(filled.pixels):
+                yield filling.pop(split)
+        for split in SPLITS:
+            if split in filling:
+                filled = filling[split]
+                yield filled._replace(pixels=filled.pixels[: len(filled.facts)])
+
+    def release(self, filled: Filled) -> None:
+        """Use its memory again."""
+        self._free.append(filled.pixels if filled.pixels.base is None else filled.pixels.base)
+
+    def _empty(self) -> NDArray[np.uint8]:
+        return np.empty(self._shape, np.uint8)
+
+
+def write(folder: str, number: int, filled: Filled) -> Shard:
     """Store a shard: images uint8 [N,side,side,C], labels int64 [N], ids uint8 [N,32], keys in its header."""
-    classes = tuple(sorted({row.facts["label"] for row in rows}))
+    split, pixels, facts = filled
+    classes = tuple(sorted({row["label"] for row in facts}))
     position = {name: at for at, name in enumerate(classes)}
     tensors: dict[str, NDArray[Any]] = {
-        "images": np.stack([row.pixels for row in rows]),
-        "labels": np.array([position[row.facts["label"]] for row in rows], np.int64),
-        "ids": np.stack([np.frombuffer(row.facts["id"], np.uint8) for row in rows]),
+        "labels": np.array([position[row["label"]] for row in facts], np.int64),
+        "images": pixels,
+        "ids": np.stack([np.frombuffer(row["id"], np.uint8) for row in facts]),
     }
-    data = save(dict(tensors), metadata={"keys": json.dumps([row.facts["key"] for row in rows])})
-    mean, mean_square = moments(tensors["images"])
+    header = _header(tensors, {"keys": json.dumps([row["key"] for row in facts])})
+    pieces = [tensor.reshape(-1).view(np.uint8).data for tensor in tensors.values()]
+    mean, mean_square = moments(pixels)
     return Shard(
-        file=storage.write(storage.join(folder, f"{split}-{number:05d}.safetensors"), data),
+        file=storage.write(storage.join(folder, f"{split}-{number:05d}.safetensors"), header, *pieces),
         split=split,
-        images=len(rows),
+        images=len(facts),
         classes=classes,
         mean=mean,
         mean_square=mean_square,
     )
 
 
+def _header(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> bytes:
+    """What a safetensors file has before its tensors; to write them, the library would copy them twice."""
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        kind = {"uint8": "U8", "int64": "I64"}[tensor.dtype.name]
+        entries[name] = {"dtype": kind, "shape": tensor.shape, "data_offsets": (start, end)}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors are aligned
+    return len(text).to_bytes(8, "little") + text
+
+
 def moments(pixels: NDArray[np.uint8]) -> tuple[Moments, Moments]:
-    """Mean and mean square per channel of uint8 [N,H,W,C], on the scale 0 to 1, exact in integers."""
-    channels = pixels.shape[3]
-    lines = pixels.reshape(-1, pixels.shape[2], channels)
-    step = max(1, EXACT // pixels.shape[2])
-    histograms = [
-        sum(
-            cv2.calcHist([lines[start : start + step]], [channel], None, [256], [0, 256]).ravel().astype(int)
-            for start in range(0, len(lines), step)
-        )
-        for channel in range(channels)
-    ]
-    levels, count = np.arange(256) / 255, pixels[..., 0].size
-    first = tuple(float(histogram @ levels / count) for histogram in histograms)
-    return first, tuple(float(histogram @ levels**2 / count) for histogram in histograms)
+    """Mean and mean square per channel of uint8 [N,H,W,C], on the scale 0 to 1."""
+    mean, square = np.zeros(pixels.shape[3]), np.zeros(pixels.shape[3])
+    for image in pixels:  # each while it is in the processor's cache
+        averages, deviations = (values.ravel() for values in cv2.meanStdDev(image))
+        mean += averages
+        square += averages**2 + deviations**2
+    count = len(pixels)
+    return tuple((mean / count / 255).tolist()), tuple((square / count / 255**2).tolist())

@@ -8,7 +8,7 @@ process that has used S3 must not be forked, only spawned.
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,14 +46,17 @@ def read(uri: str, *, limit: int | None = None) -> bytes:
         raise MissingError(f"{uri} does not exist") from error
 
 
-def write(uri: str, data: bytes) -> Artifact:
-    """Store `data` and say what was stored."""
+def write(uri: str, *pieces: bytes | memoryview) -> Artifact:
+    """Store the pieces as one object, without joining them in memory, and say what was stored."""
     path = _local(uri)
     if path is None:
-        objects.write(uri, data)
+        objects.write(uri, pieces)
     else:
-        _write_file(path, data)
-    return Artifact(uri=uri, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        _write_file(path, pieces)
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return Artifact(uri=uri, sha256=digest.hexdigest(), size=sum(len(piece) for piece in pieces))
 
 
 def read_artifact(artifact: Artifact) -> bytes:
@@ -104,11 +107,11 @@ def _local(uri: str) -> Path | None:
     return Path(uri.removeprefix("file://")) if uri.startswith("file:///") else None
 
 
-def _write_file(path: Path, data: bytes) -> None:
+def _write_file(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".partial-", delete=False) as file:
         try:
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             Path(file.name).replace(path)
         except BaseException:

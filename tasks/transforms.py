@@ -155,8 +155,8 @@ def upright(image: Pixels, orientation: int) -> Pixels:
 def _scale(image: Pixels, whole: Whole, width: int, height: int) -> Pixels:
     """Halve what is twice as large as needed or more, then low-pass and interpolate linearly.
 
-    In whole numbers only, so that every processor gives the same pixels. The last pixels of a scaled image may
-    lie partly outside the whole: its true size, not the number of its pixels, decides the ratio.
+    In whole numbers only, so that every processor gives the same pixels. The last pixels of a scaled image
+    may lie partly outside the whole: its true size, not the number of its pixels, decides the ratio.
     """
     if image.shape[2] not in (1, 3, 4):  # of which OpenCV averages areas otherwise, or not at all
         planes = [image[..., channel, None] for channel in range(image.shape[2])]

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from evil_files import Crash, Hang, Surprise
 from PIL import Image
 
 from tasks.config import PreprocessSettings
-from tasks.decoders import AHEAD, CHUNK_IMAGES, Decoders, Seen, see
+from tasks.decoders import AHEAD, CHUNK_IMAGES, Decoders, Seen, _packed, see
 from tasks.errors import StageError
 from tasks.images import Unreadable, load, prepare, stored
 
@@ -99,6 +100,39 @@ def test_a_crash_costs_one_image(decoders: Decoders) -> None:
     assert kinds([results[5], results[30]]) == ["crashed", "crashed"]
     assert "SIGABRT" in str(results[5])
     assert "nobody foresaw this" in str(results[30])
+    for data, result in zip(files, results, strict=True):
+        if isinstance(result, Seen):
+            assert np.array_equal(result.pixels, stored(bytes(data), SETTINGS))
+
+
+def test_without_room_in_the_shared_memory_results_are_the_same(decoders: Decoders) -> None:
+    files = [encoded(seed=number) for number in range(40)]
+    roomy = list(decoders.map(files))
+    free, decoders._free = decoders._free, deque()
+    try:
+        narrow = list(decoders.map(files))
+    finally:
+        decoders._free = free
+    for one, other in zip(roomy, narrow, strict=True):
+        assert isinstance(one, Seen)
+        assert isinstance(other, Seen)
+        assert np.array_equal(one.pixels, other.pixels)
+        assert one[1:] == other[1:]
+
+
+def test_pixels_come_back_outside_the_message() -> None:
+    image = see(encoded(), SETTINGS)
+    packed = _packed([image], 0, 0)
+    assert packed.sizes == []
+    assert len(packed.frame) > image.pixels.nbytes
+    with pytest.MonkeyPatch.context() as patch:
+        memory = bytearray(5000)
+        patch.setattr("tasks.decoders._memory", memoryview(memory))
+        packed = _packed([image, see(encoded(seed=1), SETTINGS)], 100, 4000)
+    assert packed.sizes == [image.pixels.nbytes] * 2
+    assert len(packed.frame) < image.pixels.nbytes
+    assert memory[100 : 100 + image.pixels.nbytes] == image.pixels.tobytes()
+    assert not any(memory[:100])
 
 
 def test_a_hang_costs_one_image() -> None:

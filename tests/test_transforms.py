@@ -53,6 +53,25 @@ def test_shrinking_averages_areas() -> None:
     assert np.abs(result.astype(int) - 128).max() <= 1
 
 
+@pytest.mark.parametrize("ratio", [1.1, 1.3, 1.55, 1.9, 2.5, 3.3, 5.7])
+def test_less_gets_through_that_is_too_fine_than_with_opencv_s_area_filter(ratio: float) -> None:
+    """Waves of every frequency beyond what the result can show, 256 pixels to 256 / ratio."""
+    side = round(256 / ratio)
+    frequencies = np.linspace(side / 512 * 1.05, 0.5, 40)
+    phases = np.random.default_rng(0).uniform(0, 2 * np.pi, 40)
+    waves = 128 + 100 * np.cos(2 * np.pi * frequencies[:, None] * np.arange(256) + phases[:, None])
+    power = {"ours": 0.0, "area": 0.0}
+    for wave in waves:
+        image = np.ascontiguousarray(np.broadcast_to(np.rint(wave).astype(np.uint8)[:, None], (256, 256, 3)))
+        area = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        for name, result in (("ours", squared(image, side, "stretch")), ("area", area)):
+            power[name] += float(result[2:-2].astype(float).var())
+    assert power["ours"] < power["area"]
+    coarse = cv2.resize(noise(9, 9), (256, 256), interpolation=cv2.INTER_CUBIC)
+    area = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_AREA)
+    assert np.abs(squared(coarse, side, "stretch").astype(int) - area).max() <= 6
+
+
 def test_the_right_size_is_left_alone() -> None:
     image = noise(32, 32)
     for how in ("crop", "letterbox", "stretch"):

@@ -43,13 +43,14 @@ def read(uri: str, limit: int | None) -> bytes:
     before, broken = None, ""
     for attempt in range(READS):
         answer = _asked(uri, lambda store: obstore.get(store, key), bucket)
-        check_size(uri, answer.meta["size"], limit)
+        facts = answer.meta
+        check_size(uri, facts["size"], limit)
         try:
             data = bytes(answer.bytes())
         except BaseError as error:
             broken = summary(error)
         else:
-            if not bucket.digests or _is_whole(data, answer.meta["e_tag"] or ""):
+            if not bucket.digests or _is_whole(data, facts["e_tag"] or ""):
                 return data
             if data == before:  # then it is what is stored: encrypted buckets have other ETags
                 bucket.digests = False
@@ -61,10 +62,10 @@ def read(uri: str, limit: int | None) -> bytes:
     )
 
 
-def write(uri: str, data: bytes) -> None:
+def write(uri: str, pieces: Sequence[bytes | memoryview]) -> None:
     """One request whatever the size, so that the ETag is the MD5 of the content."""
     key = _key(uri)
-    _asked(uri, lambda store: obstore.put(store, key, data, use_multipart=False))
+    _asked(uri, lambda store: obstore.put(store, key, pieces, use_multipart=False))
 
 
 def exists(uri: str) -> bool:
