@@ -34,6 +34,7 @@ class File(NamedTuple):
     sha256: str
     size: int
     label: Label
+    split: Split
 
 
 class Fetched(NamedTuple):
@@ -66,9 +67,17 @@ def preprocess(spec: PreprocessSpec) -> Preprocessed:
     return Preprocessed(parts=len(parts), images=kept, refused=refused, seconds=seconds)
 
 
-def split_of(group: str, settings: PreprocessSettings) -> Split:
-    """Where a group of images belongs: decided by its hash alone, so it never moves as data grows."""
+def split_of(label: Label, group: str, validates: bool, settings: PreprocessSettings) -> Split:
+    """The split that the source names, otherwise the hash of the group, so that none moves as data grows.
+
+    Most published sets name training and test images only: where a batch names no validation images
+    (`validates`), the hash makes a share of its training images those.
+    """
     share = int.from_bytes(hashlib.sha256(f"split:{group}".encode()).digest()[:8]) / 2**64
+    if label.split == "train" and not validates:
+        return "validation" if share < settings.validation_fraction else "train"
+    if label.split:
+        return label.split
     if share < settings.test_fraction:
         return "test"
     return "validation" if share < settings.test_fraction + settings.validation_fraction else "train"
@@ -132,12 +141,11 @@ def _rows(
             refusals.append(_refusal(file.key, seen.reason, seen.detail, file.sha256))
             continue
         label = file.label
-        split = label.split or split_of(label.group or file.sha256, spec.settings)
         facts = {
             "key": file.key,
             "id": bytes.fromhex(file.sha256),
             "label": label.name,
-            "split": split,
+            "split": file.split,
             "group": label.group or "",
             "bytes": file.size,
             "extra": label.extra,
@@ -146,7 +154,7 @@ def _rows(
             "height": seen.height,
             **seen.features._asdict(),
         }
-        yield Row(seen.pixels, split, facts)
+        yield Row(seen.pixels, file.split, facts)
 
 
 def _contents(
@@ -158,6 +166,7 @@ def _contents(
     if part.manifest:
         where = storage.join(batch, part.manifest)
         known = labels.read(storage.read(where), where)
+    validates = any(label.split == "validation" for label in (known or {}).values())
     limit = int(spec.settings.max_megabytes * 2**20)
     with ThreadPoolExecutor(READERS) as pool:
         for key, fetched in zip(part.keys, _ahead(pool, batch, part.keys, limit), strict=True):
@@ -169,7 +178,8 @@ def _contents(
                 where = "in no class folder and in no manifest row"
                 refusals.append(_refusal(name, "no-label", where, fetched.sha256))
             else:
-                files.append(File(name, fetched.sha256, len(fetched.data), label))
+                split = split_of(label, label.group or fetched.sha256, validates, spec.settings)
+                files.append(File(name, fetched.sha256, len(fetched.data), label, split))
                 yield fetched.data
 
 
