@@ -15,7 +15,7 @@ from tasks.labels import MANIFESTS, READY
 from tasks.records import BatchSeen, Part
 from tasks.storage import Stored
 
-FORMAT: Final = 3  # of the shards; raised when their content changes for the same settings
+FORMAT: Final = 4  # of the shards; raised when their content changes for the same settings
 MAX_MESSAGES: Final = 256  # Airflow maps at most 1,024 tasks by default
 # What one file costs one core, measured on photos of 30 kB to 5 MB: reading, decoding, resizing, writing.
 FILE_SECONDS: Final = 0.003
