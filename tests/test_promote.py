@@ -25,7 +25,7 @@ def challenger(name: str, seed: int, state: str = "challenger") -> str:
         registry.DATA: "d" * 64,
         registry.SETTINGS: f"{seed:064}",
     }
-    version = registry.register_version(run_id, name, onnx_model(seed), classes=2, side=4, tags=tags)
+    version = registry.register_version(run_id, name, onnx_model(seed), classes=2, shape=(4, 4, 3), tags=tags)
     if state == "challenger":
         registry.set_alias(name, registry.CHALLENGER, version)
     return version
