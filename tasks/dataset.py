@@ -1,4 +1,4 @@
-"""Shards to tensors, and the random changes that training images go through. No Python per image.
+"""Shards to tensors. No Python per image.
 
 A data set is small enough to sit in memory as bytes (60,000 photos of 32x32 are 184 MB), so a split is
 loaded once, kept on the device that trains, and cut into batches by index.
@@ -10,10 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
-from torch.nn import functional
 
 from tasks import storage
-from tasks.config import TrainSettings
 from tasks.errors import InputError
 from tasks.records import Dataset, Shard, Split
 
@@ -32,8 +30,8 @@ class Images(NamedTuple):
 def load_split(dataset: Dataset, split: Split) -> Images:
     """All images of one split, in the order of the shards, without the rows that the data set leaves out.
 
-    Training images keep their stored side, from which `augment` cuts; those of the other splits are cut to
-    the side that the network sees. Raises InputError when a shard is damaged or does not fit the data set.
+    Training images keep their stored side, from which `augmentation` cuts; those of the other splits are cut
+    to the side that the network sees. Raises InputError when a shard is damaged or does not fit the data set.
     """
     shards = [shard for shard in dataset.shards if shard.split == split]
     total = sum(shard.images - len(shard.drop) for shard in shards)
@@ -56,20 +54,6 @@ def centre_crop(images: Tensor, side: int) -> Tensor:
     """The middle [N,side,side,C] of images [N,H,W,3]; of an odd rest, the larger half is below and right."""
     top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
     return images[:, top : top + side, left : left + side]
-
-
-def augment(images: Tensor, settings: TrainSettings, side: int, generator: torch.Generator) -> Tensor:
-    """Random cut, mirror and turn of uint8 [B,H,W,C]; float32 [B,C,side,side] from 0 to 1, channels last.
-
-    The cut takes any window of the image widened by `crop_padding` black pixels on each side, so stored
-    images larger than `side` are cut at random and images of that side are shifted.
-    """
-    images = _shift(images, side, settings.crop_padding, generator)
-    if settings.flip:
-        mirror = torch.rand(len(images), generator=generator, device=images.device) < 0.5
-        images = torch.where(mirror[:, None, None, None], images.flip(2), images)
-    pixels = scaled(images)
-    return _rotate(pixels, settings.rotation, generator) if settings.rotation else pixels
 
 
 def scaled(images: Tensor) -> Tensor:
@@ -132,27 +116,3 @@ def _read(shard: Shard, dataset: Dataset) -> Images:
     if shard.drop:
         images, labels, ids = images[kept], labels[kept], ids[kept]
     return Images(images, index[labels], ids)
-
-
-def _shift(images: Tensor, side: int, padding: int, generator: torch.Generator) -> Tensor:
-    """For each of [B,H,W,C] one random window of `side`, black where it leaves the image."""
-    count, device = len(images), images.device
-    room = images.shape[1] + 2 * padding - side
-    if room == 0:
-        return images
-    if padding:
-        images = functional.pad(images, (0, 0, padding, padding, padding, padding))
-    corner = torch.randint(room + 1, (2, count, 1), generator=generator, device=device)
-    rows, columns = corner + torch.arange(side, device=device)
-    return images[torch.arange(count, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def _rotate(pixels: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
-    """Turn each of [B,C,H,W] about its centre by up to `degrees` either way, bilinear, black outside."""
-    turn = torch.rand(len(pixels), generator=generator, device=pixels.device) * 2 - 1
-    angle = torch.deg2rad(turn * degrees)
-    cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    theta = torch.stack((cosine, -sine, zero, sine, cosine, zero), 1).view(-1, 2, 3)
-    grid = functional.affine_grid(theta, list(pixels.shape), align_corners=False)
-    turned = functional.grid_sample(pixels, grid, padding_mode="zeros", align_corners=False)
-    return turned.contiguous(memory_format=torch.channels_last)

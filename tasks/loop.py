@@ -1,9 +1,9 @@
-"""The training loop. Everything that decides how a network learns is in this file, top to bottom.
+"""The training loop, top to bottom; what it follows is in `optimisation`.
 
 The device is found, not configured. The data stay on it as bytes; a batch is cut by index, augmented and
-standardised there. The weights after the last epoch are the result: the one-cycle schedule ends at a learning
-rate near zero, where epochs hardly differ, and picking the luckiest of many on a small validation split would
-spoil that split for choosing among candidates.
+standardised there. Unless `patience` is set, the weights after the last epoch are the result: schedules end
+at a learning rate near zero, where epochs hardly differ, and picking the luckiest of many on a small
+validation split would spoil that split for choosing among candidates.
 """
 
 import math
@@ -13,11 +13,12 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from tasks import optimisation
+from tasks.augmentation import augment, mix
 from tasks.config import TrainSettings
-from tasks.dataset import Images, augment, scaled, standardised
+from tasks.dataset import Images, scaled, standardised
 from tasks.errors import InputError
 from tasks.records import Dataset
 
@@ -25,7 +26,7 @@ EVALUATION_BATCH: Final = 512
 
 
 class Epoch(NamedTuple):
-    """What one pass over the training images came to; the loss is the mean cross entropy in nats."""
+    """What one pass over the training images came to; the loss is the mean that was minimised, in nats."""
 
     number: int  # from 1
     train_loss: float
@@ -73,23 +74,27 @@ def fit(
     device = find_device()
     network.to(device)
     train, validation = train.to(device), validation.to(device)
-    optimizer = _optimizer(network, settings)
+    counts = torch.bincount(train.labels, minlength=len(dataset.classes))
+    loss_of = optimisation.loss_of(settings, counts)
     steps = math.ceil(len(train.labels) / settings.batch_size)
-    schedule = OneCycleLR(optimizer, settings.learning_rate, settings.epochs * steps, pct_start=0.25)
+    course = optimisation.Course(network, settings, steps)
+    result = Result(network, settings)
     generator = torch.Generator(device).manual_seed(seed)
     for number in range(1, settings.epochs + 1):
-        begun, rate = time.perf_counter(), float(schedule.get_last_lr()[0])
+        begun, rate = time.perf_counter(), course.rate
         total = torch.zeros((), device=device)
         network.train()
-        # Chunks of equal size, none dropped: a last batch of one image would break batch norm.
-        for rows in torch.randperm(len(train.labels), generator=generator, device=device).tensor_split(steps):
-            pixels = augment(train.images[rows], settings, dataset.image_size, generator)
-            loss = _loss(network, standardised(pixels, dataset), train.labels[rows], settings)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            total += loss.detach() * len(rows)
+        for rows in _batches(train.labels, counts, steps, settings, generator):
+            course.clear()
+            for piece in rows.tensor_split(max(1, min(settings.accumulation, len(rows) // 2))):
+                pixels = augment(train.images[piece], settings, dataset.image_size, generator)
+                pixels, wanted = mix(pixels, train.labels[piece], len(counts), settings, generator)
+                logits = _logits(network, standardised(pixels, dataset))
+                loss = loss_of(logits, wanted) * (len(piece) / len(rows))
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.detach() * len(rows)
+            course.step()
+            result.follow()
         mean = float(total) / len(train.labels)
         if not math.isfinite(mean):
             raise InputError(
@@ -97,7 +102,60 @@ def fit(
                 f"lower train.learning_rate ({settings.learning_rate:g})"
             )
         speed = len(train.labels) / (time.perf_counter() - begun)
-        yield Epoch(number, mean, accuracy(network, validation, dataset), rate, speed)
+        reached = accuracy(result.network, validation, dataset)
+        course.finish_epoch(reached)
+        going_on = result.judge(reached)
+        yield Epoch(number, mean, reached, rate, speed)
+        if not going_on:
+            break
+    result.settle()
+
+
+class Result:
+    """Which weights come out: the last, their moving average, or with patience those of the best epoch."""
+
+    def __init__(self, network: nn.Module, settings: TrainSettings) -> None:
+        self._trained, self._patience = network, settings.patience
+        self._average: AveragedModel | None = None
+        if settings.ema:
+            average = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
+            self._average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+        self._best, self._since = -1.0, 0
+        self._kept: dict[str, Tensor] = {}
+
+    @property
+    def network(self) -> nn.Module:
+        """What is judged on the validation images."""
+        return self._trained if self._average is None else self._average.module
+
+    def follow(self) -> None:
+        """Take a step of the optimizer into the average."""
+        if self._average is not None:
+            self._average.update_parameters(self._trained)
+
+    def judge(self, accuracy: float) -> bool:
+        """Whether to go on after an epoch that reached this accuracy."""
+        self._since += 1
+        if self._patience and accuracy > self._best:
+            self._best, self._since = accuracy, 0
+            self._kept = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        return not self._patience or self._since < self._patience
+
+    def settle(self) -> None:
+        """Put the resulting weights into the trained network."""
+        self._trained.load_state_dict(self._kept or self.network.state_dict())
+
+
+def _batches(
+    labels: Tensor, counts: Tensor, steps: int, settings: TrainSettings, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Rows of the batches of an epoch, in equal chunks, none dropped: one image would break batch norm."""
+    if settings.imbalance == "sampling":
+        shares = 1 / counts[labels].double()
+        rows = torch.multinomial(shares, len(labels), replacement=True, generator=generator)
+    else:
+        rows = torch.randperm(len(labels), generator=generator, device=labels.device)
+    yield from rows.tensor_split(steps)
 
 
 @torch.inference_mode()
@@ -116,23 +174,11 @@ def accuracy(network: nn.Module, images: Images, dataset: Dataset) -> float:
     return int(right) / len(images.labels)
 
 
-def _loss(network: nn.Module, pixels: Tensor, labels: Tensor, settings: TrainSettings) -> Tensor:
+def _logits(network: nn.Module, pixels: Tensor) -> Tensor:
     with _precision(pixels):
-        logits = network(pixels)
-    return functional.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
+        logits: Tensor = network(pixels)
+    return logits.float()
 
 
 def _precision(pixels: Tensor) -> torch.autocast:
     return torch.autocast(pixels.device.type, torch.bfloat16, enabled=computes_in_bf16(pixels.device))
-
-
-def _optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum or AdamW; vectors (norms and biases) are not decayed."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True, fused=True)

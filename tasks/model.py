@@ -1,4 +1,4 @@
-"""The networks: torchvision's ResNets with a choice of width, stem and head, kept as safetensors."""
+"""A network by its settings, from scratch or with ImageNet weights, kept as safetensors."""
 
 from typing import Final
 
@@ -6,61 +6,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model_weights
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from tasks import networks
 from tasks.config import TrainSettings
 from tasks.errors import InputError, OutageError
+from tasks.networks import Pooling, Shape, imagenet
 
-DEPTHS: Final[dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]]] = {
-    "resnet18": (BasicBlock, [2, 2, 2, 2]),
-    "resnet34": (BasicBlock, [3, 4, 6, 3]),
-    "resnet50": (Bottleneck, [3, 4, 6, 3]),
-    "resnet101": (Bottleneck, [3, 4, 23, 3]),
-    "resnet152": (Bottleneck, [3, 8, 36, 3]),
-}
-# With 8 channels, torch 2.14 on a CPU with AVX-512 writes past its memory in the backward pass of a strided
-# 1x1 convolution on 64 pixels (channels last): a crash, or wrong weights without one.
-FEWEST: Final = 16
 SMALL_UP_TO: Final = 64  # pixels; below, the fourfold shrinking of the ImageNet stem costs accuracy
-
-
-class ScaledResNet(ResNet):  # type: ignore[misc]
-    """torchvision's ResNet with its channels multiplied by `width` and a choice of stem.
-
-    At width 1 with the ImageNet stem its parameters have torchvision's names and shapes. The small stem is
-    one 3x3 convolution of stride 1 without pooling, as in He et al. 2015, section 4.2.
-    """
-
-    def __init__(self, model: str, *, channels: int, classes: int, width: float, small: bool) -> None:
-        self.width = width
-        block, layers = DEPTHS[model]
-        super().__init__(block, layers, num_classes=classes, zero_init_residual=True)
-        stem = _channels(64, width)
-        if small:
-            self.conv1 = nn.Conv2d(channels, stem, 3, padding=1, bias=False)
-            self.maxpool = nn.Identity()
-        else:
-            self.conv1 = nn.Conv2d(channels, stem, 7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
-        self.bn1 = nn.BatchNorm2d(stem)
-        self.fc = nn.Linear(_channels(512, width) * block.expansion, classes)
-
-    def _make_layer(
-        self,
-        block: type[BasicBlock | Bottleneck],
-        planes: int,
-        blocks: int,
-        stride: int = 1,
-        dilate: bool = False,
-    ) -> nn.Sequential:
-        # torchvision builds every stage through this method, so the width is applied here, once.
-        if planes == 64:
-            self.inplanes = _channels(64, self.width)
-        layer: nn.Sequential = super()._make_layer(
-            block, _channels(planes, self.width), blocks, stride, dilate
-        )
-        return layer
 
 
 def build(
@@ -72,18 +26,27 @@ def build(
     the same weights. Raises InputError when ImageNet weights do not fit, OutageError when they cannot be
     fetched.
     """
-    small = _stem(settings, image_size) == "small"
+    shape = _shape(settings, classes, image_size, channels)
     if settings.weights == "imagenet":
-        _check_imagenet_fits(settings, small, image_size, channels)
+        _check_imagenet_fits(settings, shape, image_size)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network: nn.Module = ScaledResNet(
-            settings.model, channels=channels, classes=classes, width=settings.width, small=small
-        )
+        network = networks.make(settings.model, shape)
     if settings.weights == "imagenet":
         pretrained = {k: v for k, v in _imagenet(settings.model).items() if not k.startswith("fc.")}
         network.load_state_dict(pretrained, strict=False)
     return network.to(memory_format=torch.channels_last)
+
+
+def cost(network: nn.Module, image_size: int, channels: int) -> tuple[int, int]:
+    """Parameters, and multiply-adds of one image."""
+    pixels = torch.zeros(1, channels, image_size, image_size).to(memory_format=torch.channels_last)
+    training = network.training
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network.eval()(pixels)
+    network.train(training)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return parameters, counter.get_total_flops() // 2
 
 
 def to_bytes(network: nn.Module) -> bytes:
@@ -108,24 +71,35 @@ def restore(
     return network.eval()
 
 
-def _stem(settings: TrainSettings, image_size: int) -> str:
-    if settings.stem != "auto":
-        return settings.stem
-    return "small" if image_size <= SMALL_UP_TO else "imagenet"
+def _shape(settings: TrainSettings, classes: int, image_size: int, channels: int) -> Shape:
+    small = settings.stem == "small" or (settings.stem == "auto" and image_size <= SMALL_UP_TO)
+    usual: Pooling = "max" if settings.model == "resnet9" else "average"
+    return Shape(
+        channels=channels,
+        classes=classes,
+        width=settings.width,
+        depth=settings.depth,
+        small_stem=small,
+        stem_kernel=settings.stem_kernel or (3 if small else 7),
+        pooling=usual if settings.pooling == "auto" else settings.pooling,
+        dropout=settings.dropout,
+    )
 
 
-def _channels(base: int, width: float) -> int:
-    """Channels scaled to a multiple of 8, which vector units like, and at least FEWEST."""
-    return max(FEWEST, round(base * width / 8) * 8)
-
-
-def _check_imagenet_fits(settings: TrainSettings, small: bool, image_size: int, channels: int) -> None:
-    if settings.width != 1.0 or small or channels != 3:
-        stem = "small" if small else "imagenet"
+def _check_imagenet_fits(settings: TrainSettings, shape: Shape, image_size: int) -> None:
+    if settings.model not in imagenet.NAMES:
         raise InputError(
-            f"weights 'imagenet' need train.width 1.0 and the imagenet stem on 3 channels, got width "
-            f"{settings.width:g} and the {stem} stem at {image_size} pixels on {channels} channels; set "
-            "train.width = 1.0 and train.stem = 'imagenet', or train.weights = 'none'"
+            f"there are no ImageNet weights of {settings.model}; choose one of {', '.join(imagenet.NAMES)}, "
+            "or set train.weights = 'none'"
+        )
+    given = (shape.width, shape.depth, shape.small_stem, shape.stem_kernel, shape.channels)
+    if given != (1, 1, False, 7, 3):
+        stem = "small" if shape.small_stem else "imagenet"
+        raise InputError(
+            "weights 'imagenet' need train.width 1, train.depth 1 and the imagenet stem with kernel 7 on 3 "
+            f"channels, got width {shape.width:g}, depth {shape.depth:g} and the {stem} stem with kernel "
+            f"{shape.stem_kernel} at {image_size} pixels on {shape.channels} channels; change these, or set "
+            "train.weights = 'none'"
         )
 
 

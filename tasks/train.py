@@ -69,18 +69,19 @@ def _train(spec: TrainSpec, dataset: Dataset, log: Log) -> tuple[nn.Module, dict
         channels=dataset.preprocess.channels,
         seed=seed,
     )
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    parameters, multiply_adds = model.cost(network, dataset.image_size, dataset.preprocess.channels)
     print(
-        f"{settings.model}, {parameters:,} parameters, {len(images.labels):,} images of "
-        f"{len(dataset.classes)} classes, on {loop.find_device()}",
+        f"{settings.model}, {parameters:,} parameters, {multiply_adds:,} multiply-adds an image; "
+        f"{len(images.labels):,} images of {len(dataset.classes)} classes, on {loop.find_device()}",
         flush=True,
     )
     rows: list[tuple[str, float, int]] = []
     metrics: dict[str, float] = {}
     try:
         for epoch in loop.fit(network, images, validation, dataset=dataset, settings=settings, seed=seed):
-            metrics = epoch.metrics()
-            rows += [(name, value, epoch.number) for name, value in metrics.items()]
+            if not settings.patience or epoch.validation_accuracy > metrics.get("validation_accuracy", -1):
+                metrics = epoch.metrics()  # of the weights that are the result
+            rows += [(name, value, epoch.number) for name, value in epoch.metrics().items()]
             print(
                 f"epoch {epoch.number}/{settings.epochs}  loss {epoch.train_loss:.3f}  "
                 f"validation {epoch.validation_accuracy:.4f}  {epoch.images_per_second:,.0f} images/s",
@@ -88,7 +89,8 @@ def _train(spec: TrainSpec, dataset: Dataset, log: Log) -> tuple[nn.Module, dict
             )
     finally:
         log(rows)  # what was learned before a failure is worth seeing too
-    return network, {**metrics, "parameters": float(parameters), "train_images": float(len(images.labels))}
+    facts = {"parameters": parameters, "multiply_adds": multiply_adds, "train_images": len(images.labels)}
+    return network, {**metrics, **{name: float(value) for name, value in facts.items()}}
 
 
 def _key(spec: TrainSpec, dataset: Dataset) -> str:

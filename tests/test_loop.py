@@ -78,18 +78,46 @@ def test_one_image_is_too_few(ml_dataset):
         fitted(ml_dataset, train=one)
 
 
-def test_vectors_are_not_decayed():
-    network = model.build(QUICK, classes=4, image_size=8)
-    decayed, kept = loop._optimizer(network, QUICK).param_groups
-    assert decayed["weight_decay"] == QUICK.weight_decay
-    assert kept["weight_decay"] == 0
-    assert {parameter.ndim for parameter in kept["params"]} == {1}
-    assert 1 not in {parameter.ndim for parameter in decayed["params"]}
-
-
 def test_bf16_is_used_where_the_processor_has_tiles(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     assert loop.computes_in_bf16(cpu)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     assert not loop.computes_in_bf16(cpu)
+
+
+def test_pieces_of_a_batch_add_up_to_the_batch(ml_dataset):
+    whole = QUICK.model_copy(update={"epochs": 1, "imbalance": "sampling"})
+    epochs = [fitted(ml_dataset, whole.model_copy(update={"accumulation": n}))[1][0] for n in (1, 4)]
+    assert epochs[0].train_loss == pytest.approx(epochs[1].train_loss, rel=0.3)  # batch norm sees the pieces
+    (one,) = fitted(ml_dataset, whole.model_copy(update={"accumulation": 256}))[1]
+    assert one.train_loss > 0
+
+
+def test_the_moving_average_is_judged_and_is_the_result(ml_dataset):
+    settings = QUICK.model_copy(update={"epochs": 6, "ema": 0.8})
+    network, epochs = fitted(ml_dataset, settings)
+    plain, _ = fitted(ml_dataset, settings.model_copy(update={"ema": 0.0}))
+    assert not torch.equal(network.fc.weight, plain.fc.weight)
+    assert loop.accuracy(network, load_split(ml_dataset, "validation"), ml_dataset) == (
+        epochs[-1].validation_accuracy
+    )
+
+
+def test_patience_ends_early_with_the_best_weights(ml_dataset):
+    settings = QUICK.model_copy(update={"epochs": 60, "patience": 3})
+    network, epochs = fitted(ml_dataset, settings)
+    reached = [epoch.validation_accuracy for epoch in epochs]
+    best = reached.index(max(reached))
+    assert len(epochs) == best + 1 + 3 < 60
+    assert loop.accuracy(network, load_split(ml_dataset, "validation"), ml_dataset) == max(reached)
+
+
+def test_sampling_shows_every_class_as_often():
+    labels = torch.cat([torch.zeros(900, dtype=torch.int64), torch.ones(100, dtype=torch.int64)])
+    counts = torch.bincount(labels)
+    settings = QUICK.model_copy(update={"imbalance": "sampling"})
+    generator = torch.Generator().manual_seed(0)
+    batches = list(loop._batches(labels, counts, 10, settings, generator))
+    assert [len(batch) for batch in batches] == [100] * 10
+    assert 0.4 < labels[torch.cat(batches)].float().mean() < 0.6

@@ -77,7 +77,7 @@ def test_weights_of_another_network_are_refused():
 
 @pytest.mark.parametrize("settings", [{"width": 0.5, "stem": "imagenet"}, {"stem": "small"}, {}])
 def test_imagenet_weights_need_their_own_width_and_stem(settings):
-    with pytest.raises(InputError, match=r"need train\.width 1\.0 and the imagenet stem"):
+    with pytest.raises(InputError, match=r"need train\.width 1, train\.depth 1 and the imagenet stem"):
         build(image_size=32, weights="imagenet", **settings)
 
 

@@ -1,0 +1,159 @@
+"""What turns predictions into better weights: loss, optimizers, and the course of the learning rate."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import SGD, Adam, AdamW, Muon, Optimizer, RMSprop
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+from tasks.config import TrainSettings
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits float [B,K] and labels int64 [B] or float [B,K] to one
+MILESTONES: Final = (0.5, 0.75)  # of the training, where `step` divides the rate by ten: He et al., CVPR 2016
+PLATEAU: Final = 5  # epochs without a better validation accuracy, after which `plateau` divides by ten
+
+
+def loss_of(settings: TrainSettings, counts: Tensor) -> Loss:
+    """The mean loss in nats; `counts` int64 [K] are the training images of each class.
+
+    `bce` takes every class as a question of its own: Wightman et al., "ResNet strikes back", 2021. `focal`
+    gives less weight to what is predicted well: Lin et al., ICCV 2017.
+    """
+    classes = len(counts)
+    weights = torch.ones(classes, device=counts.device)
+    if settings.imbalance == "weights":
+        weights = counts.sum() / (classes * counts.clamp(min=1).float())
+
+    def mean(each: Tensor, wanted: Tensor) -> Tensor:
+        """Of numbers [B], weighted by the class of each image."""
+        factors = wanted @ weights
+        return (each * factors).sum() / factors.sum()
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        shares = labels if labels.ndim == 2 else functional.one_hot(labels, classes)
+        shares = shares.to(logits.dtype)
+        wanted = shares * (1 - settings.label_smoothing) + settings.label_smoothing / classes
+        if settings.loss == "bce":
+            each = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(1)
+        else:
+            known = logits.log_softmax(1)
+            each = -(wanted * known).sum(1)
+            if settings.loss == "focal":
+                each = each * (1 - (shares * known.exp()).sum(1)) ** settings.focal_gamma
+        return mean(each, shares)
+
+    return loss
+
+
+class Course:
+    """The optimizers of a network and their learning rates, stepped together."""
+
+    def __init__(self, network: nn.Module, settings: TrainSettings, steps: int) -> None:
+        """`steps` are those of one epoch."""
+        self._network, self._settings = network, settings
+        self._optimizers = _optimizers(network, settings)
+        self._plateaus: list[ReduceLROnPlateau] = []
+        self._schedules: list[LRScheduler] = []
+        for optimizer in self._optimizers:
+            if settings.schedule == "plateau":
+                self._plateaus.append(ReduceLROnPlateau(optimizer, "max", patience=PLATEAU))
+            else:
+                self._schedules.append(_schedule(optimizer, settings, settings.epochs * steps, steps))
+
+    @property
+    def rate(self) -> float:
+        return float(self._optimizers[-1].param_groups[0]["lr"])
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        self._network.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Follow the gradients of one batch, clipped as the settings say."""
+        if self._settings.clip_norm:
+            nn.utils.clip_grad_norm_(self._network.parameters(), self._settings.clip_norm)
+        for optimizer in self._optimizers:
+            optimizer.step()
+        for schedule in self._schedules:
+            schedule.step()
+
+    def finish_epoch(self, accuracy: float) -> None:
+        """Let the rate follow the validation accuracy, where it does."""
+        for plateau in self._plateaus:
+            plateau.step(accuracy)
+
+
+class MatrixMuon(Muon):
+    """Muon for convolutions: each kernel [O,I,h,w] is the matrix [O, I*h*w]. Jordan et al., 2024.
+
+    The step is scaled as in Liu et al., "Muon is scalable for LLM training", 2025, so that AdamW's learning
+    rates fit.
+    """
+
+    def __init__(self, weights: Iterable[nn.Parameter], rate: float, decay: float) -> None:
+        self._weights = list(weights)
+        matrices = [nn.Parameter(_matrix(weight.detach())) for weight in self._weights]
+        super().__init__(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for weight, matrix in zip(self._weights, self.param_groups[0]["params"], strict=True):
+            matrix.grad = None if weight.grad is None else _matrix(weight.grad)
+        return super().step(closure)  # type: ignore[no-untyped-call]
+
+
+def _matrix(kernel: Tensor) -> Tensor:
+    """A view of the memory, in whichever order it is; gradients may be copied."""
+    channels_last = kernel.is_contiguous(memory_format=torch.channels_last)
+    return (kernel.permute(0, 2, 3, 1) if channels_last else kernel).reshape(len(kernel), -1)
+
+
+def _optimizers(network: nn.Module, settings: TrainSettings) -> list[Optimizer]:
+    """Vectors (norms and biases) are not decayed. Muon leaves all but kernels to AdamW."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    kernels = [p for p in trained if p.ndim == 4][1:] if settings.optimizer == "muon" else []
+    taken = {id(kernel) for kernel in kernels}
+    groups = [
+        {
+            "params": [p for p in trained if p.ndim > 1 and id(p) not in taken],
+            "weight_decay": settings.weight_decay,
+        },
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    rate = settings.learning_rate
+    if settings.optimizer == "sgd":
+        return [SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=True)]
+    if settings.optimizer == "rmsprop":
+        return [RMSprop(groups, lr=rate)]
+    if settings.optimizer == "adam":
+        return [Adam(groups, lr=rate, fused=True)]
+    others = AdamW(groups, lr=rate, fused=True)
+    return [MatrixMuon(kernels, rate, settings.weight_decay), others] if kernels else [others]
+
+
+def _schedule(optimizer: Optimizer, settings: TrainSettings, total: int, epoch: int) -> LRScheduler:
+    """`total` steps in all, `epoch` of them in an epoch."""
+    if settings.schedule == "one_cycle":
+        cycled = bool(optimizer.defaults.get("momentum") or "betas" in optimizer.defaults)
+        return OneCycleLR(
+            optimizer,
+            [settings.learning_rate] * len(optimizer.param_groups),
+            total,
+            pct_start=0.25,
+            cycle_momentum=cycled,
+        )
+    warm = min(settings.warmup_epochs * epoch, total // 2)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        done = (step - warm) / max(1, total - warm)
+        if settings.schedule == "cosine":
+            return (1 + math.cos(math.pi * done)) / 2
+        return float(0.1 ** sum(done >= milestone for milestone in MILESTONES))
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,159 @@
+"""Losses by hand, optimizers that move what they should, and the course of the learning rate."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tasks.config import TrainSettings
+from tasks.optimisation import Course, loss_of
+
+LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, -2.0, 0.0]])
+LABELS = torch.tensor([0, 0, 2, 1])
+COUNTS = torch.tensor([80, 15, 5])
+
+
+def settings(**changes) -> TrainSettings:
+    return TrainSettings(**{"label_smoothing": 0.0, "learning_rate": 0.1, "epochs": 4, **changes})
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    made = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(16 * 16, 3)
+    )
+    return made.to(memory_format=torch.channels_last)
+
+
+def trained(changes: dict, steps: int = 1) -> tuple[nn.Module, nn.Module]:
+    """The network before and after some steps."""
+    before, after = network(), network()
+    course = Course(after, settings(**changes), 10)
+    for _ in range(steps):
+        course.clear()
+        pixels = torch.linspace(-1, 1, 4 * 3 * 64).view(4, 3, 8, 8)
+        functional.cross_entropy(after(pixels), LABELS).backward()
+        course.step()
+    return before, after
+
+
+def rates(epochs: int = 4, steps: int = 10, accuracies: list[float] | None = None, **changes) -> list[float]:
+    course = Course(network(), settings(epochs=epochs, **changes), steps)
+    found = []
+    for epoch in range(epochs):
+        for _ in range(steps):
+            found.append(course.rate)
+            course.step()
+        course.finish_epoch((accuracies or [0.0] * epochs)[epoch])
+    return found
+
+
+def test_the_cross_entropy_is_torch_s():
+    found = loss_of(settings(label_smoothing=0.1), COUNTS)(LOGITS, LABELS)
+    expected = functional.cross_entropy(LOGITS, LABELS, label_smoothing=0.1)
+    assert torch.allclose(found, expected)
+    weighted = loss_of(settings(imbalance="weights"), COUNTS)(LOGITS, LABELS)
+    weights = COUNTS.sum() / (3 * COUNTS)
+    assert torch.allclose(weighted, functional.cross_entropy(LOGITS, LABELS, weights))
+
+
+def test_bce_asks_for_every_class_by_itself():
+    hot = torch.eye(3)[LABELS]
+    odds = torch.sigmoid(LOGITS)
+    each = -(hot * odds.log() + (1 - hot) * (1 - odds).log()).sum(1)
+    assert loss_of(settings(loss="bce"), COUNTS)(LOGITS, LABELS) == pytest.approx(each.mean().item())
+
+
+def test_focal_cares_less_for_what_is_predicted_well():
+    known = LOGITS.softmax(1)[torch.arange(4), LABELS]
+    for gamma in (0.0, 2.0):
+        expected = (-known.log() * (1 - known) ** gamma).mean()
+        found = loss_of(settings(loss="focal", focal_gamma=gamma), COUNTS)(LOGITS, LABELS)
+        assert found == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce", "focal"])
+def test_shares_of_one_class_are_its_label(loss):
+    found = loss_of(settings(loss=loss, label_smoothing=0.1), COUNTS)
+    assert torch.allclose(found(LOGITS, LABELS), found(LOGITS, torch.eye(3)[LABELS]))
+    assert found(LOGITS, torch.full((4, 3), 1 / 3)) > found(LOGITS, LABELS) * 0.5
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce", "focal"])
+def test_rare_classes_weigh_as_much_as_common_ones(loss):
+    chosen = settings(loss=loss, imbalance="weights")
+    labels = torch.cat([torch.full((count,), number) for number, count in enumerate(COUNTS.tolist())])
+    logits = torch.zeros(100, 3, requires_grad=True)
+    loss_of(chosen, COUNTS)(logits, labels).backward()
+    towards = [-float(logits.grad[labels == number, number].sum()) for number in range(3)]
+    assert towards == pytest.approx([towards[0]] * 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop", "muon"])
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "step", "plateau"])
+def test_every_optimizer_moves_every_weight_and_lowers_the_loss(optimizer, schedule):
+    rate = 0.02 if optimizer == "sgd" else 0.002
+    before, after = trained(
+        {"optimizer": optimizer, "schedule": schedule, "learning_rate": rate, "weight_decay": 0.0}, steps=8
+    )
+    for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
+        if name != "2.bias":  # of whatever size, the loss of one batch may not ask for it
+            assert not torch.equal(old, new), name
+    pixels = torch.linspace(-1, 1, 4 * 3 * 64).view(4, 3, 8, 8)
+    first, last = (functional.cross_entropy(each(pixels), LABELS).item() for each in (before, after))
+    assert last < first
+
+
+def test_muon_s_steps_are_orthogonal():
+    made = network()
+    course = Course(made, settings(optimizer="muon", schedule="step", weight_decay=0.0, warmup_epochs=0), 10)
+    before = made[2].weight.clone()
+    for parameter in made.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    course.step()
+    step = (made[2].weight - before).detach().reshape(16, -1)
+    values = torch.linalg.svdvals(step)
+    assert values.min() > 0.5 * values.max()
+    assert step.square().mean().sqrt() == pytest.approx(0.2 * 0.1, rel=0.3)  # as AdamW's step would be
+
+
+def test_vectors_are_not_decayed():
+    course = Course(network(), settings(weight_decay=0.5, schedule="step", warmup_epochs=0), 10)
+    optimized = course._network
+    for parameter in optimized.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before = [parameter.clone() for parameter in optimized.parameters()]
+    course.step()
+    for old, new in zip(before, optimized.parameters(), strict=True):
+        assert torch.allclose(new, old * (1 - 0.1 * 0.5 * (1 + 0.9)) if old.ndim > 1 else old)
+
+
+def test_long_gradients_are_shortened():
+    course = Course(network(), settings(clip_norm=0.5), 10)
+    for parameter in course._network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    course.step()
+    norms = [parameter.grad.norm() for parameter in course._network.parameters()]
+    assert torch.stack(norms).norm() == pytest.approx(0.5, rel=1e-3)
+
+
+def test_the_rate_follows_its_schedule():
+    cycle = rates(schedule="one_cycle")
+    assert max(cycle) == pytest.approx(0.1)
+    assert cycle.index(max(cycle)) in (9, 10)
+    assert cycle[-1] < 0.001
+    cosine = rates(schedule="cosine", warmup_epochs=1)
+    assert cosine[:3] == pytest.approx([0.1 * n / 11 for n in (1, 2, 3)])
+    assert cosine[10] == pytest.approx(0.1)
+    assert cosine[25] == pytest.approx(0.1 * (1 + math.cos(math.pi / 2)) / 2)
+    step = rates(schedule="step", warmup_epochs=0)
+    assert [step[0], step[19], step[20], step[29], step[30]] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+
+
+def test_the_rate_falls_where_validation_stays():
+    reached = [0.5, 0.6, *[0.6] * 8]
+    found = rates(epochs=10, steps=1, accuracies=reached, schedule="plateau")
+    assert found[:8] == pytest.approx([0.1] * 8)
+    assert found[8:] == pytest.approx([0.01] * 2)
