@@ -20,6 +20,7 @@ from tasks.augmentation import augment, mix
 from tasks.config import TrainSettings
 from tasks.dataset import Images, scaled, standardised
 from tasks.errors import InputError
+from tasks.progress import Progress, State
 from tasks.records import Dataset
 
 EVALUATION_BATCH: Final = 512
@@ -62,53 +63,121 @@ def fit(
     dataset: Dataset,
     settings: TrainSettings,
     seed: int,
+    progress: Progress | None = None,
 ) -> Iterator[Epoch]:
     """Train `network` in place and yield each epoch; on the CPU the same seed gives the same weights.
 
-    Raises InputError when fewer than two images are given or the loss stops being a number.
+    With `progress` the state is kept after every epoch, and a training that was broken off goes on after its
+    last one, whose results are yielded again first. Raises InputError when fewer than two images are given or
+    the loss stops being a number.
     """
     if len(train.labels) < 2:
         raise InputError(
             f"training needs at least 2 images, got {len(train.labels)}; add images to the source"
         )
-    device = find_device()
-    network.to(device)
-    train, validation = train.to(device), validation.to(device)
-    counts = torch.bincount(train.labels, minlength=len(dataset.classes))
-    loss_of = optimisation.loss_of(settings, counts)
-    steps = math.ceil(len(train.labels) / settings.batch_size)
-    course = optimisation.Course(network, settings, steps)
-    result = Result(network, settings)
-    generator = torch.Generator(device).manual_seed(seed)
-    for number in range(1, settings.epochs + 1):
-        begun, rate = time.perf_counter(), course.rate
-        total = torch.zeros((), device=device)
-        network.train()
-        for rows in _batches(train.labels, counts, steps, settings, generator):
-            course.clear()
-            for piece in rows.tensor_split(max(1, min(settings.accumulation, len(rows) // 2))):
-                pixels = augment(train.images[piece], settings, dataset.image_size, generator)
-                pixels, wanted = mix(pixels, train.labels[piece], len(counts), settings, generator)
-                logits = _logits(network, standardised(pixels, dataset))
-                loss = loss_of(logits, wanted) * (len(piece) / len(rows))
-                loss.backward()  # type: ignore[no-untyped-call]
-                total += loss.detach() * len(rows)
-            course.step()
-            result.follow()
-        mean = float(total) / len(train.labels)
-        if not math.isfinite(mean):
-            raise InputError(
-                f"the training loss became {mean} in epoch {number} at learning rate {rate:.3g}; "
-                f"lower train.learning_rate ({settings.learning_rate:g})"
-            )
-        speed = len(train.labels) / (time.perf_counter() - begun)
-        reached = accuracy(result.network, validation, dataset)
-        course.finish_epoch(reached)
-        going_on = result.judge(reached)
-        yield Epoch(number, mean, reached, rate, speed)
-        if not going_on:
-            break
-    result.settle()
+    training = Training(network, train, validation, dataset=dataset, settings=settings, seed=seed)
+    if progress and (state := progress.load()):
+        training.restore(state)
+        print(f"going on after epoch {len(training.epochs)} of {settings.epochs}", flush=True)
+        yield from training.epochs
+    while training.goes_on:
+        epoch = training.advance()
+        if progress:
+            progress.save(training.state())
+        yield epoch
+    training.result.settle()
+
+
+class Training:
+    """A network on its way, with all that a pass over the images changes."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        train: Images,
+        validation: Images,
+        *,
+        dataset: Dataset,
+        settings: TrainSettings,
+        seed: int,
+    ) -> None:
+        device = find_device()
+        self.network, self.dataset, self.settings = network.to(device), dataset, settings
+        self.train, self.validation = train.to(device), validation.to(device)
+        self.counts = torch.bincount(self.train.labels, minlength=len(dataset.classes))
+        self.loss_of = optimisation.loss_of(settings, self.counts)
+        self.steps = math.ceil(len(train.labels) / settings.batch_size)
+        self.course = optimisation.Course(network, settings, self.steps)
+        self.result = Result(network, settings)
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.epochs: list[Epoch] = []
+
+    @property
+    def goes_on(self) -> bool:
+        return len(self.epochs) < self.settings.epochs and self.result.may_improve
+
+    def advance(self) -> Epoch:
+        """One pass over the training images and a look at the validation images."""
+        begun, rate, number = time.perf_counter(), self.course.rate, len(self.epochs) + 1
+        # Dropout draws from torch's own state, which follows the generator too.
+        torch.manual_seed(
+            int(torch.randint(2**31, (), generator=self.generator, device=self.generator.device))
+        )
+        self.network.train()
+        batches = list(_batches(self.train.labels, self.counts, self.steps, self.settings, self.generator))
+        losses = torch.stack([self._step(rows) for rows in batches])
+        if not losses.isfinite().all():
+            self._stop(number, rate, batches, losses)
+        sizes = torch.tensor([len(rows) for rows in batches], device=losses.device)
+        mean = float((losses * sizes).sum()) / len(self.train.labels)
+        speed = len(self.train.labels) / (time.perf_counter() - begun)
+        reached = accuracy(self.result.network, self.validation, self.dataset)
+        self.course.finish_epoch(reached)
+        self.result.judge(reached)
+        self.epochs.append(Epoch(number, mean, reached, rate, speed))
+        return self.epochs[-1]
+
+    def _step(self, rows: Tensor) -> Tensor:
+        """Learn from one batch, whole or in pieces; its mean loss."""
+        settings, total = self.settings, torch.zeros((), device=rows.device)
+        self.course.clear()
+        for piece in rows.tensor_split(max(1, min(settings.accumulation, len(rows) // 2))):
+            pixels = augment(self.train.images[piece], settings, self.dataset.image_size, self.generator)
+            labels = self.train.labels[piece]
+            pixels, wanted = mix(pixels, labels, len(self.counts), settings, self.generator)
+            logits = _logits(self.network, standardised(pixels, self.dataset))
+            loss = self.loss_of(logits, wanted) * (len(piece) / len(rows))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        self.course.step()
+        self.result.follow()
+        return total
+
+    def _stop(self, number: int, rate: float, batches: list[Tensor], losses: Tensor) -> None:
+        first = int((~losses.isfinite()).nonzero()[0])
+        ids = [bytes(row.tolist()).hex()[:12] for row in self.train.ids[batches[first]][:3].cpu()]
+        raise InputError(
+            f"the training loss became {float(losses[first])} in epoch {number}, batch {first + 1} (images "
+            f"{', '.join(ids)}, …) at learning rate {rate:.3g}; lower train.learning_rate "
+            f"({self.settings.learning_rate:g})"
+        )
+
+    def state(self) -> State:
+        """All that is needed to go on as if nothing had happened."""
+        return {
+            "network": self.network.state_dict(),
+            "course": self.course.state(),
+            "result": self.result.state(),
+            "generator": self.generator.get_state(),
+            "epochs": [tuple(epoch) for epoch in self.epochs],
+        }
+
+    def restore(self, state: State) -> None:
+        self.network.load_state_dict(state["network"])
+        self.course.restore(state["course"])
+        self.result.restore(state["result"])
+        self.generator.set_state(state["generator"])
+        self.epochs = [Epoch(*epoch) for epoch in state["epochs"]]
 
 
 class Result:
@@ -133,13 +202,25 @@ class Result:
         if self._average is not None:
             self._average.update_parameters(self._trained)
 
-    def judge(self, accuracy: float) -> bool:
-        """Whether to go on after an epoch that reached this accuracy."""
+    def judge(self, accuracy: float) -> None:
+        """Remember the weights of an epoch that is the best so far."""
         self._since += 1
         if self._patience and accuracy > self._best:
             self._best, self._since = accuracy, 0
             self._kept = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+
+    @property
+    def may_improve(self) -> bool:
         return not self._patience or self._since < self._patience
+
+    def state(self) -> State:
+        average = self._average.state_dict() if self._average else {}
+        return {"average": average, "kept": self._kept, "best": self._best, "since": self._since}
+
+    def restore(self, state: State) -> None:
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        self._kept, self._best, self._since = state["kept"], state["best"], state["since"]
 
     def settle(self) -> None:
         """Put the resulting weights into the trained network."""

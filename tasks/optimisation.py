@@ -11,6 +11,7 @@ from torch.optim import SGD, Adam, AdamW, Muon, Optimizer, RMSprop
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from tasks.config import TrainSettings
+from tasks.progress import State, restore_optimizer
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits float [B,K] and labels int64 [B] or float [B,K] to one
 MILESTONES: Final = (0.5, 0.75)  # of the training, where `step` divides the rate by ten: He et al., CVPR 2016
@@ -80,6 +81,18 @@ class Course:
             optimizer.step()
         for schedule in self._schedules:
             schedule.step()
+
+    def state(self) -> State:
+        return {
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "schedules": [schedule.state_dict() for schedule in (*self._schedules, *self._plateaus)],
+        }
+
+    def restore(self, state: State) -> None:
+        for optimizer, found in zip(self._optimizers, state["optimizers"], strict=True):
+            restore_optimizer(optimizer, found)
+        for schedule, found in zip((*self._schedules, *self._plateaus), state["schedules"], strict=True):
+            schedule.load_state_dict(found)
 
     def finish_epoch(self, accuracy: float) -> None:
         """Let the rate follow the validation accuracy, where it does."""

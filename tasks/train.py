@@ -13,6 +13,7 @@ from tasks import loop, model, storage
 from tasks.config import digest_of, store_root
 from tasks.dataset import load_split
 from tasks.errors import InputError
+from tasks.progress import Progress
 from tasks.records import Checkpoint, Dataset
 from tasks.specs import TrainSpec
 
@@ -36,7 +37,8 @@ def train(spec: TrainSpec) -> Checkpoint:
         return checkpoint
     begun = time.perf_counter()
     with _tracked(spec, dataset, reused=False) as log:
-        network, metrics = _train(spec, dataset, log)
+        progress = Progress(storage.join(folder, "progress.safetensors"))
+        network, metrics = _train(spec, dataset, log, progress)
         weights = storage.write(storage.join(folder, "model.safetensors"), model.to_bytes(network))
         checkpoint = Checkpoint(
             weights=weights,
@@ -47,6 +49,7 @@ def train(spec: TrainSpec) -> Checkpoint:
             seconds=round(time.perf_counter() - begun, 3),
         )
         storage.write_record(done, checkpoint)
+        progress.forget()
     print(f"trained in {checkpoint.seconds:.1f} s: {weights.uri}", flush=True)
     return checkpoint
 
@@ -54,7 +57,9 @@ def train(spec: TrainSpec) -> Checkpoint:
 Log = Callable[[list[tuple[str, float, int]]], None]
 
 
-def _train(spec: TrainSpec, dataset: Dataset, log: Log) -> tuple[nn.Module, dict[str, float]]:
+def _train(
+    spec: TrainSpec, dataset: Dataset, log: Log, progress: Progress
+) -> tuple[nn.Module, dict[str, float]]:
     """The trained network and the metrics of its last epoch; `log` gets those of all epochs at once."""
     settings, seed = spec.settings, spec.settings.seed + MEMBER_STRIDE * spec.member
     images, validation = load_split(dataset, "train"), load_split(dataset, "validation")
@@ -78,7 +83,15 @@ def _train(spec: TrainSpec, dataset: Dataset, log: Log) -> tuple[nn.Module, dict
     rows: list[tuple[str, float, int]] = []
     metrics: dict[str, float] = {}
     try:
-        for epoch in loop.fit(network, images, validation, dataset=dataset, settings=settings, seed=seed):
+        for epoch in loop.fit(
+            network,
+            images,
+            validation,
+            dataset=dataset,
+            settings=settings,
+            seed=seed,
+            progress=progress,
+        ):
             if not settings.patience or epoch.validation_accuracy > metrics.get("validation_accuracy", -1):
                 metrics = epoch.metrics()  # of the weights that are the result
             rows += [(name, value, epoch.number) for name, value in epoch.metrics().items()]

@@ -37,6 +37,7 @@ LEVELS = {
         "networks",
         "optimisation",
         "augmentation",
+        "progress",
         "loop",
         "recipes",
         "runtime",

@@ -61,7 +61,7 @@ def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(ml_dataset):
     network = model.build(QUICK, classes=4, image_size=8)
     torch.nn.init.constant_(network.fc.bias, float("nan"))
     train, validation = load_split(ml_dataset, "train"), load_split(ml_dataset, "validation")
-    expected = r"became nan in epoch 1 at learning rate 0\.002; lower train\.learning_rate \(0\.05\)"
+    expected = r"became nan in epoch 1, batch 1 \(images .*\) at learning rate 0\.002; lower train"
     with pytest.raises(InputError, match=expected):
         next(loop.fit(network, train, validation, dataset=ml_dataset, settings=QUICK, seed=0))
 

@@ -1,0 +1,114 @@
+"""A training that is broken off goes on where it stopped, and ends with the weights of an undisturbed one."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tasks import loop, model, storage
+from tasks.config import TrainSettings
+from tasks.dataset import load_split
+from tasks.progress import Progress
+from tasks.records import Checkpoint
+from tasks.specs import TrainSpec
+
+QUICK = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.01, crop_padding=1, flip=True)
+COURSES = [
+    {},
+    {"optimizer": "adamw", "schedule": "cosine"},
+    {"optimizer": "muon", "schedule": "step", "ema": 0.9},
+    {"optimizer": "rmsprop", "schedule": "plateau", "learning_rate": 0.001, "imbalance": "sampling"},
+    {"optimizer": "adam", "dropout": 0.3, "mixup": 0.4, "auto_augment": "trivial", "patience": 50},
+    {"model": "resnet9", "pooling": "gem", "accumulation": 2, "loss": "bce", "clip_norm": 1.0},
+]
+
+
+def network_for(dataset, settings):
+    return model.build(settings, classes=len(dataset.classes), image_size=dataset.image_size)
+
+
+def epochs_of(network, dataset, settings, progress=None):
+    train, validation = load_split(dataset, "train"), load_split(dataset, "validation")
+    return loop.fit(network, train, validation, dataset=dataset, settings=settings, seed=3, progress=progress)
+
+
+@pytest.mark.parametrize("changes", COURSES, ids=str)
+def test_a_training_broken_off_twice_ends_with_the_same_weights(ml_dataset, ml_store, changes):
+    settings = QUICK.model_copy(update=changes)
+    undisturbed = network_for(ml_dataset, settings)
+    expected = list(epochs_of(undisturbed, ml_dataset, settings))
+    progress = Progress(f"file://{ml_store}/progress.safetensors")
+    for stop in (2, 4):
+        torch.manual_seed(stop)  # whatever torch's own state is
+        running = epochs_of(network_for(ml_dataset, settings), ml_dataset, settings, progress)
+        for _ in range(stop):
+            next(running)
+        running.close()
+    resumed = network_for(ml_dataset, settings)
+    found = list(epochs_of(resumed, ml_dataset, settings, progress))
+    assert model.to_bytes(resumed) == model.to_bytes(undisturbed)
+    assert [epoch[:4] for epoch in found] == [epoch[:4] for epoch in expected]
+
+
+def test_every_kind_of_state_comes_back_as_it_was(ml_store):
+    progress = Progress(f"file://{ml_store}/progress.safetensors")
+    state = {
+        "tensor": torch.arange(6).view(2, 3),
+        "numbers": {0: 1.5, 1: float("-inf"), "text": None},
+        "nested": [(0.9, 0.99), [True, {"step": torch.tensor(3.0)}]],
+    }
+    progress.save(state)
+    found = progress.load()
+    assert torch.equal(found.pop("tensor"), state.pop("tensor"))
+    assert torch.equal(found["nested"][1][1].pop("step"), state["nested"][1][1].pop("step"))
+    assert found == state
+    progress.forget()
+    assert progress.load() is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"junk", b"\x10" + bytes(40)])
+def test_a_state_that_cannot_be_read_is_no_state(ml_store, capsys, damage):
+    progress = Progress(f"file://{ml_store}/progress.safetensors")
+    storage.write(progress.uri, damage)
+    assert progress.load() is None
+    assert "training starts anew" in capsys.readouterr().out
+
+
+def run_stage(spec: Path, root: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "tasks", "train", "--spec", spec, "--result", root / "result.json"]
+    environment = {**os.environ, "NIGHTSHIFT_STORE": f"file://{root}/store", "NIGHTSHIFT_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_stage_goes_on_and_leaves_nothing_behind(ml_dataset_uri, tmp_path):
+    """SIGKILL in the middle of two epochs; the third try finishes."""
+    spec = tmp_path / "spec.json"
+    settings = QUICK.model_copy(update={"epochs": 12})
+    spec.write_text(TrainSpec(dataset_uri=ml_dataset_uri, settings=settings).model_dump_json())
+    (tmp_path / "calm").mkdir()
+    (tmp_path / "wild").mkdir()
+    calm = run_stage(spec, tmp_path / "calm")
+    assert "trained in" in calm.communicate(timeout=120)[0]
+    seen = 0
+    for _ in range(2):
+        stage = run_stage(spec, tmp_path / "wild")
+        for line in stage.stdout:
+            number = int(line.split()[1].partition("/")[0]) if line.startswith("epoch") else 0
+            if number > seen + 2:
+                seen = number
+                break
+        time.sleep(0.02)
+        stage.kill()
+        stage.communicate()
+    last = run_stage(spec, tmp_path / "wild").communicate(timeout=120)[0]
+    assert "going on after epoch" in last
+    results = [
+        Checkpoint.model_validate_json((tmp_path / name / "result.json").read_text())
+        for name in ("calm", "wild")
+    ]
+    assert results[0].weights.sha256 == results[1].weights.sha256
+    assert list((tmp_path / "wild").rglob("progress*")) == []
