@@ -67,9 +67,9 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train `network` in place and yield each epoch; on the CPU the same seed gives the same weights.
 
-    With `progress` the state is kept after every epoch, and a training that was broken off goes on after its
-    last one, whose results are yielded again first. Raises InputError when fewer than two images are given or
-    the loss stops being a number.
+    With `progress` the state is kept after epochs, and a training that was broken off goes on after the last
+    one that was kept; what came before is yielded again first. Raises InputError when fewer than two images
+    are given or the loss stops being a number.
     """
     if len(train.labels) < 2:
         raise InputError(
@@ -82,7 +82,7 @@ def fit(
         yield from training.epochs
     while training.goes_on:
         epoch = training.advance()
-        if progress:
+        if progress and progress.is_due:
             progress.save(training.state())
         yield epoch
     training.result.settle()

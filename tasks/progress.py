@@ -5,7 +5,8 @@ or not at all, and nothing in it is executed when it is read.
 """
 
 import json
-from typing import Any
+import time
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from tasks import storage
 
+SHARE: Final = 0.02  # of the time of a training, at most, that saving takes
 State = dict[str, Any]  # of tensors, numbers, texts, and dicts, lists and tuples of them
 
 
@@ -22,11 +24,19 @@ class Progress:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self._next = 0.0  # time from which saving again is worth what it takes
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() >= self._next
 
     def save(self, state: State) -> None:
+        begun = time.monotonic()
         tensors: dict[str, Tensor] = {}
         rest = json.dumps(_without_tensors(state, tensors))
         storage.write(self.uri, save(tensors, metadata={"state": rest}))
+        ended = time.monotonic()
+        self._next = ended + (ended - begun) / SHARE
 
     def load(self) -> State | None:
         """The last state, or None where there is none that can be read: then training starts anew."""

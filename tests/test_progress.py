@@ -54,6 +54,24 @@ def test_a_training_broken_off_twice_ends_with_the_same_weights(ml_dataset, ml_s
     assert [epoch[:4] for epoch in found] == [epoch[:4] for epoch in expected]
 
 
+def test_saving_takes_a_small_share_of_the_time(ml_store, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("tasks.progress.time.monotonic", lambda: now[0])
+
+    def slow(uri, data):
+        now[0] += 2
+
+    monkeypatch.setattr("tasks.progress.storage.write", slow)
+    progress = Progress("file:///nowhere")
+    assert progress.is_due
+    progress.save({"a": torch.zeros(1)})
+    assert now[0] == 102
+    now[0] = 201.9
+    assert not progress.is_due
+    now[0] = 202.1
+    assert progress.is_due
+
+
 def test_every_kind_of_state_comes_back_as_it_was(ml_store):
     progress = Progress(f"file://{ml_store}/progress.safetensors")
     state = {
