@@ -17,7 +17,7 @@ from tasks.dataset import scaled
 from tasks.errors import InputError
 
 GROUPS: Final = 8  # of a batch that RandAugment and TrivialAugment treat alike
-BLUR_KERNEL: Final = 5  # pixels
+BLUR_KERNEL: Final = 9  # pixels: twice the largest deviation to either side
 
 
 def augment(images: Tensor, settings: TrainSettings, side: int, generator: torch.Generator) -> Tensor:
@@ -49,7 +49,8 @@ def augment(images: Tensor, settings: TrainSettings, side: int, generator: torch
 def mix(
     pixels: Tensor, labels: Tensor, classes: int, settings: TrainSettings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Blend the images of a batch, and their labels with them, as mixup or CutMix do, each half of the time.
+    """Blend the images of a batch, and their labels with them, as mixup or CutMix do; with both, each has
+    half of the batches.
 
     Labels int64 [B] become shares of the classes, float32 [B,K]; without mixing nothing changes. Mixup: Zhang
     et al., ICLR 2018. CutMix: Yun et al., ICCV 2019.

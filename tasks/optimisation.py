@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 from tasks.config import TrainSettings
 from tasks.progress import State, restore_optimizer
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # logits float [B,K] and labels int64 [B] or float [B,K] to one
+Loss = Callable[[Tensor, Tensor], Tensor]  # of logits float [B,K] and labels int64 [B] or float [B,K]
 MILESTONES: Final = (0.5, 0.75)  # of the training, where `step` divides the rate by ten: He et al., CVPR 2016
 PLATEAU: Final = 5  # epochs without a better validation accuracy, after which `plateau` divides by ten
 

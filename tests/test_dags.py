@@ -89,6 +89,8 @@ def test_the_schedule_is_the_files(retrain):
 def test_every_setting_is_in_the_form_with_its_help_and_the_files_value(retrain):
     pipeline = load_pipeline(DAGS / "pipelines" / "digits.toml")
     params = retrain["digits"].params
+    names = {f"{stage}.{field}" for stage, model in STAGE_SETTINGS.items() for field in model.model_fields}
+    assert set(params) == names | {"force"}
     for stage, model in STAGE_SETTINGS.items():
         for field in model.model_fields:
             param = params.get_param(f"{stage}.{field}")

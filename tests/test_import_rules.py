@@ -76,6 +76,12 @@ def files() -> list[Path]:
     return sorted(path for path in (ROOT / "tasks").rglob("*.py") if room(path) not in FREE)
 
 
+def test_imports_inside_functions_are_seen():
+    found = imported(ROOT / "tasks" / "evaluate.py")
+    assert rooms_of(found) >= {"images", "registry", "tracking", "storage"}
+    assert "airflow" in {name.split(".")[0] for name in imported(ROOT / "dags" / "retrain.py")}
+
+
 def test_every_room_has_its_level():
     assert {room(path) for path in files()} <= set(ROOMS)
 

@@ -22,7 +22,11 @@ def settings(**changes) -> TrainSettings:
 def network() -> nn.Module:
     torch.manual_seed(0)
     made = nn.Sequential(
-        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(16 * 16, 3)
+        nn.Conv2d(3, 16, 3, bias=False),
+        nn.BatchNorm2d(16),
+        nn.Conv2d(16, 16, 3),
+        nn.Flatten(),
+        nn.Linear(16 * 16, 3),
     )
     return made.to(memory_format=torch.channels_last)
 
@@ -54,6 +58,10 @@ def test_the_cross_entropy_is_torch_s():
     found = loss_of(settings(label_smoothing=0.1), COUNTS)(LOGITS, LABELS)
     expected = functional.cross_entropy(LOGITS, LABELS, label_smoothing=0.1)
     assert torch.allclose(found, expected)
+    shares = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.5, 0.5], [1.0, 0.0, 0.0], [0.2, 0.2, 0.6]])
+    assert torch.allclose(
+        loss_of(settings(), COUNTS)(LOGITS, shares), functional.cross_entropy(LOGITS, shares)
+    )
     weighted = loss_of(settings(imbalance="weights"), COUNTS)(LOGITS, LABELS)
     weights = COUNTS.sum() / (3 * COUNTS)
     assert torch.allclose(weighted, functional.cross_entropy(LOGITS, LABELS, weights))
@@ -78,7 +86,6 @@ def test_focal_cares_less_for_what_is_predicted_well():
 def test_shares_of_one_class_are_its_label(loss):
     found = loss_of(settings(loss=loss, label_smoothing=0.1), COUNTS)
     assert torch.allclose(found(LOGITS, LABELS), found(LOGITS, torch.eye(3)[LABELS]))
-    assert found(LOGITS, torch.full((4, 3), 1 / 3)) > found(LOGITS, LABELS) * 0.5
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "bce", "focal"])
@@ -99,8 +106,7 @@ def test_every_optimizer_moves_every_weight_and_lowers_the_loss(optimizer, sched
         {"optimizer": optimizer, "schedule": schedule, "learning_rate": rate, "weight_decay": 0.0}, steps=8
     )
     for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
-        if name != "2.bias":  # of whatever size, the loss of one batch may not ask for it
-            assert not torch.equal(old, new), name
+        assert not torch.equal(old, new), name
     pixels = torch.linspace(-1, 1, 4 * 3 * 64).view(4, 3, 8, 8)
     first, last = (functional.cross_entropy(each(pixels), LABELS).item() for each in (before, after))
     assert last < first

@@ -118,6 +118,7 @@ def test_no_runtime_strays_further_from_the_literal_int8_graph_than_int8_from_fl
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     (literal,) = onnxruntime.InferenceSession(data, options).run(["probabilities"], {"images": images})
+    assert "onnxruntime" in installed()
     for name in installed():
         probabilities, _ = Session(data, name).predict(images)
         assert np.abs(probabilities - literal).mean() < 0.005, name

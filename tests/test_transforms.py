@@ -72,6 +72,19 @@ def test_less_gets_through_that_is_too_fine_than_with_opencv_s_area_filter(ratio
     assert np.abs(squared(coarse, side, "stretch").astype(int) - area).max() <= 6
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_a_processor_without_vector_units_gives_the_same_pixels(channels: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (203, 331, channels), np.uint8)
+    fast = [squared(image, side, how) for side in (24, 100, 150, 240) for how in ("crop", "stretch")]
+    cv2.setUseOptimized(False)
+    try:
+        assert not cv2.useOptimized()
+        slow = [squared(image, side, how) for side in (24, 100, 150, 240) for how in ("crop", "stretch")]
+    finally:
+        cv2.setUseOptimized(True)
+    assert all(np.array_equal(one, other) for one, other in zip(fast, slow, strict=True))
+
+
 def test_the_right_size_is_left_alone() -> None:
     image = noise(32, 32)
     for how in ("crop", "letterbox", "stretch"):

@@ -213,8 +213,8 @@ class TrainSettings(Settings):
     blur: float = Field(
         0.0,
         ge=0,
-        le=10,
-        description="Half of the training images are blurred by up to this many pixels.",
+        le=2,
+        description="Half of the training images are blurred, with a deviation of up to this many pixels.",
         json_schema_extra=ADVANCED,
     )
     members: int = Field(

@@ -4,6 +4,7 @@ import math
 import re
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tasks.formats.header import Header, Unreadable
@@ -37,8 +38,6 @@ def layout(data: bytes) -> Layout:
 
 def pixels(data: bytes) -> NDArray[Any]:
     """uint8 or uint16 [H,W,C] of a whole file. Raises Unreadable."""
-    import numpy as np
-
     kind, shape, start = layout(data)
     found = np.frombuffer(data, kind, count=math.prod(shape), offset=start).reshape(shape)
     return found.astype(found.dtype.newbyteorder("="))
