@@ -55,41 +55,12 @@ def computes_in_bf16(device: torch.device) -> bool:
     return bool(features.get("amx_bf16"))
 
 
-def fit(
-    network: nn.Module,
-    train: Images,
-    validation: Images,
-    *,
-    dataset: Dataset,
-    settings: TrainSettings,
-    seed: int,
-    progress: Progress | None = None,
-) -> Iterator[Epoch]:
-    """Train `network` in place and yield each epoch; on the CPU the same seed gives the same weights.
-
-    With `progress` the state is kept after epochs, and a training that was broken off goes on after the last
-    one that was kept; what came before is yielded again first. Raises InputError when fewer than two images
-    are given or the loss stops being a number.
-    """
-    if len(train.labels) < 2:
-        raise InputError(
-            f"training needs at least 2 images, got {len(train.labels)}; add images to the source"
-        )
-    training = Training(network, train, validation, dataset=dataset, settings=settings, seed=seed)
-    if progress and (state := progress.load()):
-        training.restore(state)
-        print(f"going on after epoch {len(training.epochs)} of {settings.epochs}", flush=True)
-        yield from training.epochs
-    while training.goes_on:
-        epoch = training.advance()
-        if progress and progress.is_due:
-            progress.save(training.state())
-        yield epoch
-    training.result.settle()
-
-
 class Training:
-    """A network on its way, with all that a pass over the images changes."""
+    """A network on its way, with all that a pass over the images changes.
+
+    It is trained in place; on the CPU the same seed gives the same weights. Raises InputError when fewer than
+    two images are given or the loss stops being a number.
+    """
 
     def __init__(
         self,
@@ -101,6 +72,10 @@ class Training:
         settings: TrainSettings,
         seed: int,
     ) -> None:
+        if len(train.labels) < 2:
+            raise InputError(
+                f"training needs at least 2 images, got {len(train.labels)}; add images to the source"
+            )
         device = find_device()
         self.network, self.dataset, self.settings = network.to(device), dataset, settings
         self.train, self.validation = train.to(device), validation.to(device)
@@ -111,6 +86,23 @@ class Training:
         self.result = Result(network, settings)
         self.generator = torch.Generator(device).manual_seed(seed)
         self.epochs: list[Epoch] = []
+
+    def run(self, progress: Progress | None = None) -> Iterator[Epoch]:
+        """Train to the end and yield each epoch.
+
+        With `progress` the state is kept after epochs, and a training that was broken off goes on after the
+        last one that was kept; what came before is yielded again first.
+        """
+        if progress and (state := progress.load()):
+            self.restore(state)
+            print(f"going on after epoch {len(self.epochs)} of {self.settings.epochs}", flush=True)
+            yield from self.epochs
+        while self.goes_on:
+            epoch = self.advance()
+            if progress and progress.is_due:
+                progress.save(self.state())
+            yield epoch
+        self.result.settle()
 
     @property
     def goes_on(self) -> bool:

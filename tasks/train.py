@@ -83,15 +83,8 @@ def _train(
     rows: list[tuple[str, float, int]] = []
     metrics: dict[str, float] = {}
     try:
-        for epoch in loop.fit(
-            network,
-            images,
-            validation,
-            dataset=dataset,
-            settings=settings,
-            seed=seed,
-            progress=progress,
-        ):
+        training = loop.Training(network, images, validation, dataset=dataset, settings=settings, seed=seed)
+        for epoch in training.run(progress):
             if not settings.patience or epoch.validation_accuracy > metrics.get("validation_accuracy", -1):
                 metrics = epoch.metrics()  # of the weights that are the result
             rows += [(name, value, epoch.number) for name, value in epoch.metrics().items()]

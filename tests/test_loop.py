@@ -15,8 +15,8 @@ def fitted(dataset, settings=QUICK, seed=0, train=None):
     network = model.build(settings, classes=len(dataset.classes), image_size=dataset.image_size, seed=seed)
     train = train or load_split(dataset, "train")
     validation = load_split(dataset, "validation")
-    epochs = list(loop.fit(network, train, validation, dataset=dataset, settings=settings, seed=seed))
-    return network, epochs
+    training = loop.Training(network, train, validation, dataset=dataset, settings=settings, seed=seed)
+    return network, list(training.run())
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -63,7 +63,7 @@ def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(ml_dataset):
     train, validation = load_split(ml_dataset, "train"), load_split(ml_dataset, "validation")
     expected = r"became nan in epoch 1, batch 1 \(images .*\) at learning rate 0\.002; lower train"
     with pytest.raises(InputError, match=expected):
-        next(loop.fit(network, train, validation, dataset=ml_dataset, settings=QUICK, seed=0))
+        loop.Training(network, train, validation, dataset=ml_dataset, settings=QUICK, seed=0).advance()
 
 
 def test_one_image_left_over_does_not_break_batch_norm(ml_dataset):

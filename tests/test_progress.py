@@ -33,7 +33,8 @@ def network_for(dataset, settings):
 
 def epochs_of(network, dataset, settings, progress=None):
     train, validation = load_split(dataset, "train"), load_split(dataset, "validation")
-    return loop.fit(network, train, validation, dataset=dataset, settings=settings, seed=3, progress=progress)
+    training = loop.Training(network, train, validation, dataset=dataset, settings=settings, seed=3)
+    return training.run(progress)
 
 
 @pytest.mark.parametrize("changes", COURSES, ids=str)

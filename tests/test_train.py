@@ -22,13 +22,13 @@ def spec_of(dataset_uri, **changes) -> TrainSpec:
 def trainings(monkeypatch) -> list[int]:
     """The seeds of the trainings that really ran."""
     seeds: list[int] = []
-    fit = loop.fit
+    real = loop.Training
 
     def counted(*arguments, seed, **options):
         seeds.append(seed)
-        return fit(*arguments, seed=seed, **options)
+        return real(*arguments, seed=seed, **options)
 
-    monkeypatch.setattr(loop, "fit", counted)
+    monkeypatch.setattr(loop, "Training", counted)
     return seeds
 
 
