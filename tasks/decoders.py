@@ -5,12 +5,13 @@
             ...
 
 Images travel in chunks. When a chunk's process dies or takes too long, its images are sent again one by one,
-and only the guilty one is refused. Pixels come back through memory that all share: a pipe takes longer than
-decoding a small photo. The processes are fresh interpreters that import neither torch nor mlflow, have a
-limit on memory while they decode, leave no core files, and die with their parent.
+and only the guilty one is refused. Files go and pixels come back through memory that all share: a pipe takes
+longer than decoding a small photo. The processes are fresh interpreters that import neither torch nor mlflow,
+have a limit on memory while they decode, leave no core files, and die with their parent.
 """
 
 import ctypes
+import itertools
 import os
 import pickle
 import resource
@@ -62,11 +63,18 @@ class Chunk(NamedTuple):
     files: list[bytes]
     pool: ProcessPool
     future: ProcessFuture  # of Packed, a list with one result per file
-    slot: int | None  # of the shared memory, where the results come back
+    slot: int | None  # of the shared memory, where its files lie and its results come back
+
+
+class Room(NamedTuple):
+    """A piece of the shared memory, in bytes."""
+
+    start: int
+    size: int
 
 
 class Packed(NamedTuple):
-    """Pickled results whose arrays, of `sizes` in bytes, lie one after another in a slot of the memory."""
+    """A pickled list whose buffers, of `sizes` in bytes, lie one after another in a room of the memory."""
 
     frame: bytes
     sizes: list[int]
@@ -91,11 +99,12 @@ class Decoders(Generic[Seeing]):
         self._processes = processes
         self._images = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // (settings.channels * settings.side**2)))
         self._restarts = 0
-        self._slot_bytes = self._images * settings.channels * settings.side**2
+        self._slot_bytes = max(CHUNK_BYTES, settings.channels * settings.side**2)
         # A slot whose process ended out of turn is never used again: somebody might still write there.
         self._free = deque(range(AHEAD * processes))
         # It has no name, so nothing of it is left when this process is killed.
         self._memory = SPAWN.RawArray(ctypes.c_uint8, len(self._free) * self._slot_bytes)
+        self._view = memoryview(self._memory).cast("B")
 
     def __enter__(self) -> Self:
         self._pool = self._started()
@@ -159,9 +168,10 @@ class Decoders(Generic[Seeing]):
 
     def _send(self, files: list[bytes]) -> Chunk:
         slot = self._free.popleft() if self._free else None
-        room = (slot * self._slot_bytes, self._slot_bytes) if slot is not None else (0, 0)
+        room = self._room(slot)
+        sent = _packed([pickle.PickleBuffer(data) for data in files], self._view, room)
         # A chunk has the time of one image: one that needs longer is looked into image by image.
-        work = {"args": (files, self._settings, self._look, room), "timeout": self._settings.decode_seconds}
+        work = {"args": (sent, self._settings, self._look, room), "timeout": self._settings.decode_seconds}
         try:
             future = self._pool.schedule(_see_all, **work)
         except RuntimeError:  # it broke since the last chunk
@@ -169,15 +179,14 @@ class Decoders(Generic[Seeing]):
             future = self._pool.schedule(_see_all, **work)
         return Chunk(files, self._pool, future, slot)
 
-    def _unpacked(self, packed: Packed, slot: int | None) -> list[Seeing | Unreadable]:
+    def _room(self, slot: int | None) -> Room:
+        return Room(0, 0) if slot is None else Room(slot * self._slot_bytes, self._slot_bytes)
+
+    def _results(self, packed: Packed, slot: int | None) -> list[Seeing | Unreadable]:
         """The results, copied out of the slot, which is free again."""
-        memory, start, arrays = memoryview(self._memory).cast("B"), (slot or 0) * self._slot_bytes, []
-        for size in packed.sizes:
-            arrays.append(bytearray(memory[start : start + size]))
-            start += size
+        results: list[Seeing | Unreadable] = _unpacked(packed, self._view, self._room(slot), bytearray)
         if slot is not None:
             self._free.append(slot)
-        results: list[Seeing | Unreadable] = pickle.loads(packed.frame, buffers=arrays)  # noqa: S301 (our own process's)
         return results
 
     def _collect(self, chunk: Chunk) -> Iterator[Seeing | Unreadable]:
@@ -185,7 +194,7 @@ class Decoders(Generic[Seeing]):
             while not wait([chunk.future], timeout=LOOK_SECONDS).done:
                 if not chunk.pool.active:  # what was not yet on its way when it broke gets no answer
                     raise BrokenProcessPool
-            yield from self._unpacked(chunk.future.result(), chunk.slot)
+            yield from self._results(chunk.future.result(), chunk.slot)
         except BrokenProcessPool:
             if chunk.pool is self._pool:
                 self._restart()
@@ -225,10 +234,9 @@ def _start(parent: int, memory: Any) -> None:
     _base = psutil.Process().memory_info().vms
 
 
-def _see_all(
-    files: list[bytes], settings: PreprocessSettings, look: Look[Seeing], room: tuple[int, int]
-) -> Packed:
+def _see_all(sent: Packed, settings: PreprocessSettings, look: Look[Seeing], room: Room) -> Packed:
     """The limit on memory holds while images are decoded, so that messages always come through."""
+    files: list[bytes] = _unpacked(sent, _memory, room, bytes)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = _base + settings.decode_megabytes * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
@@ -236,20 +244,31 @@ def _see_all(
         results = [_see(data, settings, look) for data in files]
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-    return _packed(results, *room)
+    return _packed(results, _memory, room)
 
 
-def _packed(results: list[Seeing | Unreadable], start: int, size: int) -> Packed:
-    """The results, their arrays in `size` bytes of the shared memory from `start` where they fit."""
+def _packed(objects: list[Any], memory: memoryview, room: Room) -> Packed:
+    """The objects, their buffers in the room where they fit."""
     buffers: list[pickle.PickleBuffer] = []
-    frame = pickle.dumps(results, 5, buffer_callback=buffers.append)
-    arrays = [buffer.raw() for buffer in buffers]
-    if sum(array.nbytes for array in arrays) > size:
-        return Packed(pickle.dumps(results), [])
-    for array in arrays:
-        _memory[start : start + array.nbytes] = array
-        start += array.nbytes
-    return Packed(frame, [array.nbytes for array in arrays])
+    frame = pickle.dumps(objects, 5, buffer_callback=buffers.append)
+    pieces = [buffer.raw() for buffer in buffers]
+    if sum(piece.nbytes for piece in pieces) > room.size:
+        return Packed(pickle.dumps(objects, 5), [])
+    start = room.start
+    for piece in pieces:
+        memory[start : start + piece.nbytes] = piece
+        start += piece.nbytes
+    return Packed(frame, [piece.nbytes for piece in pieces])
+
+
+def _unpacked(
+    packed: Packed, memory: memoryview, room: Room, copy: Callable[[memoryview], bytes | bytearray]
+) -> list[Any]:
+    """The objects, their buffers copied out of the room."""
+    ends = list(itertools.accumulate(packed.sizes, initial=room.start))
+    buffers = [copy(memory[start:end]) for start, end in itertools.pairwise(ends)]
+    objects: list[Any] = pickle.loads(packed.frame, buffers=buffers)  # noqa: S301 (our own process's)
+    return objects
 
 
 def _see(data: bytes, settings: PreprocessSettings, look: Look[Seeing]) -> Seeing | Unreadable:

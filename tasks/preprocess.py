@@ -10,7 +10,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -215,5 +214,5 @@ def _refusal(key: str, reason: str, detail: str, sha256: str = "") -> Refusal:
 
 
 def _folder_label(key: str) -> Label | None:
-    parents = PurePosixPath(key).parts[:-1]
-    return Label(parents[0]) if parents else None
+    folder, slash, _ = key.partition("/")
+    return Label(folder) if slash else None

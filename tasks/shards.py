@@ -106,11 +106,11 @@ def _header(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> bytes
 
 
 def moments(pixels: NDArray[np.uint8]) -> tuple[Moments, Moments]:
-    """Mean and mean square per channel of uint8 [N,H,W,C], on the scale 0 to 1."""
-    mean, square = np.zeros(pixels.shape[3]), np.zeros(pixels.shape[3])
+    """Mean and mean square per channel of uint8 [N,H,W,C], on the scale 0 to 1; sums are whole numbers."""
+    total, square = np.zeros(pixels.shape[3]), np.zeros(pixels.shape[3])
     for image in pixels:  # each while it is in the processor's cache
-        averages, deviations = (values.ravel() for values in cv2.meanStdDev(image))
-        mean += averages
-        square += averages**2 + deviations**2
-    count = len(pixels)
-    return tuple((mean / count / 255).tolist()), tuple((square / count / 255**2).tolist())
+        channels = cv2.split(image)  # of one channel, OpenCV takes the sums in half of the time
+        total += [cv2.sumElems(channel)[0] for channel in channels]
+        square += [cv2.norm(channel, cv2.NORM_L2SQR) for channel in channels]
+    count = pixels.size / pixels.shape[3]
+    return tuple((total / count / 255).tolist()), tuple((square / count / 255**2).tolist())

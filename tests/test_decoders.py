@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import evil_files
 import numpy as np
 import psutil
 import pytest
-from evil_files import Crash, Hang, Surprise
 from PIL import Image
 
 from tasks.config import PreprocessSettings
-from tasks.decoders import AHEAD, CHUNK_IMAGES, Decoders, Seen, _packed, see
+from tasks.decoders import AHEAD, CHUNK_IMAGES, Decoders, Room, Seen, _packed, _unpacked, see
 from tasks.errors import StageError
 from tasks.images import Unreadable, load, prepare, stored
 
@@ -91,18 +91,19 @@ def test_files_are_taken_only_a_few_chunks_ahead(decoders: Decoders) -> None:
     assert kinds(list(decoders.map([encoded()]))) == ["seen"]
 
 
-def test_a_crash_costs_one_image(decoders: Decoders) -> None:
+def test_a_crash_costs_one_image() -> None:
     files = [encoded(seed=number) for number in range(40)]
-    files[5] = Crash(files[5])
-    files[30] = Surprise(files[30])
-    results = list(decoders.map(files))
+    files[5] = evil_files.CRASH
+    files[30] = evil_files.SURPRISE
+    with Decoders(evil_files.see, SETTINGS, processes=2) as decoders:
+        results = list(decoders.map(files))
     assert [number for number, kind in enumerate(kinds(results)) if kind != "seen"] == [5, 30]
     assert kinds([results[5], results[30]]) == ["crashed", "crashed"]
     assert "SIGABRT" in str(results[5])
     assert "nobody foresaw this" in str(results[30])
     for data, result in zip(files, results, strict=True):
         if isinstance(result, Seen):
-            assert np.array_equal(result.pixels, stored(bytes(data), SETTINGS))
+            assert np.array_equal(result.pixels, stored(data, SETTINGS))
 
 
 def test_without_room_in_the_shared_memory_results_are_the_same(decoders: Decoders) -> None:
@@ -120,25 +121,30 @@ def test_without_room_in_the_shared_memory_results_are_the_same(decoders: Decode
         assert one[1:] == other[1:]
 
 
-def test_pixels_come_back_outside_the_message() -> None:
-    image = see(encoded(), SETTINGS)
-    packed = _packed([image], 0, 0)
-    assert packed.sizes == []
-    assert len(packed.frame) > image.pixels.nbytes
-    with pytest.MonkeyPatch.context() as patch:
-        memory = bytearray(5000)
-        patch.setattr("tasks.decoders._memory", memoryview(memory))
-        packed = _packed([image, see(encoded(seed=1), SETTINGS)], 100, 4000)
-    assert packed.sizes == [image.pixels.nbytes] * 2
-    assert len(packed.frame) < image.pixels.nbytes
-    assert memory[100 : 100 + image.pixels.nbytes] == image.pixels.tobytes()
-    assert not any(memory[:100])
+def test_buffers_travel_outside_the_message_where_there_is_room() -> None:
+    memory = bytearray(20_000)
+    images = [see(encoded(seed=seed), SETTINGS) for seed in range(2)]
+    size = images[0].pixels.nbytes
+    packed = _packed(images, memoryview(memory), Room(100, 2 * size))
+    assert packed.sizes == [size] * 2
+    assert len(packed.frame) < size
+    assert memory[100 : 100 + size] == images[0].pixels.tobytes()
+    assert not any(memory[:100] + memory[100 + 2 * size :])
+    for image, again in zip(
+        images, _unpacked(packed, memoryview(memory), Room(100, 2 * size), bytearray), strict=True
+    ):
+        assert np.array_equal(again.pixels, image.pixels)
+        assert again[1:] == image[1:]
+    narrow = _packed(images, memoryview(memory), Room(100, 2 * size - 1))
+    assert narrow.sizes == []
+    assert len(narrow.frame) > 2 * size
 
 
 def test_a_hang_costs_one_image() -> None:
     files = [encoded(seed=number) for number in range(20)]
-    files[3] = Hang(files[3])
-    with Decoders(see, SETTINGS.model_copy(update={"decode_seconds": 2.0}), processes=2) as decoders:
+    files[3] = evil_files.HANG
+    quick = SETTINGS.model_copy(update={"decode_seconds": 2.0})
+    with Decoders(evil_files.see, quick, processes=2) as decoders:
         results = list(decoders.map(files))
         assert [number for number, kind in enumerate(kinds(results)) if kind != "seen"] == [3]
         assert kinds([results[3]]) == ["timeout"]
