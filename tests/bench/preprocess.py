@@ -3,7 +3,8 @@
 python tests/bench/preprocess.py FOLDER      (photos in any depth below it; nothing else may run)
 
 A stage, its decoder and the bare loop are pinned to one core, in turn; the S3 server has the other. Then two
-stages at once, a core each. Appends JSON lines to bench.json.
+stages at once, a core each: with S3, whose server needs its share of these cores, and with a store on disk,
+which leaves both to the stages. Appends JSON lines to bench.json.
 """
 
 import json
@@ -23,7 +24,7 @@ from night import record
 
 from tasks import storage
 from tasks.batches import Batch, cut
-from tasks.config import PreprocessSettings
+from tasks.config import PreprocessSettings, store_root
 from tasks.records import Message, PartList
 from tasks.runner import stage_environment
 from tasks.specs import PreprocessSpec
@@ -51,23 +52,49 @@ def main() -> int:
     photos = sorted(Path(sys.argv[1]).rglob("*.jpg"))[:PHOTOS]
     if len(photos) < PHOTOS:
         raise SystemExit(f"{sys.argv[1]} holds {len(photos)} photos; {PHOTOS} are needed")
-    with s3_server():
-        for batch in ("one", "two"):
-            for number, path in enumerate(photos * COPIES):
-                storage.write(f"s3://nightshift/incoming/x/{batch}/photo/{number:05d}.jpg", path.read_bytes())
-        bare, single, double, memory = [], [], [], []
-        for _ in range(ROUNDS):
-            bare.append(bare_loop(sys.argv[1]))
-            seconds, peak = run(["one"])
-            single.append(seconds)
-            memory.append(peak)
-            double.append(run(["one", "two"])[0])
-    speeds = [PHOTOS * COPIES / statistics.median(times) for times in (bare, single)]
-    record("preprocess stage on one core, S3 to S3", speeds[1], "images/s", "bare loop", speeds[0])
-    both = 2 * PHOTOS * COPIES / statistics.median(double)
-    record("two preprocess stages on two cores", both, "images/s", "one stage", speeds[1])
-    record("preprocess stage with its decoder: peak memory", max(memory), "MiB")
+    with s3_server() as server:
+        measure("S3", photos, server)
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        os.environ["NIGHTSHIFT_STORE"] = f"file://{folder}"
+        measure("disk", photos, None)
     return 0
+
+
+def measure(kind: str, photos: list[Path], server: int | None) -> None:
+    """A stage, then two, on the store that the environment names; `server` is the process behind it."""
+    for batch in ("one", "two"):
+        for number, path in enumerate(photos * COPIES):
+            storage.write(storage.join(source(), batch, f"photo/{number:05d}.jpg"), path.read_bytes())
+    bare, single, double, memory, served = [], [], [], [], []
+    for _ in range(ROUNDS):
+        bare.append(bare_loop(sys.argv[1]))
+        before = processor_seconds(server)
+        seconds, peak = run(["one"])
+        served.append(processor_seconds(server) - before)
+        single.append(seconds)
+        memory.append(peak)
+        double.append(run(["one", "two"])[0])
+    images = PHOTOS * COPIES
+    loop, alone, both = (
+        count * images / statistics.median(times) for count, times in ((1, bare), (1, single), (2, double))
+    )
+    record(f"preprocess stage on one core, {kind} to {kind}", alone, "images/s", "bare loop", loop)
+    record(f"two preprocess stages, {kind} to {kind}, on two cores", both, "images/s", "one stage", alone)
+    record(f"preprocess stage with its decoder, {kind}: peak memory", max(memory), "MiB")
+    if server:
+        each = 1000 * statistics.median(served) / images
+        record("S3 server's own time of a core beside the stage", each, "ms/image", "stage", 1000 / alone)
+
+
+def source() -> str:
+    return storage.join(store_root(), "incoming", "x")
+
+
+def processor_seconds(pid: int | None) -> float:
+    """What a process has taken of all cores so far."""
+    import psutil
+
+    return sum(psutil.Process(pid).cpu_times()[:2]) if pid else 0.0
 
 
 def bare_loop(folder: str) -> float:
@@ -96,16 +123,14 @@ def run(batches: list[str]) -> tuple[float, float]:
 def start(batch: str, core: int, folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
     """One stage on one core; its part is new each time, so that its work is never found done."""
     settings = PreprocessSettings(image_size=SIDE, part_seconds=3600)
-    source = "s3://nightshift/incoming/x"
-    listed = storage.listing(f"{source}/{batch}")
+    listed = storage.listing(storage.join(source(), batch))
     files = tuple((stored.key, stored.size, f"{stored.etag}-{time.time_ns()}") for stored in listed)
-    (part,) = cut(Batch(batch, files, None), settings, source)
-    uri = storage.write_record(
-        f"s3://nightshift/plans/{part.digest}.json", PartList(batches={}, parts=(part,))
-    )
+    (part,) = cut(Batch(batch, files, None), settings, source())
+    plan = PartList(batches={}, parts=(part,))
+    uri = storage.write_record(storage.join(store_root(), "plans", f"{part.digest}.json"), plan)
     message = Message(parts_uri=uri.uri, parts=1, images=len(files))
     spec, result = folder / f"{batch}.spec.json", folder / f"{batch}.result.json"
-    asked = PreprocessSpec(message=message, source=source, settings=settings)
+    asked = PreprocessSpec(message=message, source=source(), settings=settings)
     spec.write_text(asked.model_dump_json(), encoding="utf-8")
     command = ["taskset", "-c", str(core), sys.executable, "-m", "tasks", "preprocess"]
     command += ["--spec", str(spec), "--result", str(result)]
@@ -127,8 +152,8 @@ def tree_memory(pid: int) -> float:
 
 
 @contextmanager
-def s3_server() -> Iterator[None]:
-    """rclone on a free port over a temporary folder, on the last core."""
+def s3_server() -> Iterator[int]:
+    """rclone on a free port over a temporary folder; its process."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder, socket.socket() as probe:
         Path(folder, "nightshift").mkdir()
         probe.bind(("127.0.0.1", 0))
@@ -149,7 +174,7 @@ def s3_server() -> Iterator[None]:
         with subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet) as server:
             try:
                 wait_for(port)
-                yield
+                yield server.pid
             finally:
                 server.terminate()
 
