@@ -18,6 +18,9 @@ from tasks.errors import InputError
 
 GROUPS: Final = 8  # of a batch that RandAugment and TrivialAugment treat alike
 BLUR_KERNEL: Final = 9  # pixels: twice the largest deviation to either side
+GROWING: Final = 2 / 3  # of the epochs
+SMALLEST: Final = 8  # pixels
+STEP: Final = 4  # pixels by which sides grow, so that few shapes are computed
 
 
 def augment(images: Tensor, settings: TrainSettings, side: int, generator: torch.Generator) -> Tensor:
@@ -44,6 +47,24 @@ def augment(images: Tensor, settings: TrainSettings, side: int, generator: torch
     if settings.cutout:
         pixels = _cutout(pixels, settings.cutout, generator)
     return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def side_in(epoch: int, settings: TrainSettings, side: int) -> int:
+    """Side in pixels on which an epoch (from 1) trains: it grows over the first two thirds of them.
+
+    Progressive resizing, as in fast.ai's entry to DAWNBench, 2018.
+    """
+    grown = min(1.0, (epoch - 1) / max(1, round(settings.epochs * GROWING)))
+    share = settings.first_side + (1 - settings.first_side) * grown
+    return min(side, max(SMALLEST, round(side * share / STEP) * STEP))
+
+
+def shrunk(pixels: Tensor, side: int) -> Tensor:
+    """float32 [B,C,H,H] as [B,C,side,side], anti-aliased."""
+    if pixels.shape[2] == side:
+        return pixels
+    small = functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+    return small.contiguous(memory_format=torch.channels_last)
 
 
 def mix(

@@ -1,9 +1,6 @@
-"""Shards to tensors. No Python per image.
+"""Shards to tensors. No Python per image; how a training gets its batches of them is in `feed`."""
 
-A data set is small enough to sit in memory as bytes (60,000 photos of 32x32 are 184 MB), so a split is
-loaded once, kept on the device that trains, and cut into batches by index.
-"""
-
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,7 +10,7 @@ from torch import Tensor
 
 from tasks import storage
 from tasks.errors import InputError
-from tasks.records import Dataset, Shard, Split
+from tasks.records import Artifact, Dataset, Shard, Split
 
 
 class Images(NamedTuple):
@@ -24,29 +21,66 @@ class Images(NamedTuple):
     ids: Tensor
 
     def to(self, device: torch.device) -> "Images":
-        return Images(*(tensor.to(device) for tensor in self))
+        return Images(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def at(self, rows: Tensor | slice) -> "Images":
+        return Images(*(tensor[rows] for tensor in self))
+
+    def pieces(self, count: int) -> list["Images"]:
+        """Cut into `count` of about the same size."""
+        parts = (tensor.tensor_split(count) for tensor in self)
+        return [Images(*part) for part in zip(*parts, strict=True)]
+
+    @classmethod
+    def joined(cls, parts: list["Images"]) -> "Images":
+        return cls(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
-def load_split(dataset: Dataset, split: Split) -> Images:
-    """All images of one split, in the order of the shards, without the rows that the data set leaves out.
+class Rows(NamedTuple):
+    """Some rows of a shard, counted without those that the data set leaves out."""
+
+    shard: Shard
+    rows: slice
+
+    @property
+    def total(self) -> int:
+        return int(self.rows.stop - self.rows.start)
+
+
+def rows_of(dataset: Dataset, split: Split, rank: int = 0, world: int = 1) -> list[Rows]:
+    """What process `rank` of `world` reads of a split: a stretch of its rows, shard by shard."""
+    shards = [shard for shard in dataset.shards if shard.split == split]
+    total = sum(shard.images - len(shard.drop) for shard in shards)
+    begin, end = total * rank // world, total * (rank + 1) // world
+    found, start = [], 0
+    for shard in shards:
+        stop = start + shard.images - len(shard.drop)
+        if begin < stop and start < end:
+            found.append(Rows(shard, slice(max(begin, start) - start, min(end, stop) - start)))
+        start = stop
+    return found
+
+
+def load_split(dataset: Dataset, split: Split, rank: int = 0, world: int = 1) -> Images:
+    """All images of one split in the order of the shards, or the share of one of several processes.
 
     Training images keep their stored side, from which `augmentation` cuts; those of the other splits are cut
     to the side that the network sees. Raises InputError when a shard is damaged or does not fit the data set.
     """
-    shards = [shard for shard in dataset.shards if shard.split == split]
-    total = sum(shard.images - len(shard.drop) for shard in shards)
+    wanted = rows_of(dataset, split, rank, world)
+    total = sum(rows.total for rows in wanted)
     if total == 0:
         raise InputError(f"data set {dataset.digest[:12]} has no {split} images; add images to its source")
     side = dataset.preprocess.side if split == "train" else dataset.image_size
     pixels = torch.empty((total, side, side, dataset.preprocess.channels), dtype=torch.uint8)
     labels, ids = torch.empty(total, dtype=torch.int64), torch.empty((total, 32), dtype=torch.uint8)
     start = 0
-    for shard in shards:
-        content = _read(shard, dataset)
-        rows = slice(start, start + len(content.labels))
-        pixels[rows] = centre_crop(content.images, side)
-        labels[rows], ids[rows] = content.labels, content.ids
-        start += len(content.labels)
+    for rows in wanted:
+        content = read_rows(rows, dataset)
+        place = slice(start, start + rows.total)
+        pixels[place] = centre_crop(content.images, side)
+        labels[place], ids[place] = content.labels, content.ids
+        start += rows.total
     return Images(pixels, labels, ids)
 
 
@@ -84,10 +118,13 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     return order[turn.argsort(stable=True)[:count]].sort().values
 
 
-def _read(shard: Shard, dataset: Dataset) -> Images:
-    """One shard, with its labels mapped by class name onto the classes of the data set."""
+def read_rows(
+    rows: Rows, dataset: Dataset, read: Callable[[Artifact], bytes] = storage.read_artifact
+) -> Images:
+    """Rows of a shard, with their labels mapped by class name onto the classes of the data set."""
+    shard = rows.shard
     try:
-        content = load(storage.read_artifact(shard.file))
+        content = load(read(shard.file))
         images, labels, ids = content["images"], content["labels"], content["ids"]
     except (SafetensorError, KeyError) as error:
         raise InputError(
@@ -115,4 +152,4 @@ def _read(shard: Shard, dataset: Dataset) -> Images:
     )
     if shard.drop:
         images, labels, ids = images[kept], labels[kept], ids[kept]
-    return Images(images, index[labels], ids)
+    return Images(images, index[labels], ids).at(rows.rows)

@@ -1,12 +1,13 @@
-"""The training loop, top to bottom; what it follows is in `optimisation`.
+"""The training loop, top to bottom; what it follows is in `optimisation`, what it is fed with in `feed`.
 
-The device is found, not configured. The data stay on it as bytes; a batch is cut by index, augmented and
-standardised there. Unless `patience` is set, the weights after the last epoch are the result: schedules end
-at a learning rate near zero, where epochs hardly differ, and picking the luckiest of many on a small
-validation split would spoil that split for choosing among candidates.
+The device is found, not configured. Batches come as bytes and are augmented and standardised on it. Unless
+`patience` is set, the weights after the last epoch are the result: schedules end at a learning rate near
+zero, where epochs hardly differ, and picking the luckiest of many on a small validation split would spoil
+that split for choosing among candidates.
+
+What is random in a step follows from the seed and the step's place, so a training can go on from any step.
 """
 
-import math
 import time
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -16,11 +17,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tasks import optimisation
-from tasks.augmentation import augment, mix
+from tasks.augmentation import augment, mix, shrunk, side_in
 from tasks.config import TrainSettings
 from tasks.dataset import Images, scaled, standardised
+from tasks.device import Precision, compiled, find_device, out_of_memory, pieces_for
 from tasks.errors import InputError
+from tasks.feed import Feed, class_counts, seed_at
 from tasks.progress import Progress, State
+from tasks.ranks import ALONE, Ranks
 from tasks.records import Dataset
 
 EVALUATION_BATCH: Final = 512
@@ -39,67 +43,55 @@ class Epoch(NamedTuple):
         return {key: float(value) for key, value in self._asdict().items() if key != "number"}
 
 
-def find_device() -> torch.device:
-    """The accelerator that torch finds, or the CPU."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether the hardware trains faster in bfloat16 than in float32: tensor cores, or AMX tiles on a CPU.
-
-    AVX-512 BF16 alone does not count: without AMX it trained ResNet-18 at 17 instead of 26 images/s.
-    """
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return bool(features.get("amx_bf16"))
-
-
 class Training:
     """A network on its way, with all that a pass over the images changes.
 
-    It is trained in place; on the CPU the same seed gives the same weights. Raises InputError when fewer than
-    two images are given or the loss stops being a number.
+    It is trained in place; on the CPU the same seed gives the same weights. Raises InputError when the loss
+    stops being a number or two images at a time are too many for the memory.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        train: Images,
+        feed: Feed,
         validation: Images,
         *,
         dataset: Dataset,
         settings: TrainSettings,
         seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
-        if len(train.labels) < 2:
-            raise InputError(
-                f"training needs at least 2 images, got {len(train.labels)}; add images to the source"
-            )
         device = find_device()
         self.network, self.dataset, self.settings = network.to(device), dataset, settings
-        self.train, self.validation = train.to(device), validation.to(device)
-        self.counts = torch.bincount(self.train.labels, minlength=len(dataset.classes))
-        self.loss_of = optimisation.loss_of(settings, self.counts)
-        self.steps = math.ceil(len(train.labels) / settings.batch_size)
-        self.course = optimisation.Course(network, settings, self.steps)
+        self.feed, self.validation, self.seed, self.ranks = feed, validation, seed, ranks
+        counts = class_counts(dataset).to(device)
+        self.loss_of = optimisation.loss_of(settings, counts)
+        self.course = optimisation.Course(network, settings, feed.steps)
         self.result = Result(network, settings)
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.precision = Precision(device)
+        self.compiled = compiled(network, settings, device, feed.steps * settings.epochs)
+        self.trained = self.compiled  # in every epoch anew, for all processes
+        self.generator = torch.Generator(device)
+        self.pieces = settings.accumulation
         self.epochs: list[Epoch] = []
+        self.losses: list[Tensor] = []  # of the steps of the present epoch
+        self.rate = 0.0  # at its beginning
 
     def run(self, progress: Progress | None = None) -> Iterator[Epoch]:
         """Train to the end and yield each epoch.
 
-        With `progress` the state is kept after epochs, and a training that was broken off goes on after the
-        last one that was kept; what came before is yielded again first.
+        With `progress` the state is kept after epochs and within long ones, and a training that was broken
+        off goes on from the step where it was kept; the epochs before are yielded again first.
         """
         if progress and (state := progress.load()):
             self.restore(state)
-            print(f"going on after epoch {len(self.epochs)} of {self.settings.epochs}", flush=True)
+            self.ranks.say(
+                f"going on after epoch {len(self.epochs)} of {self.settings.epochs}, step {len(self.losses)}"
+            )
             yield from self.epochs
         while self.goes_on:
-            epoch = self.advance()
-            if progress and progress.is_due:
+            epoch = self.advance(progress)
+            if progress and self.ranks.leads and progress.is_due:
                 progress.save(self.state())
             yield epoch
         self.result.settle()
@@ -108,49 +100,92 @@ class Training:
     def goes_on(self) -> bool:
         return len(self.epochs) < self.settings.epochs and self.result.may_improve
 
-    def advance(self) -> Epoch:
-        """One pass over the training images and a look at the validation images."""
-        begun, rate, number = time.perf_counter(), self.course.rate, len(self.epochs) + 1
-        # Dropout draws from torch's own state, which follows the generator too.
-        torch.manual_seed(
-            int(torch.randint(2**31, (), generator=self.generator, device=self.generator.device))
-        )
+    def advance(self, progress: Progress | None = None) -> Epoch:
+        """One pass over the training images, or the rest of it, and a look at the validation images."""
+        begun, number = time.perf_counter(), len(self.epochs) + 1
+        first, seen = len(self.losses), 0
+        self.rate = self.rate if first else self.course.rate
         self.network.train()
-        batches = list(_batches(self.train.labels, self.counts, self.steps, self.settings, self.generator))
-        losses = torch.stack([self._step(rows) for rows in batches])
-        if not losses.isfinite().all():
-            self._stop(number, rate, batches, losses)
-        sizes = torch.tensor([len(rows) for rows in batches], device=losses.device)
-        mean = float((losses * sizes).sum()) / len(self.train.labels)
-        speed = len(self.train.labels) / (time.perf_counter() - begun)
-        reached = accuracy(self.result.network, self.validation, self.dataset)
+        self.trained = self.ranks.wrap(self.compiled)
+        for batch in self.feed.batches(number, first):
+            self.losses.append(self.step(batch, number))
+            seen += len(batch.labels)
+            if progress and self.ranks.leads and progress.is_overdue:
+                self._check(number)
+                progress.save(self.state())
+        self._check(number)
+        mean = float(self.ranks.total(torch.stack(self.losses).mean())) / self.ranks.world
+        speed = seen * self.ranks.world / (time.perf_counter() - begun)
+        self.ranks.agree(self.result.network)
+        reached = accuracy(
+            self.result.network, self.validation, self.dataset, precision=self.precision, ranks=self.ranks
+        )
         self.course.finish_epoch(reached)
         self.result.judge(reached)
-        self.epochs.append(Epoch(number, mean, reached, rate, speed))
+        self.losses.clear()
+        self.epochs.append(Epoch(number, mean, reached, self.rate, speed))
         return self.epochs[-1]
 
-    def _step(self, rows: Tensor) -> Tensor:
-        """Learn from one batch, whole or in pieces; its mean loss."""
-        settings, total = self.settings, torch.zeros((), device=rows.device)
+    def step(self, batch: Images, epoch: int) -> Tensor:
+        """Learn from one batch, in smaller pieces once memory has run out; its mean loss."""
+        while True:
+            try:
+                return self._learn(batch, epoch)
+            except RuntimeError as error:
+                if not out_of_memory(error) or self.ranks.world > 1:
+                    raise
+                if self.pieces * 4 > len(batch.labels):
+                    raise InputError(
+                        f"memory runs out at {len(batch.labels) // self.pieces} images at a time ({error}); "
+                        "take a smaller network or smaller images"
+                    ) from error
+            self.course.clear()
+            torch.accelerator.empty_cache()
+            self.pieces *= 2
+            print(f"memory ran out; batches go through in {self.pieces} pieces from now on", flush=True)
+
+    def _learn(self, batch: Images, epoch: int) -> Tensor:
+        settings, total = self.settings, torch.zeros((), device=batch.labels.device)
+        seed = seed_at(self.seed, epoch, len(self.losses), self.ranks.rank)
+        self.generator.manual_seed(seed)
+        torch.manual_seed(seed)  # which dropout draws from
         self.course.clear()
-        for piece in rows.tensor_split(max(1, min(settings.accumulation, len(rows) // 2))):
-            pixels = augment(self.train.images[piece], settings, self.dataset.image_size, self.generator)
-            labels = self.train.labels[piece]
-            pixels, wanted = mix(pixels, labels, len(self.counts), settings, self.generator)
-            logits = _logits(self.network, standardised(pixels, self.dataset))
-            loss = self.loss_of(logits, wanted) * (len(piece) / len(rows))
-            loss.backward()  # type: ignore[no-untyped-call]
+        pieces = batch.pieces(max(1, min(self._pieces(batch), len(batch.labels) // 2)))
+        for piece in pieces:
+            pixels = augment(piece.images, settings, self.dataset.image_size, self.generator)
+            pixels = shrunk(pixels, side_in(epoch, settings, self.dataset.image_size))
+            pixels, wanted = mix(pixels, piece.labels, len(self.dataset.classes), settings, self.generator)
+            with self.ranks.apart(self.trained, piece is not pieces[-1]):
+                with self.precision.autocast():
+                    logits = self.trained(standardised(pixels, self.dataset))
+                loss = self.loss_of(logits.float(), wanted) * (len(piece.labels) / len(batch.labels))
+                self.precision.backward(loss)
             total += loss.detach()
-        self.course.step()
+        self.course.step(self.precision)
         self.result.follow()
         return total
 
-    def _stop(self, number: int, rate: float, batches: list[Tensor], losses: Tensor) -> None:
+    def _pieces(self, batch: Images) -> int:
+        """As set, or as few as memory allows, which is found out before the first step."""
+        if not self.pieces:
+            two = standardised(scaled(batch.images[:2]), self.dataset)
+            with self.precision.autocast():
+                self.pieces = pieces_for(self.network, two, len(batch.labels))
+            if self.pieces > 1:
+                self.ranks.say(f"batches go through in {self.pieces} pieces, to fit into memory")
+        return self.pieces
+
+    def _check(self, number: int) -> None:
+        """Raises InputError where a loss of the present epoch is no number."""
+        losses = torch.stack(self.losses)
+        if losses.isfinite().all():
+            return
         first = int((~losses.isfinite()).nonzero()[0])
-        ids = [bytes(row.tolist()).hex()[:12] for row in self.train.ids[batches[first]][:3].cpu()]
+        batch = next(iter(self.feed.batches(number, first)))
+        ids = [bytes(row.tolist()).hex()[:12] for row in batch.ids[:3].cpu()]
         raise InputError(
             f"the training loss became {float(losses[first])} in epoch {number}, batch {first + 1} (images "
-            f"{', '.join(ids)}, …) at learning rate {rate:.3g}; lower train.learning_rate "
+            f"{', '.join(ids)}, …) at learning rate {self.rate:.3g}; lower train.learning_rate "
             f"({self.settings.learning_rate:g})"
         )
 
@@ -160,15 +195,21 @@ class Training:
             "network": self.network.state_dict(),
             "course": self.course.state(),
             "result": self.result.state(),
-            "generator": self.generator.get_state(),
+            "precision": self.precision.state(),
+            "pieces": self.pieces,
+            "losses": self.losses,
+            "rate": self.rate,
             "epochs": [tuple(epoch) for epoch in self.epochs],
         }
 
     def restore(self, state: State) -> None:
+        device = self.generator.device
         self.network.load_state_dict(state["network"])
         self.course.restore(state["course"])
         self.result.restore(state["result"])
-        self.generator.set_state(state["generator"])
+        self.precision.restore(state["precision"])
+        self.pieces, self.rate = state["pieces"], state["rate"]
+        self.losses = [loss.to(device) for loss in state["losses"]]
         self.epochs = [Epoch(*epoch) for epoch in state["epochs"]]
 
 
@@ -219,39 +260,24 @@ class Result:
         self._trained.load_state_dict(self._kept or self.network.state_dict())
 
 
-def _batches(
-    labels: Tensor, counts: Tensor, steps: int, settings: TrainSettings, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """Rows of the batches of an epoch, in equal chunks, none dropped: one image would break batch norm."""
-    if settings.imbalance == "sampling":
-        shares = 1 / counts[labels].double()
-        rows = torch.multinomial(shares, len(labels), replacement=True, generator=generator)
-    else:
-        rows = torch.randperm(len(labels), generator=generator, device=labels.device)
-    yield from rows.tensor_split(steps)
-
-
 @torch.inference_mode()
-def accuracy(network: nn.Module, images: Images, dataset: Dataset) -> float:
+def accuracy(
+    network: nn.Module,
+    images: Images,
+    dataset: Dataset,
+    *,
+    precision: Precision | None = None,
+    ranks: Ranks = ALONE,
+) -> float:
     """Share of images, 0 to 1, whose likeliest class is their label; the network stays in evaluation mode."""
     network.eval()
-    right = torch.zeros((), dtype=torch.int64, device=images.labels.device)
-    for pixels, labels in zip(
-        torch.split(images.images, EVALUATION_BATCH),
-        torch.split(images.labels, EVALUATION_BATCH),
-        strict=True,
-    ):
-        with _precision(pixels):
+    device = next(network.parameters()).device
+    precision = precision or Precision(device)
+    mine = images.at(ranks.span(len(images.labels)))
+    right = torch.zeros((), dtype=torch.int64, device=device)
+    for batch in mine.pieces(-(-len(mine.labels) // EVALUATION_BATCH)):
+        pixels, labels, _ = batch.to(device)
+        with precision.autocast():
             logits = network(standardised(scaled(pixels), dataset))
         right += (logits.argmax(1) == labels).sum()
-    return int(right) / len(images.labels)
-
-
-def _logits(network: nn.Module, pixels: Tensor) -> Tensor:
-    with _precision(pixels):
-        logits: Tensor = network(pixels)
-    return logits.float()
-
-
-def _precision(pixels: Tensor) -> torch.autocast:
-    return torch.autocast(pixels.device.type, torch.bfloat16, enabled=computes_in_bf16(pixels.device))
+    return int(ranks.total(right)) / len(images.labels)

@@ -11,6 +11,7 @@ from torch.optim import SGD, Adam, AdamW, Muon, Optimizer, RMSprop
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from tasks.config import TrainSettings
+from tasks.device import Precision
 from tasks.progress import State, restore_optimizer
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # of logits float [B,K] and labels int64 [B] or float [B,K]
@@ -69,16 +70,21 @@ class Course:
     def rate(self) -> float:
         return float(self._optimizers[-1].param_groups[0]["lr"])
 
+    def multiply_rate(self, factor: float) -> None:
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] *= factor
+
     def clear(self) -> None:
         """Forget the gradients."""
         self._network.zero_grad(set_to_none=True)
 
-    def step(self) -> None:
+    def step(self, precision: Precision) -> None:
         """Follow the gradients of one batch, clipped as the settings say."""
         if self._settings.clip_norm:
+            precision.unscale(self._optimizers)
             nn.utils.clip_grad_norm_(self._network.parameters(), self._settings.clip_norm)
-        for optimizer in self._optimizers:
-            optimizer.step()
+        precision.step(self._optimizers)
         for schedule in self._schedules:
             schedule.step()
 

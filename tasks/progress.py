@@ -22,13 +22,19 @@ State = dict[str, Any]  # of tensors, numbers, texts, and dicts, lists and tuple
 class Progress:
     """The state of one training, kept at `uri`."""
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    def __init__(self, uri: str, minutes: float = 5) -> None:
+        """Within an epoch, it is kept again after so many minutes."""
+        self.uri, self._pause = uri, 60 * minutes
         self._next = 0.0  # time from which saving again is worth what it takes
+        self._last = time.monotonic()
 
     @property
     def is_due(self) -> bool:
         return time.monotonic() >= self._next
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.is_due and time.monotonic() >= self._last + self._pause
 
     def save(self, state: State) -> None:
         begun = time.monotonic()
@@ -36,7 +42,7 @@ class Progress:
         rest = json.dumps(_without_tensors(state, tensors))
         storage.write(self.uri, save(tensors, metadata={"state": rest}))
         ended = time.monotonic()
-        self._next = ended + (ended - begun) / SHARE
+        self._next, self._last = ended + (ended - begun) / SHARE, ended
 
     def load(self) -> State | None:
         """The last state, or None where there is none that can be read: then training starts anew."""

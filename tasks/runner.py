@@ -64,7 +64,7 @@ def run_stage(stage: str, spec: BaseModel, *, echo: Callable[[str], None] = prin
                 code = process.wait()
             finally:
                 end(family)
-        return _outcome(stage, code, result_file, last)
+        return outcome(stage, code, result_file, last)
 
 
 def stage_environment() -> dict[str, str]:
@@ -144,7 +144,11 @@ def _watch_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _outcome(stage: str, code: int, result_file: Path, last: str) -> dict[str, Any]:
+def outcome(stage: str, code: int, result_file: Path, last: str) -> dict[str, Any]:
+    """The result that a stage's process left when it ended with `code`; raises what it failed with.
+
+    `last` is the last line that it printed.
+    """
     if code == 0 and not result_file.exists():
         raise StageError(f"stage {stage} ended well but left no result; last line: {last}")
     if code == 0:

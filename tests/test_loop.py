@@ -7,15 +7,16 @@ from tasks import loop, model
 from tasks.config import TrainSettings
 from tasks.dataset import Images, load_split
 from tasks.errors import InputError
+from tasks.feed import Resident
 
 QUICK = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.05, crop_padding=0)
 
 
 def fitted(dataset, settings=QUICK, seed=0, train=None):
     network = model.build(settings, classes=len(dataset.classes), image_size=dataset.image_size, seed=seed)
-    train = train or load_split(dataset, "train")
+    feed = Resident(train or load_split(dataset, "train"), dataset, settings, seed)
     validation = load_split(dataset, "validation")
-    training = loop.Training(network, train, validation, dataset=dataset, settings=settings, seed=seed)
+    training = loop.Training(network, feed, validation, dataset=dataset, settings=settings, seed=seed)
     return network, list(training.run())
 
 
@@ -60,10 +61,11 @@ def test_the_learning_rate_rises_and_falls_to_nearly_nothing(ml_dataset):
 def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(ml_dataset):
     network = model.build(QUICK, classes=4, image_size=8)
     torch.nn.init.constant_(network.fc.bias, float("nan"))
-    train, validation = load_split(ml_dataset, "train"), load_split(ml_dataset, "validation")
+    feed = Resident(load_split(ml_dataset, "train"), ml_dataset, QUICK, 0)
+    validation = load_split(ml_dataset, "validation")
     expected = r"became nan in epoch 1, batch 1 \(images .*\) at learning rate 0\.002; lower train"
     with pytest.raises(InputError, match=expected):
-        loop.Training(network, train, validation, dataset=ml_dataset, settings=QUICK, seed=0).advance()
+        loop.Training(network, feed, validation, dataset=ml_dataset, settings=QUICK, seed=0).advance()
 
 
 def test_one_image_left_over_does_not_break_batch_norm(ml_dataset):
@@ -76,14 +78,6 @@ def test_one_image_is_too_few(ml_dataset):
     one = Images(*(tensor[:1] for tensor in load_split(ml_dataset, "train")))
     with pytest.raises(InputError, match="at least 2 images, got 1"):
         fitted(ml_dataset, train=one)
-
-
-def test_bf16_is_used_where_the_processor_has_tiles(monkeypatch):
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
-    assert loop.computes_in_bf16(cpu)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert not loop.computes_in_bf16(cpu)
 
 
 def test_pieces_of_a_batch_add_up_to_the_batch(ml_dataset):
@@ -113,11 +107,43 @@ def test_patience_ends_early_with_the_best_weights(ml_dataset):
     assert loop.accuracy(network, load_split(ml_dataset, "validation"), ml_dataset) == max(reached)
 
 
-def test_sampling_shows_every_class_as_often():
-    labels = torch.cat([torch.zeros(900, dtype=torch.int64), torch.ones(100, dtype=torch.int64)])
-    counts = torch.bincount(labels)
-    settings = QUICK.model_copy(update={"imbalance": "sampling"})
-    generator = torch.Generator().manual_seed(0)
-    batches = list(loop._batches(labels, counts, 10, settings, generator))
-    assert [len(batch) for batch in batches] == [100] * 10
-    assert 0.4 < labels[torch.cat(batches)].float().mean() < 0.6
+def test_memory_that_runs_out_is_said_and_the_batch_goes_through_in_pieces(ml_dataset, monkeypatch, capsys):
+    whole, sizes = loop.augment, []
+
+    def narrow(images, *others):
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("no memory")
+        sizes.append(len(images))
+        return whole(images, *others)
+
+    monkeypatch.setattr(loop, "augment", narrow)
+    _, epochs = fitted(ml_dataset, QUICK.model_copy(update={"epochs": 1}))
+    assert epochs[0].train_loss > 0
+    assert sizes == [4] * 20
+    assert capsys.readouterr().out.count("memory ran out") == 2  # 16 images, 8, and 4 from then on
+
+    monkeypatch.setattr(loop, "augment", lambda *_: torch.empty(2**60))
+    with pytest.raises(InputError, match="memory runs out at 2 images at a time"):
+        fitted(ml_dataset)
+
+
+def test_a_training_in_float16_learns_too(ml_dataset, monkeypatch):
+    monkeypatch.setattr("tasks.device._fastest", lambda _: torch.float16)
+    # The first steps find the scale at which gradients do not overflow.
+    _, epochs = fitted(ml_dataset, QUICK.model_copy(update={"epochs": 12, "clip_norm": 1.0}))
+    assert epochs[-1].validation_accuracy > 0.9
+
+
+def test_images_grow_to_their_whole_side_while_training(ml_build, monkeypatch):
+    dataset, sides = ml_build(side=16), []
+    whole = loop.shrunk
+
+    def seen(pixels, side):
+        sides.append(side)
+        return whole(pixels, side)
+
+    monkeypatch.setattr(loop, "shrunk", seen)
+    settings = QUICK.model_copy(update={"epochs": 12, "first_side": 0.5})
+    _, epochs = fitted(dataset, settings)
+    assert sides[::5] == [8] * 3 + [12] * 3 + [16] * 6
+    assert epochs[-1].validation_accuracy > 0.9

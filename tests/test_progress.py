@@ -12,6 +12,8 @@ import torch
 from tasks import loop, model, storage
 from tasks.config import TrainSettings
 from tasks.dataset import load_split
+from tasks.errors import InputError
+from tasks.feed import Resident
 from tasks.progress import Progress
 from tasks.records import Checkpoint
 from tasks.specs import TrainSpec
@@ -32,8 +34,9 @@ def network_for(dataset, settings):
 
 
 def epochs_of(network, dataset, settings, progress=None):
-    train, validation = load_split(dataset, "train"), load_split(dataset, "validation")
-    training = loop.Training(network, train, validation, dataset=dataset, settings=settings, seed=3)
+    feed = Resident(load_split(dataset, "train"), dataset, settings, 3)
+    validation = load_split(dataset, "validation")
+    training = loop.Training(network, feed, validation, dataset=dataset, settings=settings, seed=3)
     return training.run(progress)
 
 
@@ -131,3 +134,41 @@ def test_a_killed_stage_goes_on_and_leaves_nothing_behind(ml_dataset_uri, tmp_pa
     ]
     assert results[0].weights.sha256 == results[1].weights.sha256
     assert list((tmp_path / "wild").rglob("progress*")) == []
+
+
+@pytest.mark.parametrize("changes", COURSES[:3], ids=str)
+def test_a_training_broken_off_within_epochs_loses_at_most_a_step(ml_dataset, ml_store, monkeypatch, changes):
+    settings = QUICK.model_copy(update=changes)
+    undisturbed = network_for(ml_dataset, settings)
+    expected = list(epochs_of(undisturbed, ml_dataset, settings))
+    monkeypatch.setattr("tasks.progress.SHARE", 1e9)  # save whenever minutes allow
+    progress = Progress(f"file://{ml_store}/progress.safetensors", minutes=0)
+    steps = 0
+    for stop in (3, 9, 14, 28):  # an epoch has 5 steps
+
+        def step(self, *arguments, real=loop.Training.step, stop=stop):
+            nonlocal steps
+            steps += 1
+            if steps == stop:
+                raise KeyboardInterrupt
+            return real(self, *arguments)
+
+        broken = epochs_of(network_for(ml_dataset, settings), ml_dataset, settings, progress)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.Training, "step", step)
+            with pytest.raises(KeyboardInterrupt):
+                list(broken)
+        steps -= 1  # the one that was interrupted is taken again
+    resumed = network_for(ml_dataset, settings)
+    found = list(epochs_of(resumed, ml_dataset, settings, progress))
+    assert model.to_bytes(resumed) == model.to_bytes(undisturbed)
+    assert [epoch[:4] for epoch in found] == [epoch[:4] for epoch in expected]
+
+
+def test_a_state_with_a_loss_that_is_no_number_is_never_kept(ml_dataset, ml_store):
+    progress = Progress(f"file://{ml_store}/progress.safetensors", minutes=0)
+    network = network_for(ml_dataset, QUICK)
+    torch.nn.init.constant_(network.fc.bias, float("nan"))
+    with pytest.raises(InputError, match="became nan in epoch 1, batch 1"):
+        list(epochs_of(network, ml_dataset, QUICK, progress))
+    assert progress.load() is None

@@ -72,6 +72,11 @@ class TrainSettings(Settings):
     epochs: int = Field(20, ge=1, le=1000, description="Passes over the training images.")
     batch_size: int = Field(128, ge=2, le=8192, description="Images per optimizer step.")
     learning_rate: float = Field(0.05, gt=0, le=10, description="Highest learning rate of the schedule.")
+    find_rate: bool = Field(
+        False,
+        description="Find the learning rate by trying rising ones, instead of learning_rate.",
+        json_schema_extra=ADVANCED,
+    )
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "muon"] = Field(
         "sgd",
         description="'sgd' is Nesterov momentum 0.9; 'muon' is for the kernels, with adamw for all else.",
@@ -114,10 +119,38 @@ class TrainSettings(Settings):
         json_schema_extra=ADVANCED,
     )
     accumulation: int = Field(
-        1,
-        ge=1,
+        0,
+        ge=0,
         le=256,
-        description="Pieces in which a batch goes through the network, to save memory.",
+        description="Pieces in which a batch goes through the network, to save memory; 0 is as few as the "
+        "memory allows.",
+        json_schema_extra=ADVANCED,
+    )
+    first_side: float = Field(
+        1.0,
+        ge=0.25,
+        le=1,
+        description="Training begins on images shrunk to this share of their side and they grow to all of it "
+        "over two thirds of the epochs; 0.5 saves about a third of the time.",
+        json_schema_extra=ADVANCED,
+    )
+    compile: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="Let torch compile the network; 'auto' does on a GPU where the training is long enough.",
+        json_schema_extra=ADVANCED,
+    )
+    processes: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes that train together on one machine; 0 is one for each GPU.",
+        json_schema_extra=ADVANCED,
+    )
+    checkpoint_minutes: float = Field(
+        5.0,
+        ge=0,
+        le=24 * 60,
+        description="Within a long epoch, the state is kept again after so many minutes.",
         json_schema_extra=ADVANCED,
     )
     ema: float = Field(

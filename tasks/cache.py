@@ -1,0 +1,82 @@
+"""Shards on the local disk, for a training that reads them in every epoch and cannot keep them in memory."""
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from tasks import storage
+from tasks.records import Artifact
+
+LIMIT_GB: Final = 20.0
+
+
+class ShardCache:
+    """A folder of at most `limit` bytes. What does not fit, or cannot be written, is read from the store.
+
+    What is there stays: shards are read in turns, so throwing out the one that waits longest would keep none
+    until its turn comes. Shards that this training does not read make room, the oldest first.
+    """
+
+    def __init__(self, folder: Path, limit: int, wanted: set[str]) -> None:
+        """`wanted` are the digests of the shards that are read."""
+        self._folder, self._limit, self._wanted = folder, limit, wanted
+        self._works = True
+
+    @classmethod
+    def of_machine(cls, wanted: set[str]) -> "ShardCache":
+        """As NIGHTSHIFT_CACHE and NIGHTSHIFT_CACHE_GB say."""
+        folder = os.environ.get("NIGHTSHIFT_CACHE") or Path(
+            tempfile.gettempdir(), f"nightshift-{os.getuid()}"
+        )
+        limit = float(os.environ.get("NIGHTSHIFT_CACHE_GB") or LIMIT_GB)
+        return cls(Path(folder), int(limit * 1e9), wanted)
+
+    def read(self, shard: Artifact) -> bytes:
+        """The shard's bytes, checked against its digest."""
+        file = self._folder / shard.sha256
+        with contextlib.suppress(OSError):
+            data = file.read_bytes()
+            if hashlib.sha256(data).hexdigest() == shard.sha256:
+                return data
+        data = storage.read_artifact(shard)
+        if self._works:
+            try:
+                self._keep(file, data)
+            except OSError as error:
+                self._works = False
+                print(
+                    f"shards are read from the store in every epoch: {self._folder} cannot keep them "
+                    f"({error.strerror}); set NIGHTSHIFT_CACHE to a folder with room",
+                    flush=True,
+                )
+        return data
+
+    def _keep(self, file: Path, data: bytes) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._make_room(len(data)):
+            return
+        with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".partial-", delete=False) as partial:
+            try:
+                partial.write(data)
+                partial.flush()
+                Path(partial.name).replace(file)
+            except BaseException:
+                Path(partial.name).unlink(missing_ok=True)
+                raise
+
+    def _make_room(self, size: int) -> bool:
+        """Whether so many bytes fit, once what nobody wants is gone."""
+        shards = (file for file in self._folder.iterdir() if re.fullmatch("[0-9a-f]{64}", file.name))
+        found = [(file, file.stat()) for file in shards]
+        used = sum(stat.st_size for _, stat in found)
+        for file, stat in sorted(found, key=lambda pair: pair[1].st_mtime):
+            if used + size <= self._limit:
+                break
+            if file.name not in self._wanted:
+                file.unlink(missing_ok=True)
+                used -= stat.st_size
+        return used + size <= self._limit

@@ -1,0 +1,143 @@
+"""Batches follow from seed and epoch, whatever memory there is and from whichever step they are asked for."""
+
+import collections
+
+import pytest
+import torch
+
+from tasks.cache import ShardCache
+from tasks.config import TrainSettings
+from tasks.dataset import Images, load_split, rows_of
+from tasks.errors import InputError
+from tasks.feed import Resident, Streamed, open_feed, seed_at
+from tasks.ranks import Ranks
+
+SETTINGS = TrainSettings(batch_size=16)
+
+
+def identities(batches: list[Images]) -> list[bytes]:
+    return [bytes(row.tolist()) for batch in batches for row in batch.ids]
+
+
+@pytest.fixture
+def streamed(monkeypatch, tmp_path, ml_dataset):
+    """A feed of the tiny data set in shards of 20 images, two of which fit into memory at a time."""
+    monkeypatch.setenv("NIGHTSHIFT_RESIDENT_MB", "0")
+    monkeypatch.setenv("NIGHTSHIFT_CACHE", str(tmp_path / "cache"))
+    return open_feed(ml_dataset, SETTINGS, 3)
+
+
+def test_a_data_set_that_fits_stays_in_memory_and_one_that_does_not_is_streamed(ml_dataset, streamed, capsys):
+    assert isinstance(streamed, Streamed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTSHIFT_RESIDENT_MB", "100")
+        assert isinstance(open_feed(ml_dataset, SETTINGS, 3), Resident)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streamed"])
+def test_an_epoch_shows_every_image_once_and_each_epoch_in_another_order(kind, ml_dataset, streamed):
+    everything = load_split(ml_dataset, "train")
+    feed = streamed if kind == "streamed" else Resident(everything, ml_dataset, SETTINGS, 3)
+    epochs = [list(feed.batches(number)) for number in (1, 2, 1)]
+    assert [len(batch.labels) for batch in epochs[0]] == [16] * 5 == [16] * feed.steps
+    orders = [identities(batches) for batches in epochs]
+    assert sorted(orders[0]) == sorted(identities([everything]))
+    assert orders[0] == orders[2] != orders[1]
+    labels = dict(zip(identities([everything]), everything.labels.tolist(), strict=True))
+    for batch in epochs[0]:
+        assert [labels[name] for name in identities([batch])] == batch.labels.tolist()
+
+
+@pytest.mark.parametrize("kind", ["resident", "streamed"])
+def test_the_rest_of_an_epoch_is_what_would_have_come(kind, ml_dataset, streamed):
+    feed = streamed
+    if kind == "resident":
+        feed = Resident(load_split(ml_dataset, "train"), ml_dataset, SETTINGS, 3)
+    whole = [identities([batch]) for batch in feed.batches(2)]
+    assert [identities([batch]) for batch in feed.batches(2, 3)] == whole[3:]
+
+
+def test_groups_of_shards_leave_no_image_out_where_batches_end_elsewhere(ml_dataset, monkeypatch, tmp_path):
+    monkeypatch.setenv("NIGHTSHIFT_CACHE", str(tmp_path))
+    shard = next(shard for shard in ml_dataset.shards if shard.split == "train")
+    parts = [
+        rows._replace(rows=slice(start, stop))
+        for rows in rows_of(ml_dataset.model_copy(update={"shards": (shard,)}), "train")
+        for start, stop in ((0, 7), (7, 50), (50, 51), (51, 80))
+    ]
+    feed = Streamed(parts, ml_dataset, SETTINGS, 0)
+    assert feed._group >= 4
+    for group in (1, 2, 3):
+        feed._group = group
+        batches = list(feed.batches(1))
+        assert len(set(identities(batches))) == 80
+        assert [len(batch.labels) for batch in batches] == [16] * 5
+
+
+def test_processes_share_the_images_and_take_as_many_steps(ml_dataset):
+    settings = SETTINGS.model_copy(update={"batch_size": 27})
+    for world in (2, 3):
+        feeds = [open_feed(ml_dataset, settings, 3, Ranks(rank, world)) for rank in range(world)]
+        seen = [name for feed in feeds for name in identities(list(feed.batches(1)))]
+        assert len(set(seen)) == len(seen) == 80
+        assert {feed.steps for feed in feeds} == {3}
+
+
+def test_sampling_shows_every_class_as_often(ml_dataset):
+    everything = load_split(ml_dataset, "train")
+    few = everything.at(
+        torch.cat(
+            [(everything.labels == label).nonzero().squeeze(1)[: 20 if label else 2] for label in range(4)]
+        )
+    )
+    counts = {name: 20 if number else 2 for number, name in enumerate(ml_dataset.classes)}
+    dataset = ml_dataset.model_copy(update={"counts": {**ml_dataset.counts, "train": counts}})
+    settings = SETTINGS.model_copy(update={"imbalance": "sampling"})
+    feed = Resident(few, dataset, settings, 0)
+    shown = collections.Counter(
+        int(label) for epoch in range(1, 30) for batch in feed.batches(epoch) for label in batch.labels
+    )
+    assert min(shown.values()) > 0.8 * max(shown.values())
+
+
+def test_one_image_is_too_few(ml_dataset):
+    with pytest.raises(InputError, match="at least 2 images, got 1"):
+        Resident(load_split(ml_dataset, "train").at(slice(0, 1)), ml_dataset, SETTINGS, 0)
+
+
+def test_seeds_of_different_places_differ():
+    places = {
+        seed_at(seed, epoch, step, rank)
+        for seed in range(5)
+        for epoch in range(5)
+        for step in range(5)
+        for rank in range(2)
+    }
+    assert len(places) == 250
+    assert seed_at(1, 23) != seed_at(12, 3)
+    assert 0 <= min(places) <= max(places) < 2**63
+
+
+def test_shards_are_kept_on_disk_up_to_a_limit_and_foreign_files_make_room(ml_dataset, tmp_path):
+    shards = [shard.file for shard in ml_dataset.shards]
+    size = max(shard.size for shard in shards)
+    folder, other = tmp_path / "cache", "f" * 64
+    folder.mkdir()
+    for name in (other, "a person's file"):
+        (folder / name).write_bytes(bytes(size))
+    cache = ShardCache(folder, int(1.2 * size), {shard.sha256 for shard in shards})
+    read = [cache.read(shard) for shard in shards]
+    kept = {file.name for file in folder.iterdir()} - {"a person's file"}
+    assert (folder / "a person's file").exists()
+    assert other not in kept
+    assert kept == {max(shards, key=lambda shard: shard.size).sha256}
+    (folder / kept.pop()).write_bytes(b"damaged")
+    assert [cache.read(shard) for shard in shards] == read
+
+
+def test_a_disk_that_takes_nothing_costs_only_speed(ml_dataset, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    cache = ShardCache(tmp_path / "file", 2**30, set())
+    shard = ml_dataset.shards[0].file
+    assert len(cache.read(shard)) == len(cache.read(shard)) == shard.size
+    assert capsys.readouterr().out.count("set NIGHTSHIFT_CACHE") == 1

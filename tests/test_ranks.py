@@ -1,0 +1,63 @@
+"""Two processes train one network together."""
+
+import json
+
+import pytest
+import torch
+
+from tasks import model, ranks, storage
+from tasks.config import TrainSettings
+from tasks.dataset import load_split
+from tasks.errors import InputError
+from tasks.loop import accuracy
+from tasks.ranks import Ranks
+from tasks.specs import TrainSpec
+from tasks.train import train
+
+SETTINGS = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.05, crop_padding=0, ema=0.8)
+
+
+def test_two_processes_train_as_well_as_one(ml_dataset_uri, ml_dataset, capfd):
+    alone = train(TrainSpec(dataset_uri=ml_dataset_uri, settings=SETTINGS))
+    capfd.readouterr()
+    together = train(
+        TrainSpec(
+            dataset_uri=ml_dataset_uri,
+            settings=SETTINGS.model_copy(update={"processes": 2, "accumulation": 2}),
+        )
+    )
+    said = capfd.readouterr().out
+    assert said.count("epoch 6/6") == 1
+    assert "trained in" in said
+    assert together.weights.sha256 != alone.weights.sha256
+    assert together.metrics["train_loss"] == pytest.approx(alone.metrics["train_loss"], rel=0.35)
+    network = model.restore(
+        storage.read_artifact(together.weights), together.settings, classes=4, image_size=8
+    )
+    reached = accuracy(network, load_split(ml_dataset, "validation"), ml_dataset)
+    assert reached == pytest.approx(together.metrics["validation_accuracy"])
+    assert reached >= alone.metrics["validation_accuracy"] - 0.1
+
+
+def test_what_one_process_refuses_is_said_once(ml_dataset_uri):
+    damaged = storage.read_json(ml_dataset_uri)
+    damaged["preprocess"]["channels"] = 2
+    uri = ml_dataset_uri.replace(".json", "-damaged.json")
+    storage.write(uri, json.dumps(damaged).encode())
+    with pytest.raises(InputError, match="holds images"):
+        train(TrainSpec(dataset_uri=uri, settings=SETTINGS.model_copy(update={"processes": 2})))
+
+
+def test_shares_of_rows_cover_all_of_them_once():
+    for world in (1, 2, 3, 7):
+        rows = [row for rank in range(world) for row in range(100)[Ranks(rank, world).span(100)]]
+        assert rows == list(range(100))
+
+
+def test_one_process_for_each_accelerator_and_one_without(monkeypatch):
+    assert ranks.count_for(3) == 3
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert ranks.count_for(0) == 1
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
+    assert ranks.count_for(0) == 4

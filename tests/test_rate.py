@@ -1,0 +1,29 @@
+"""A learning rate is found that trains, and finding it changes nothing."""
+
+import torch
+
+from tasks import loop, model
+from tasks.config import TrainSettings
+from tasks.dataset import load_split
+from tasks.feed import Resident
+from tasks.rate import HIGHEST, LOWEST, find_rate
+
+SETTINGS = TrainSettings(width=0.125, epochs=6, batch_size=16, crop_padding=0, ema=0.5)
+
+
+def test_the_rate_that_is_found_trains_and_the_network_is_untouched(ml_dataset):
+    network = model.build(SETTINGS, classes=4, image_size=8)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    feed, validation = (
+        Resident(load_split(ml_dataset, "train"), ml_dataset, SETTINGS, 0),
+        load_split(ml_dataset, "validation"),
+    )
+    rates = [
+        find_rate(network, feed, validation, dataset=ml_dataset, settings=SETTINGS, seed=0) for _ in range(2)
+    ]
+    assert rates[0] == rates[1]
+    assert 10 * LOWEST < rates[0] < HIGHEST / 10
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    settings = SETTINGS.model_copy(update={"learning_rate": rates[0]})
+    *_, last = loop.Training(network, feed, validation, dataset=ml_dataset, settings=settings, seed=0).run()
+    assert last.validation_accuracy > 0.9
