@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from tasks import optimisation
+from tasks import freezing, optimisation
 from tasks.augmentation import augment, mix
 from tasks.config import TrainSettings
 from tasks.dataset import Images, scaled, standardised
@@ -115,7 +115,7 @@ class Training:
         torch.manual_seed(
             int(torch.randint(2**31, (), generator=self.generator, device=self.generator.device))
         )
-        self.network.train()
+        freezing.begin_epoch(self.network, self.settings, number)
         batches = list(_batches(self.train.labels, self.counts, self.steps, self.settings, self.generator))
         losses = torch.stack([self._step(rows) for rows in batches])
         if not losses.isfinite().all():

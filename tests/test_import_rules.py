@@ -33,6 +33,7 @@ LEVELS = {
         "transforms",
         "export",
         "dataset",
+        "freezing",
         "model",
         "networks",
         "optimisation",

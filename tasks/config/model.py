@@ -1,8 +1,8 @@
 """The knobs of the network and of what is made of it."""
 
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.config.base import ADVANCED, Settings
 
@@ -24,6 +24,7 @@ Model = Literal[
     "resnet56",
     "resnet110",
 ]
+THREE_STAGES: Final = ("resnet9", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 
 
 class TrainSettings(Settings):
@@ -225,6 +226,27 @@ class TrainSettings(Settings):
         description="Start from random weights, or from torchvision's ImageNet weights.",
         json_schema_extra=ADVANCED,
     )
+    freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4", "backbone"] = Field(
+        "none",
+        description="Everything up to and including this part keeps the weights and statistics that it "
+        "started with; 'backbone' is all but the head.",
+        json_schema_extra=ADVANCED,
+    )
+    unfreeze_epoch: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="From this epoch on one more frozen part is trained each epoch, the one next to the head "
+        "first. 0 is never.",
+        json_schema_extra=ADVANCED,
+    )
+    backbone_rate: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Factor on the learning rate of everything but the head.",
+        json_schema_extra=ADVANCED,
+    )
     seed: int = Field(
         0, ge=0, le=2**31 - 1, description="Seed of every random choice.", json_schema_extra=ADVANCED
     )
@@ -235,6 +257,19 @@ class TrainSettings(Settings):
         if value is not None and value % 2 == 0:
             raise ValueError(f"stem_kernel must be odd, got {value}")
         return value
+
+    @model_validator(mode="after")
+    def _can_freeze(self) -> "TrainSettings":
+        if self.freeze != "none" and self.weights == "none":
+            raise ValueError(
+                f"freeze = {self.freeze!r} would keep random weights; set weights, or freeze = 'none'"
+            )
+        if self.freeze == "layer4" and self.model in THREE_STAGES:
+            raise ValueError(
+                f"freeze must be none, stem, layer1, layer2, layer3 or backbone for {self.model}, which has "
+                "three stages, got 'layer4'"
+            )
+        return self
 
 
 class QuantizeSettings(Settings):
