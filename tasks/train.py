@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from torch import nn
 
-from tasks import loop, model, storage
+from tasks import loop, model, storage, weights
 from tasks.config import digest_of, store_root
 from tasks.dataset import load_split
 from tasks.errors import InputError
@@ -39,9 +39,10 @@ def train(spec: TrainSpec) -> Checkpoint:
     with _tracked(spec, dataset, reused=False) as log:
         progress = Progress(storage.join(folder, "progress.safetensors"))
         network, metrics = _train(spec, dataset, log, progress)
-        weights = storage.write(storage.join(folder, "model.safetensors"), model.to_bytes(network))
+        data = model.to_bytes(network, weights.about(spec.settings, dataset))
+        written = storage.write(storage.join(folder, "model.safetensors"), data)
         checkpoint = Checkpoint(
-            weights=weights,
+            weights=written,
             dataset_uri=spec.dataset_uri,
             settings=spec.settings,
             member=spec.member,
@@ -50,7 +51,7 @@ def train(spec: TrainSpec) -> Checkpoint:
         )
         storage.write_record(done, checkpoint)
         progress.forget()
-    print(f"trained in {checkpoint.seconds:.1f} s: {weights.uri}", flush=True)
+    print(f"trained in {checkpoint.seconds:.1f} s: {written.uri}", flush=True)
     return checkpoint
 
 
@@ -61,7 +62,8 @@ def _train(
     spec: TrainSpec, dataset: Dataset, log: Log, progress: Progress
 ) -> tuple[nn.Module, dict[str, float]]:
     """The trained network and the metrics of its last epoch; `log` gets those of all epochs at once."""
-    settings, seed = spec.settings, spec.settings.seed + MEMBER_STRIDE * spec.member
+    settings = weights.fitting(spec.settings, spec.start)
+    seed = settings.seed + MEMBER_STRIDE * spec.member
     images, validation = load_split(dataset, "train"), load_split(dataset, "validation")
     if len(dataset.classes) < 2:
         raise InputError(
@@ -74,6 +76,7 @@ def _train(
         channels=dataset.preprocess.channels,
         seed=seed,
     )
+    weights.begin(network, settings, dataset, spec.start)
     parameters, multiply_adds = model.cost(network, dataset.image_size, dataset.preprocess.channels)
     print(
         f"{settings.model}, {parameters:,} parameters, {multiply_adds:,} multiply-adds an image; "
@@ -102,8 +105,10 @@ def _train(
 def _key(spec: TrainSpec, dataset: Dataset) -> str:
     # How many members there are does not change one of them, so a larger ensemble keeps the trained ones.
     settings = spec.settings.model_dump(mode="json", exclude={"members"})
+    # Weights that it starts from count by their digest: an alias may mean others the next night.
+    start = spec.start.weights.sha256 if spec.start else ""
     parts = {"dataset": dataset.digest, "settings": settings, "member": spec.member, "salt": spec.salt}
-    return digest_of({**parts, "format": FORMAT})
+    return digest_of({**parts, "start": start, "format": FORMAT})
 
 
 @contextlib.contextmanager
@@ -115,6 +120,8 @@ def _tracked(spec: TrainSpec, dataset: Dataset, *, reused: bool) -> Iterator[Log
     from tasks import tracking  # imports mlflow, which takes seconds
 
     params = {**spec.settings.model_dump(mode="json"), "member": spec.member, "dataset": dataset.digest}
+    if spec.start:
+        params |= {"start": spec.start.name, "start_sha256": spec.start.weights.sha256}
     tags = {"nightshift.reused": str(reused).lower()}
     with tracking.child_run(spec.mlflow_run_id, f"train-{spec.member}", params=params, tags=tags) as run_id:
         yield lambda rows: tracking.log_metrics(run_id, rows)

@@ -46,6 +46,8 @@ LEVELS = {
         "gates",
         "ledger",
         "report",
+        "start",
+        "weights",
     },
     3: {"plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register", "promote", "close"},
     4: {"cli", "stack"},

@@ -5,6 +5,7 @@ from typing import Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tasks.config.base import ADVANCED, Settings
+from tasks.config.weights import NAMED, Weights
 
 Model = Literal[
     "resnet9",
@@ -221,9 +222,12 @@ class TrainSettings(Settings):
     members: int = Field(
         1, ge=1, le=16, description="Networks trained with different seeds.", json_schema_extra=ADVANCED
     )
-    weights: Literal["none", "imagenet"] = Field(
+    weights: Weights = Field(
         "none",
-        description="Start from random weights, or from torchvision's ImageNet weights.",
+        description="Where training starts: 'none' is random, 'imagenet' torchvision's weights, 'champion' "
+        "this pipeline's own once it has one; or models:/name@alias, models:/name/3, or the address of a "
+        "checkpoint.json or a .safetensors file.",
+        examples=list(NAMED),
         json_schema_extra=ADVANCED,
     )
     freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4", "backbone"] = Field(
