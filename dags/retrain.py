@@ -93,6 +93,7 @@ def train(member: int, dataset: dict[str, Any]) -> dict[str, Any]:
             settings=night.pipeline.train,
             member=member,
             salt=night.salt,
+            start=night.start,
             mlflow_run_id=night.mlflow_run_id,
         ),
     )

@@ -58,7 +58,9 @@ def open_feed(dataset: Dataset, settings: TrainSettings, seed: int, ranks: Ranks
         home = device if size <= room(device) else cpu
         images = load_split(dataset, "train", ranks.rank, ranks.world).to(home)
         return Resident(images, dataset, settings, seed, total)
-    ranks.say(f"{size / 1e9:.1f} GB of training images are read shard by shard: they do not fit into memory")
+    print(
+        f"{size / 1e9:.1f} GB of training images do not fit into memory: shards are read in turns", flush=True
+    )
     return Streamed(wanted, dataset, settings, seed, total)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from tasks import optimisation
+from tasks import freezing, optimisation
 from tasks.augmentation import augment, mix, shrunk, side_in
 from tasks.config import TrainSettings
 from tasks.dataset import Images, scaled, standardised
@@ -85,8 +85,9 @@ class Training:
         """
         if progress and (state := progress.load()):
             self.restore(state)
-            self.ranks.say(
-                f"going on after epoch {len(self.epochs)} of {self.settings.epochs}, step {len(self.losses)}"
+            print(
+                f"going on after epoch {len(self.epochs)} of {self.settings.epochs}, step {len(self.losses)}",
+                flush=True,
             )
             yield from self.epochs
         while self.goes_on:
@@ -105,7 +106,7 @@ class Training:
         begun, number = time.perf_counter(), len(self.epochs) + 1
         first, seen = len(self.losses), 0
         self.rate = self.rate if first else self.course.rate
-        self.network.train()
+        freezing.begin_epoch(self.network, self.settings, number)
         self.trained = self.ranks.wrap(self.compiled)
         for batch in self.feed.batches(number, first):
             self.losses.append(self.step(batch, number))
@@ -172,7 +173,7 @@ class Training:
             with self.precision.autocast():
                 self.pieces = pieces_for(self.network, two, len(batch.labels))
             if self.pieces > 1:
-                self.ranks.say(f"batches go through in {self.pieces} pieces, to fit into memory")
+                print(f"batches go through in {self.pieces} pieces, to fit into memory", flush=True)
         return self.pieces
 
     def _check(self, number: int) -> None:

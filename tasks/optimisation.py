@@ -1,7 +1,7 @@
 """What turns predictions into better weights: loss, optimizers, and the course of the learning rate."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
@@ -12,8 +12,10 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 
 from tasks.config import TrainSettings
 from tasks.device import Precision
+from tasks.freezing import HEAD, part_of
 from tasks.progress import State, restore_optimizer
 
+Group = dict[str, Any]  # what torch's optimizers take: weights, and their learning rate and decay
 Loss = Callable[[Tensor, Tensor], Tensor]  # of logits float [B,K] and labels int64 [B] or float [B,K]
 MILESTONES: Final = (0.5, 0.75)  # of the training, where `step` divides the rate by ten: He et al., CVPR 2016
 PLATEAU: Final = 5  # epochs without a better validation accuracy, after which `plateau` divides by ten
@@ -68,6 +70,7 @@ class Course:
 
     @property
     def rate(self) -> float:
+        """That of the head."""
         return float(self._optimizers[-1].param_groups[0]["lr"])
 
     def multiply_rate(self, factor: float) -> None:
@@ -113,15 +116,17 @@ class MatrixMuon(Muon):
     rates fit.
     """
 
-    def __init__(self, weights: Iterable[nn.Parameter], rate: float, decay: float) -> None:
-        self._weights = list(weights)
-        matrices = [nn.Parameter(_matrix(weight.detach())) for weight in self._weights]
-        super().__init__(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+    def __init__(self, groups: list[Group]) -> None:
+        self._weights = [list(group["params"]) for group in groups]
+        matrices = [[nn.Parameter(_matrix(weight.detach())) for weight in each] for each in self._weights]
+        made = [{**group, "params": each} for group, each in zip(groups, matrices, strict=True)]
+        super().__init__(made, adjust_lr_fn="match_rms_adamw")
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        for weight, matrix in zip(self._weights, self.param_groups[0]["params"], strict=True):
-            matrix.grad = None if weight.grad is None else _matrix(weight.grad)
+        for weights, group in zip(self._weights, self.param_groups, strict=True):
+            for weight, matrix in zip(weights, group["params"], strict=True):
+                matrix.grad = None if weight.grad is None else _matrix(weight.grad)
         return super().step(closure)  # type: ignore[no-untyped-call]
 
 
@@ -132,17 +137,14 @@ def _matrix(kernel: Tensor) -> Tensor:
 
 
 def _optimizers(network: nn.Module, settings: TrainSettings) -> list[Optimizer]:
-    """Vectors (norms and biases) are not decayed. Muon leaves all but kernels to AdamW."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    kernels = [p for p in trained if p.ndim == 4][1:] if settings.optimizer == "muon" else []
-    taken = {id(kernel) for kernel in kernels}
-    groups = [
-        {
-            "params": [p for p in trained if p.ndim > 1 and id(p) not in taken],
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """Over all weights, frozen ones too: they have no gradients, so nothing moves them until they thaw.
+
+    Muon leaves all but kernels to AdamW.
+    """
+    named = list(network.named_parameters())
+    kernels = [(name, p) for name, p in named if p.ndim == 4][1:] if settings.optimizer == "muon" else []
+    taken = {name for name, _ in kernels}
+    groups = _groups([(name, p) for name, p in named if name not in taken], settings)
     rate = settings.learning_rate
     if settings.optimizer == "sgd":
         return [SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=True)]
@@ -151,7 +153,25 @@ def _optimizers(network: nn.Module, settings: TrainSettings) -> list[Optimizer]:
     if settings.optimizer == "adam":
         return [Adam(groups, lr=rate, fused=True)]
     others = AdamW(groups, lr=rate, fused=True)
-    return [MatrixMuon(kernels, rate, settings.weight_decay), others] if kernels else [others]
+    return [MatrixMuon(_groups(kernels, settings)), others] if kernels else [others]
+
+
+def _groups(named: list[tuple[str, nn.Parameter]], settings: TrainSettings) -> list[Group]:
+    """Weights by part of the network, the head's first; vectors (norms and biases) apart, as not decayed.
+
+    By part, since the fused SGD fails on a group of which some weights have moved before and others have not.
+    """
+    found: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        found.setdefault((part_of(name), parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": found[part, decayed],
+            "lr": settings.learning_rate * (1 if part == HEAD else settings.backbone_rate),
+            "weight_decay": settings.weight_decay if decayed else 0.0,
+        }
+        for part, decayed in sorted(found, key=lambda key: key[0] != HEAD)
+    ]
 
 
 def _schedule(optimizer: Optimizer, settings: TrainSettings, total: int, epoch: int) -> LRScheduler:
@@ -160,7 +180,7 @@ def _schedule(optimizer: Optimizer, settings: TrainSettings, total: int, epoch: 
         cycled = bool(optimizer.defaults.get("momentum") or "betas" in optimizer.defaults)
         return OneCycleLR(
             optimizer,
-            [settings.learning_rate] * len(optimizer.param_groups),
+            [group["lr"] for group in optimizer.param_groups],
             total,
             pct_start=0.25,
             cycle_momentum=cycled,

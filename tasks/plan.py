@@ -7,7 +7,7 @@ which is what `nightshift plan` shows; `plan` also writes down what the other st
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from tasks import batches, ledger, schedule, storage
+from tasks import batches, ledger, schedule, start, storage
 from tasks.config import STAGE_SETTINGS, Pipeline, digest_of, store_root
 from tasks.errors import InputError
 from tasks.labels import READY
@@ -54,6 +54,7 @@ def plan(spec: PlanSpec) -> Plan:
         previous=seen.previous.digest if seen.previous else "",
         drift_limit=verdict.drift_limit,
         salt=spec.night if verdict.again else "",
+        start=start.find(pipeline.train.weights, pipeline.name) if verdict.work else None,
     )
     return draft.model_copy(update={"mlflow_run_id": open_run(draft)}) if draft.work else draft
 

@@ -39,10 +39,6 @@ class Ranks:
     def leads(self) -> bool:
         return self.rank == 0
 
-    def say(self, sentence: str) -> None:
-        if self.leads:
-            print(sentence, flush=True)
-
     def span(self, count: int) -> slice:
         """This process's share of `count` rows; shares differ by one row at most."""
         return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
@@ -94,7 +90,7 @@ def started() -> bool:
 
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
-    """This process among those that torchrun or `launch` started."""
+    """This process among those that torchrun or `launch` started; only the first one is heard."""
     if not started():
         yield ALONE
         return
@@ -102,10 +98,12 @@ def joined() -> Iterator[Ranks]:
     if device.type != "cpu":
         torch.accelerator.set_device_index(device.index)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Ranks(distributed.get_rank(), distributed.get_world_size())
-    finally:
-        distributed.destroy_process_group()
+    ranks = Ranks(distributed.get_rank(), distributed.get_world_size())
+    with contextlib.ExitStack() as stack:
+        stack.callback(distributed.destroy_process_group)
+        if not ranks.leads:
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        yield ranks
 
 
 def launch(stage: str, spec: BaseModel, processes: int) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 
 from torch import nn
 
+from tasks import freezing
 from tasks.config import TrainSettings
 from tasks.dataset import Images
 from tasks.errors import InputError
@@ -37,7 +38,7 @@ def find_rate(
     # A plateau's schedule leaves the rate alone within an epoch.
     lowest = settings.model_copy(update={"learning_rate": LOWEST, "schedule": "plateau", "ema": 0.0})
     trial = Training(copy.deepcopy(network), feed, validation, dataset=dataset, settings=lowest, seed=seed)
-    trial.network.train()
+    freezing.begin_epoch(trial.network, settings, 1)
     smoothed, best, found, rate = 0.0, float("inf"), 0.0, LOWEST
     batches = itertools.chain.from_iterable(feed.batches(epoch) for epoch in itertools.count(1))
     for turn, batch in enumerate(itertools.islice(batches, STEPS), 1):

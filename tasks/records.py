@@ -25,6 +25,13 @@ class Artifact(Record):
     size: int
 
 
+class Start(Record):
+    """Weights that a training starts from, fixed before the night works: safetensors of another training."""
+
+    name: str  # what people call them, such as models:/digits/3
+    weights: Artifact
+
+
 class Part(Record):
     """A cut of one batch, the unit that is preprocessed once and found again by its digest."""
 
@@ -75,6 +82,7 @@ class Plan(Record):
     previous: str = ""  # digest of the data set of the last decision
     drift_limit: float | None = None  # when set, the night trains only if the new images drift further
     salt: str = ""  # the night's name when nothing may be taken from an earlier night
+    start: Start | None = None  # what `train.weights` came to, None for random and for ImageNet weights
     mlflow_run_id: str | None = None
 
 

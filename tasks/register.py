@@ -73,6 +73,7 @@ def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, s
         "nightshift.champion": evaluation.champion_version or "",
         registry.BEST: _best(evaluation),
         registry.DATASET: dataset.digest,
+        registry.CHECKPOINT: evaluation.candidate.checkpoint.model_dump_json(),
         "nightshift.report": evaluation.report.uri,
     }
 

@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException, RestException
 
 from tasks.config import PreprocessSettings
 from tasks.errors import InputError
+from tasks.records import Artifact, Start
 from tasks.tracking import address, client, worded
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -23,6 +24,7 @@ SHA256, STATE, REASONS = "nightshift.sha256", "nightshift.state", "nightshift.re
 CLASSES, PREPROCESS, BEST = "nightshift.classes", "nightshift.preprocess", "nightshift.best_version"
 DATA, SETTINGS = "nightshift.data_digest", "nightshift.settings_digest"
 ACCURACY, DATASET = "nightshift.test_accuracy", "nightshift.dataset"
+CHECKPOINT = "nightshift.checkpoint"  # the float weights that the version was made of, an Artifact
 
 
 class Registered(NamedTuple):
@@ -151,10 +153,7 @@ def alias_version(name: str, alias: str) -> str | None:
 
 def fetch_model(uri: str) -> tuple[bytes, dict[str, str]]:
     """Bytes and tags of `models:/<name>@<alias>` or `models:/<name>/<version>`, digest checked."""
-    name, alias_or_version = _split_uri(uri)
-    version = alias_version(name, alias_or_version[1:]) if alias_or_version[0] == "@" else alias_or_version
-    if version is None:
-        raise InputError(f"{uri} does not exist at {address()}; no version has that alias")
+    name, version = _version_of(uri)
     tags = version_tags(name, version)
     with worded(), tempfile.TemporaryDirectory() as folder:
         # Only the file itself is trusted: MLflow writes other files beside it on download.
@@ -164,6 +163,18 @@ def fetch_model(uri: str) -> tuple[bytes, dict[str, str]]:
     if digest != tags.get(SHA256):
         raise InputError(f"{uri} has SHA-256 {digest}, its tag says {tags.get(SHA256)}: do not use it")
     return model, {**tags, "version": version}
+
+
+def checkpoint_of(uri: str) -> Start:
+    """The float weights behind `models:/<name>@<alias>` or `models:/<name>/<version>`, named by version."""
+    name, version = _version_of(uri)
+    recorded, exact = version_tags(name, version).get(CHECKPOINT), f"models:/{name}/{version}"
+    if not recorded:
+        raise InputError(
+            f"{exact} does not record the checkpoint that it was made of (tag {CHECKPOINT}); name its "
+            "checkpoint.json instead"
+        )
+    return Start(name=exact, weights=Artifact.model_validate_json(recorded))
 
 
 def champions(name: str) -> Champions:
@@ -186,6 +197,15 @@ def _registered(name: str, version: str) -> Registered:
         preprocess=PreprocessSettings.model_validate_json(tags[PREPROCESS]),
         tags=tags,
     )
+
+
+def _version_of(uri: str) -> tuple[str, str]:
+    """Name and version that an address means."""
+    name, alias_or_version = _split_uri(uri)
+    version = alias_version(name, alias_or_version[1:]) if alias_or_version[0] == "@" else alias_or_version
+    if version is None:
+        raise InputError(f"{uri} does not exist at {address()}; no version has that alias")
+    return name, version
 
 
 def _split_uri(uri: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from tasks.config import (
     QuantizeSettings,
     TrainSettings,
 )
-from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Message, Plan, Record
+from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Message, Plan, Record, Start
 
 
 class PlanSpec(Record):
@@ -34,6 +34,7 @@ class TrainSpec(Record):
     settings: TrainSettings
     member: int = 0
     salt: str = ""  # Plan.salt
+    start: Start | None = None  # Plan.start
     mlflow_run_id: str | None = None
 
 

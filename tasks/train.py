@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from torch import nn
 
-from tasks import loop, model, ranks, storage
+from tasks import loop, model, ranks, storage, weights
 from tasks.config import digest_of, store_root
 from tasks.dataset import load_split
 from tasks.device import find_device
@@ -50,8 +50,9 @@ def train(spec: TrainSpec) -> Checkpoint:
         )
         network, metrics = _train(spec, dataset, log, progress, group)
         if group.leads:
+            data = model.to_bytes(network, weights.about(spec.settings, dataset))
             checkpoint = Checkpoint(
-                weights=storage.write(storage.join(folder, "model.safetensors"), model.to_bytes(network)),
+                weights=storage.write(storage.join(folder, "model.safetensors"), data),
                 dataset_uri=spec.dataset_uri,
                 settings=spec.settings,
                 member=spec.member,
@@ -81,9 +82,10 @@ def _train(
             if not settings.patience or epoch.validation_accuracy > metrics.get("validation_accuracy", -1):
                 metrics = epoch.metrics()  # of the weights that are the result
             rows += [(name, value, epoch.number) for name, value in epoch.metrics().items()]
-            group.say(
+            print(
                 f"epoch {epoch.number}/{settings.epochs}  loss {epoch.train_loss:.3f}  "
-                f"validation {epoch.validation_accuracy:.4f}  {epoch.images_per_second:,.0f} images/s"
+                f"validation {epoch.validation_accuracy:.4f}  {epoch.images_per_second:,.0f} images/s",
+                flush=True,
             )
     finally:
         log(rows)  # what was learned before a failure is worth seeing too
@@ -94,7 +96,8 @@ def _train(
 
 def _prepared(spec: TrainSpec, dataset: Dataset, group: Ranks) -> loop.Training:
     """A training that has not begun: data, network, and the learning rate where it is to be found."""
-    settings, seed = spec.settings, spec.settings.seed + MEMBER_STRIDE * spec.member
+    settings = weights.fitting(spec.settings, spec.start)
+    seed = settings.seed + MEMBER_STRIDE * spec.member
     if len(dataset.classes) < 2:
         raise InputError(
             f"training needs at least 2 classes, got {list(dataset.classes)}; add images of another class"
@@ -107,14 +110,18 @@ def _prepared(spec: TrainSpec, dataset: Dataset, group: Ranks) -> loop.Training:
         channels=dataset.preprocess.channels,
         seed=seed,
     )
+    weights.begin(network, settings, dataset, spec.start)
     parameters, multiply_adds = _cost(network, dataset)
-    group.say(
+    print(
         f"{settings.model}, {parameters:,} parameters, {multiply_adds:,} multiply-adds an image; "
-        f"{_images(dataset):,} images of {len(dataset.classes)} classes, on {find_device()}"
+        f"{_images(dataset):,} images of {len(dataset.classes)} classes, on {find_device()}",
+        flush=True,
     )
     if settings.find_rate:
         rate = find_rate(network, feed, validation, dataset=dataset, settings=settings, seed=seed)
-        group.say(f"learning rate {rate:.2g} is found, and taken instead of {settings.learning_rate:g}")
+        print(
+            f"learning rate {rate:.2g} is found, and taken instead of {settings.learning_rate:g}", flush=True
+        )
         settings = settings.model_copy(update={"learning_rate": rate})
     return loop.Training(
         network, feed, validation, dataset=dataset, settings=settings, seed=seed, ranks=group
@@ -132,8 +139,10 @@ def _cost(network: nn.Module, dataset: Dataset) -> tuple[int, int]:
 def _key(spec: TrainSpec, dataset: Dataset) -> str:
     # How many members there are does not change one of them, so a larger ensemble keeps the trained ones.
     settings = spec.settings.model_dump(mode="json", exclude={"members", "checkpoint_minutes"})
+    # Weights that it starts from count by their digest: an alias may mean others the next night.
+    start = spec.start.weights.sha256 if spec.start else ""
     parts = {"dataset": dataset.digest, "settings": settings, "member": spec.member, "salt": spec.salt}
-    return digest_of({**parts, "format": FORMAT})
+    return digest_of({**parts, "start": start, "format": FORMAT})
 
 
 @contextlib.contextmanager
@@ -145,6 +154,8 @@ def _tracked(spec: TrainSpec, dataset: Dataset, *, reused: bool, leads: bool = T
     from tasks import tracking  # imports mlflow, which takes seconds
 
     params = {**spec.settings.model_dump(mode="json"), "member": spec.member, "dataset": dataset.digest}
+    if spec.start:
+        params |= {"start": spec.start.name, "start_sha256": spec.start.weights.sha256}
     tags = {"nightshift.reused": str(reused).lower()}
     with tracking.child_run(spec.mlflow_run_id, f"train-{spec.member}", params=params, tags=tags) as run_id:
         yield lambda rows: tracking.log_metrics(run_id, rows)

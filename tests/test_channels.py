@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load
 from typer.testing import CliRunner
 
-from tasks import model, storage
+from tasks import storage
 from tasks.assemble import assemble
 from tasks.cli import app
 from tasks.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
@@ -96,12 +96,6 @@ def test_grey_and_colours_become_each_other():
 def test_denoising_is_for_colours():
     with pytest.raises(ValueError, match="denoise and smoothing need 3 channels, got 5"):
         PreprocessSettings(channels=5, denoise="median")
-
-
-def test_imagenet_weights_are_for_colours():
-    settings = TrainSettings(weights="imagenet", stem="imagenet")
-    with pytest.raises(InputError, match=r"on 3 channels, got .* on 5 channels"):
-        model.build(settings, classes=2, image_size=224, channels=5)
 
 
 @pytest.fixture

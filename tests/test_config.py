@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tasks.config import STAGE_SETTINGS, Pipeline, PreprocessSettings, QuantizeSettings, digest_of, store_root
+from tasks.config import (
+    STAGE_SETTINGS,
+    Pipeline,
+    PreprocessSettings,
+    QuantizeSettings,
+    TrainSettings,
+    digest_of,
+    store_root,
+)
 from tasks.config.data import PIXELS
 
 
@@ -59,6 +67,49 @@ def test_the_fp32_reference_is_always_among_the_recipes() -> None:
     assert QuantizeSettings(recipes=("int8", "fp32")).recipes == ("int8", "fp32")
     with pytest.raises(ValidationError, match="must not repeat, got int8, int8"):
         QuantizeSettings(recipes=("int8", "int8"))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        *("none", "imagenet", "champion", "models:/digits@champion", "models:/digits/3"),
+        *("s3://nightshift/checkpoints/ab/checkpoint.json", "file:///data/model.safetensors"),
+    ],
+)
+def test_starting_weights_are_taken_by_name_model_or_address(weights: str) -> None:
+    assert TrainSettings(weights=weights, freeze="stem" if weights != "none" else "none").weights == weights
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        *("", "random", "models:/digits", "models:/digits@", "models:/digits/latest", "digits@champion"),
+        *("s3://nightshift/model.pt", "s3://nightshift/model.safetensors.pkl", "file:///data/other.json"),
+        *("https://example.org/model.safetensors", "file://host.safetensors", "/data/model.safetensors"),
+    ],
+)
+def test_other_starting_weights_are_refused_in_one_sentence(weights: str) -> None:
+    with pytest.raises(
+        ValidationError, match="weights must be none, imagenet, champion, a registered"
+    ) as error:
+        TrainSettings(weights=weights)
+    assert f"got {weights!r}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"freeze": "layer1"}, "freeze = 'layer1' would keep random weights"),
+        (
+            {"freeze": "layer4", "weights": "champion", "model": "resnet9"},
+            "for resnet9, which has three stages, got 'layer4'",
+        ),
+        ({"freeze": "layer4", "weights": "champion", "model": "resnet56"}, "layer3 or backbone for resnet56"),
+    ],
+)
+def test_what_cannot_be_frozen_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        TrainSettings.model_validate(changes)
 
 
 @pytest.mark.parametrize("name", ["", "Digits", "1st", "a/b", "..", "a" * 41, "a b"])

@@ -8,6 +8,7 @@ import pytest
 from tasks.config import STAGE_SETTINGS
 from tasks.errors import InputError
 from tasks.pipelines import load_pipeline
+from tasks.records import Artifact, Start
 
 DAGS = Path(__file__).parent.parent / "dags"
 NAMES = sorted(path.stem for path in (DAGS / "pipelines").glob("*.toml"))
@@ -122,6 +123,15 @@ def test_the_form_refuses_values_outside_their_range(retrain, name, value, why):
     param = retrain["digits"].params.get_param(name)
     with pytest.raises(ValueError, match=why):
         param.resolve(value)
+
+
+def test_training_starts_from_the_weights_of_the_plan(retrain, ml_night, monkeypatch):
+    module = sys.modules["retrain"]
+    weights = Artifact(uri="s3://nightshift/model.safetensors", sha256="a" * 64, size=3)
+    start = Start(name="models:/tiny/3", weights=weights)
+    monkeypatch.setattr(module, "planned_now", lambda: ml_night.plan.model_copy(update={"start": start}))
+    monkeypatch.setattr(module, "run", lambda stage, spec: {"stage": stage, "start": spec.start})
+    assert module.train.function(0, {"dataset_uri": "file:///d"}) == {"stage": "train", "start": start}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,9 @@ from tasks import storage
 from tasks.config import EvaluateSettings, PreprocessSettings, PromotionPolicy
 from tasks.errors import InputError
 from tasks.evaluate import evaluate
-from tasks.registry import Champions, Registered
+from tasks.records import Artifact
+from tasks.register import tags_of
+from tasks.registry import CHECKPOINT, Champions, Registered
 from tasks.specs import EvaluateSpec
 
 QUICK = EvaluateSettings(latency_runs=10, throughput_batch=8)
@@ -59,6 +61,11 @@ def test_first_night_passes_and_leaves_a_report(ml_night):
     page = storage.read_artifact(evaluation.report).decode()
     assert evaluation.test[evaluation.chosen].sha256 in page
     assert all(f"<td>{verdict.gate}</td>" in page for verdict in evaluation.verdicts)
+
+
+def test_the_registered_version_will_lead_back_to_the_checkpoint(ml_night):
+    tags = tags_of(ml_night.plan, evaluate(spec_of(ml_night)), ml_night.dataset)
+    assert Artifact.model_validate_json(tags[CHECKPOINT]) == ml_night.checkpoint.weights
 
 
 def test_size_objective_chooses_the_smaller_file(ml_night):

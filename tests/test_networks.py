@@ -10,7 +10,7 @@ from torch import nn
 
 from tasks import model, networks
 from tasks.config import TrainSettings
-from tasks.config.model import Model
+from tasks.config.network import THREE_STAGES, Model
 from tasks.networks import Shape, cifar, imagenet
 
 PLAIN = Shape(
@@ -38,6 +38,12 @@ def parameters(network: nn.Module) -> int:
 
 def test_every_name_of_the_settings_is_a_network():
     assert set(get_args(Model)) == set(networks.FAMILIES)
+
+
+def test_the_settings_know_which_have_three_stages():
+    with torch.device("meta"):
+        made = {name: networks.make(name, PLAIN) for name in get_args(Model)}
+    assert {name for name, network in made.items() if not hasattr(network, "layer4")} == set(THREE_STAGES)
 
 
 @pytest.mark.parametrize("name", get_args(Model))

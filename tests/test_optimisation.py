@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tasks import model
 from tasks.config import TrainSettings
 from tasks.optimisation import Course, loss_of
 
@@ -134,6 +135,22 @@ def test_vectors_are_not_decayed():
     course.step()
     for old, new in zip(before, optimized.parameters(), strict=True):
         assert torch.allclose(new, old * (1 - 0.1 * 0.5 * (1 + 0.9)) if old.ndim > 1 else old)
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "step", "plateau"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop", "muon"])
+def test_the_backbone_follows_a_share_of_the_head_s_rate(optimizer, schedule):
+    chosen = settings(optimizer=optimizer, schedule=schedule, width=0.125, backbone_rate=0.25)
+    made = model.build(chosen, classes=3, image_size=8)
+    course = Course(made, chosen, 10)
+    heads = {id(parameter) for parameter in made.fc.parameters()}
+    for step in range(40):
+        groups = [group for each in course._optimizers for group in each.param_groups]
+        share = [group["lr"] / course.rate for group in groups]
+        expected = [1.0 if id(group["params"][0]) in heads else 0.25 for group in groups]
+        assert share == pytest.approx(expected, rel=1e-3), step
+        course.step()
+    assert {0.25, 1.0} == set(expected)
 
 
 def test_long_gradients_are_shortened():

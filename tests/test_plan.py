@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tasks import ledger, storage
-from tasks.config import Pipeline, PreprocessSettings, RetrainPolicy
+from tasks.config import Pipeline, PreprocessSettings, RetrainPolicy, TrainSettings
 from tasks.errors import InputError
 from tasks.plan import outlook, plan
 from tasks.records import BatchSeen, Dataset, Decision, Duplicates, PartList, Plan, Profile
@@ -93,6 +93,23 @@ def test_decided_data_ends_the_night_unless_forced_or_grown(store):
     assert grown.data_digest != first.data_digest
     assert grown.previous == first.data_digest
     assert not plan(ask("n6", retrain=RetrainPolicy(min_new_images=3))).work
+
+
+def test_a_night_fixes_the_weights_that_it_starts_from(store):
+    drop(store, "a", 3)
+    uri = storage.write(f"{store}/given.safetensors", b"weights").uri
+    train = TrainSettings(weights=uri)
+    first = plan(ask("n1", train=train))
+    storage.write(uri, b"others")
+    second = plan(ask("n2", train=train))
+    assert first.start
+    assert second.start
+    assert first.start.weights.uri == second.start.weights.uri == uri
+    assert first.start.weights.sha256 != second.start.weights.sha256
+    decide(store, second, "promoted")
+    storage.write(uri, b"changed again")
+    assert not plan(ask("n3", train=train)).work  # other weights alone are no reason for a night
+    assert plan(ask("n4")).start is None
 
 
 def test_only_parts_that_nobody_has_done_are_sent(store):

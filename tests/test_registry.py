@@ -10,6 +10,7 @@ from small_models import onnx_model
 from tasks import registry, tracking
 from tasks.config import PreprocessSettings
 from tasks.errors import InputError
+from tasks.records import Artifact, Start
 
 
 def register(name: str, night: str, seed: int) -> str:
@@ -48,6 +49,18 @@ def test_champions_are_the_current_one_and_the_best_so_far(stack):
     registry.set_version_tag("crown", two, registry.BEST, one)
     current, best = registry.champions("crown")
     assert (current and current.version, best and best.version) == (two, one)
+
+
+def test_a_version_leads_back_to_its_checkpoint(stack):
+    version = register("traced", "n1", 1)
+    with pytest.raises(InputError, match=r"models:/traced/1 does not record the checkpoint"):
+        registry.checkpoint_of(f"models:/traced/{version}")
+    weights = Artifact(uri="s3://nightshift/model.safetensors", sha256="a" * 64, size=3)
+    registry.set_version_tag("traced", version, registry.CHECKPOINT, weights.model_dump_json())
+    registry.set_alias("traced", "champion", version)
+    assert registry.checkpoint_of("models:/traced@champion") == Start(
+        name="models:/traced/1", weights=weights
+    )
 
 
 def test_a_file_that_is_not_the_registered_one_is_refused(stack):

@@ -82,6 +82,7 @@ def _model(plan: Plan, assembled: dict[str, Any], stage: Stage) -> tuple[dict[st
                     settings=settings.train,
                     member=member,
                     salt=plan.salt,
+                    start=plan.start,
                     mlflow_run_id=plan.mlflow_run_id,
                 ),
             )

@@ -16,7 +16,8 @@ from pydantic import Field, field_validator
 from tasks.config.base import ADVANCED, Settings, digest_of
 from tasks.config.data import AssembleSettings, PreprocessSettings, RetrainPolicy
 from tasks.config.judgement import EvaluateSettings, PromotionPolicy
-from tasks.config.model import QuantizeSettings, TrainSettings
+from tasks.config.quantization import QuantizeSettings
+from tasks.config.training import TrainSettings
 
 __all__ = [
     "ADVANCED",
