@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tasks import optimisation
@@ -32,8 +33,10 @@ class Epoch(NamedTuple):
     number: int  # from 1
     train_loss: float
     validation_accuracy: float
+    validation_loss: float  # cross-entropy in nats, whatever was minimised
     learning_rate: float
     images_per_second: float
+    seconds: float  # of all epochs up to this one
 
     def metrics(self) -> dict[str, float]:
         return {key: float(value) for key, value in self._asdict().items() if key != "number"}
@@ -123,10 +126,11 @@ class Training:
         sizes = torch.tensor([len(rows) for rows in batches], device=losses.device)
         mean = float((losses * sizes).sum()) / len(self.train.labels)
         speed = len(self.train.labels) / (time.perf_counter() - begun)
-        reached = accuracy(self.result.network, self.validation, self.dataset)
+        reached, loss = score(self.result.network, self.validation, self.dataset)
         self.course.finish_epoch(reached)
         self.result.judge(reached)
-        self.epochs.append(Epoch(number, mean, reached, rate, speed))
+        seconds = time.perf_counter() - begun + (self.epochs[-1].seconds if self.epochs else 0)
+        self.epochs.append(Epoch(number, mean, reached, loss, rate, speed, seconds))
         return self.epochs[-1]
 
     def _step(self, rows: Tensor) -> Tensor:
@@ -232,19 +236,23 @@ def _batches(
 
 
 @torch.inference_mode()
-def accuracy(network: nn.Module, images: Images, dataset: Dataset) -> float:
-    """Share of images, 0 to 1, whose likeliest class is their label; the network stays in evaluation mode."""
+def score(network: nn.Module, images: Images, dataset: Dataset) -> tuple[float, float]:
+    """Share of images, 0 to 1, whose likeliest class is their label, and the mean cross-entropy in nats.
+
+    An image counts 100 nats at most, so that the mean is a number. The network stays in evaluation mode.
+    """
     network.eval()
     right = torch.zeros((), dtype=torch.int64, device=images.labels.device)
+    loss = torch.zeros((), device=images.labels.device)
     for pixels, labels in zip(
         torch.split(images.images, EVALUATION_BATCH),
         torch.split(images.labels, EVALUATION_BATCH),
         strict=True,
     ):
-        with _precision(pixels):
-            logits = network(standardised(scaled(pixels), dataset))
+        logits = _logits(network, standardised(scaled(pixels), dataset))
         right += (logits.argmax(1) == labels).sum()
-    return int(right) / len(images.labels)
+        loss += cross_entropy(logits, labels, reduction="none").nan_to_num(nan=100.0).clamp(max=100).sum()
+    return int(right) / len(images.labels), float(loss) / len(images.labels)
 
 
 def _logits(network: nn.Module, pixels: Tensor) -> Tensor:
