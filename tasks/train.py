@@ -3,9 +3,7 @@
 python -m tasks train --spec spec.json --result result.json
 """
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
 
 from torch import nn
 
@@ -13,11 +11,12 @@ from tasks import loop, model, storage
 from tasks.config import digest_of, store_root
 from tasks.dataset import load_split
 from tasks.errors import InputError
+from tasks.history import History, Shown, shown
 from tasks.progress import Progress
 from tasks.records import Checkpoint, Dataset
 from tasks.specs import TrainSpec
 
-FORMAT = 1  # raise it when the same settings would train another network
+FORMAT = 2  # raise it when the same settings would train another network or leave other files
 MEMBER_STRIDE = 10_007  # keeps the seeds of the members apart from each other and from seeds close by
 
 
@@ -32,35 +31,38 @@ def train(spec: TrainSpec) -> Checkpoint:
     if storage.exists(done):
         checkpoint = storage.read_record(done, Checkpoint)
         print(f"found again, not trained: {done}", flush=True)
-        with _tracked(spec, dataset, reused=True) as log:
-            log([(name, value, spec.settings.epochs) for name, value in checkpoint.metrics.items()])
+        history = storage.read_record(storage.join(folder, "history.json"), History)
+        with shown(spec, dataset, reused=True) as show:
+            show.facts(checkpoint.metrics)
+            for epoch in history.epochs:
+                show.epoch(epoch)
+            show.end(history)
         return checkpoint
     begun = time.perf_counter()
-    with _tracked(spec, dataset, reused=False) as log:
+    with shown(spec, dataset, reused=False) as show:
         progress = Progress(storage.join(folder, "progress.safetensors"))
-        network, metrics = _train(spec, dataset, log, progress)
+        network, history, facts = _train(spec, dataset, show, progress)
         weights = storage.write(storage.join(folder, "model.safetensors"), model.to_bytes(network))
+        storage.write_record(storage.join(folder, "history.json"), history)
         checkpoint = Checkpoint(
             weights=weights,
             dataset_uri=spec.dataset_uri,
             settings=spec.settings,
             member=spec.member,
-            metrics=metrics,
+            metrics={**history.metrics(spec.settings.patience), **facts},
             seconds=round(time.perf_counter() - begun, 3),
         )
         storage.write_record(done, checkpoint)
         progress.forget()
+        show.end(history)
     print(f"trained in {checkpoint.seconds:.1f} s: {weights.uri}", flush=True)
     return checkpoint
 
 
-Log = Callable[[list[tuple[str, float, int]]], None]
-
-
 def _train(
-    spec: TrainSpec, dataset: Dataset, log: Log, progress: Progress
-) -> tuple[nn.Module, dict[str, float]]:
-    """The trained network and the metrics of its last epoch; `log` gets those of all epochs at once."""
+    spec: TrainSpec, dataset: Dataset, show: Shown, progress: Progress
+) -> tuple[nn.Module, History, dict[str, float]]:
+    """The trained network, its epochs, and how large network and data set are."""
     settings, seed = spec.settings, spec.settings.seed + MEMBER_STRIDE * spec.member
     images, validation = load_split(dataset, "train"), load_split(dataset, "validation")
     if len(dataset.classes) < 2:
@@ -80,23 +82,17 @@ def _train(
         f"{len(images.labels):,} images of {len(dataset.classes)} classes, on {loop.find_device()}",
         flush=True,
     )
-    rows: list[tuple[str, float, int]] = []
-    metrics: dict[str, float] = {}
-    try:
-        training = loop.Training(network, images, validation, dataset=dataset, settings=settings, seed=seed)
-        for epoch in training.run(progress):
-            if not settings.patience or epoch.validation_accuracy > metrics.get("validation_accuracy", -1):
-                metrics = epoch.metrics()  # of the weights that are the result
-            rows += [(name, value, epoch.number) for name, value in epoch.metrics().items()]
-            print(
-                f"epoch {epoch.number}/{settings.epochs}  loss {epoch.train_loss:.3f}  "
-                f"validation {epoch.validation_accuracy:.4f}  {epoch.images_per_second:,.0f} images/s",
-                flush=True,
-            )
-    finally:
-        log(rows)  # what was learned before a failure is worth seeing too
     facts = {"parameters": parameters, "multiply_adds": multiply_adds, "train_images": len(images.labels)}
-    return network, {**metrics, **{name: float(value) for name, value in facts.items()}}
+    show.facts(facts)
+    training = loop.Training(network, images, validation, dataset=dataset, settings=settings, seed=seed)
+    for epoch in training.run(progress):
+        show.epoch(epoch)
+        print(
+            f"epoch {epoch.number}/{settings.epochs}  loss {epoch.train_loss:.3f}  "
+            f"validation {epoch.validation_accuracy:.4f}  {epoch.images_per_second:,.0f} images/s",
+            flush=True,
+        )
+    return network, History(epochs=tuple(training.epochs)), {name: float(n) for name, n in facts.items()}
 
 
 def _key(spec: TrainSpec, dataset: Dataset) -> str:
@@ -104,17 +100,3 @@ def _key(spec: TrainSpec, dataset: Dataset) -> str:
     settings = spec.settings.model_dump(mode="json", exclude={"members"})
     parts = {"dataset": dataset.digest, "settings": settings, "member": spec.member, "salt": spec.salt}
     return digest_of({**parts, "format": FORMAT})
-
-
-@contextlib.contextmanager
-def _tracked(spec: TrainSpec, dataset: Dataset, *, reused: bool) -> Iterator[Log]:
-    """A child run in MLflow around the training, when the night has a run; otherwise metrics go nowhere."""
-    if spec.mlflow_run_id is None:
-        yield lambda rows: None
-        return
-    from tasks import tracking  # imports mlflow, which takes seconds
-
-    params = {**spec.settings.model_dump(mode="json"), "member": spec.member, "dataset": dataset.digest}
-    tags = {"nightshift.reused": str(reused).lower()}
-    with tracking.child_run(spec.mlflow_run_id, f"train-{spec.member}", params=params, tags=tags) as run_id:
-        yield lambda rows: tracking.log_metrics(run_id, rows)
