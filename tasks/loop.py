@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.nn.functional import cross_entropy
 
 from tasks import freezing, optimisation
 from tasks.augmentation import augment, mix, shrunk, side_in
@@ -26,6 +26,7 @@ from tasks.feed import Feed, class_counts, seed_at
 from tasks.progress import Progress, State
 from tasks.ranks import ALONE, Ranks
 from tasks.records import Dataset
+from tasks.result import Result
 
 EVALUATION_BATCH: Final = 512
 
@@ -36,8 +37,10 @@ class Epoch(NamedTuple):
     number: int  # from 1
     train_loss: float
     validation_accuracy: float
+    validation_loss: float  # cross-entropy in nats, whatever was minimised
     learning_rate: float
     images_per_second: float
+    seconds: float  # of all epochs up to this one
 
     def metrics(self) -> dict[str, float]:
         return {key: float(value) for key, value in self._asdict().items() if key != "number"}
@@ -118,13 +121,14 @@ class Training:
         mean = float(self.ranks.total(torch.stack(self.losses).mean())) / self.ranks.world
         speed = seen * self.ranks.world / (time.perf_counter() - begun)
         self.ranks.agree(self.result.network)
-        reached = accuracy(
+        reached, loss = score(
             self.result.network, self.validation, self.dataset, precision=self.precision, ranks=self.ranks
         )
         self.course.finish_epoch(reached)
         self.result.judge(reached)
         self.losses.clear()
-        self.epochs.append(Epoch(number, mean, reached, self.rate, speed))
+        seconds = time.perf_counter() - begun + (self.epochs[-1].seconds if self.epochs else 0)
+        self.epochs.append(Epoch(number, mean, reached, loss, self.rate, speed, seconds))
         return self.epochs[-1]
 
     def step(self, batch: Images, epoch: int) -> Tensor:
@@ -214,71 +218,29 @@ class Training:
         self.epochs = [Epoch(*epoch) for epoch in state["epochs"]]
 
 
-class Result:
-    """Which weights come out: the last, their moving average, or with patience those of the best epoch."""
-
-    def __init__(self, network: nn.Module, settings: TrainSettings) -> None:
-        self._trained, self._patience = network, settings.patience
-        self._average: AveragedModel | None = None
-        if settings.ema:
-            average = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
-            self._average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
-        self._best, self._since = -1.0, 0
-        self._kept: dict[str, Tensor] = {}
-
-    @property
-    def network(self) -> nn.Module:
-        """What is judged on the validation images."""
-        return self._trained if self._average is None else self._average.module
-
-    def follow(self) -> None:
-        """Take a step of the optimizer into the average."""
-        if self._average is not None:
-            self._average.update_parameters(self._trained)
-
-    def judge(self, accuracy: float) -> None:
-        """Remember the weights of an epoch that is the best so far."""
-        self._since += 1
-        if self._patience and accuracy > self._best:
-            self._best, self._since = accuracy, 0
-            self._kept = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-
-    @property
-    def may_improve(self) -> bool:
-        return not self._patience or self._since < self._patience
-
-    def state(self) -> State:
-        average = self._average.state_dict() if self._average else {}
-        return {"average": average, "kept": self._kept, "best": self._best, "since": self._since}
-
-    def restore(self, state: State) -> None:
-        if self._average is not None:
-            self._average.load_state_dict(state["average"])
-        self._kept, self._best, self._since = state["kept"], state["best"], state["since"]
-
-    def settle(self) -> None:
-        """Put the resulting weights into the trained network."""
-        self._trained.load_state_dict(self._kept or self.network.state_dict())
-
-
 @torch.inference_mode()
-def accuracy(
+def score(
     network: nn.Module,
     images: Images,
     dataset: Dataset,
     *,
     precision: Precision | None = None,
     ranks: Ranks = ALONE,
-) -> float:
-    """Share of images, 0 to 1, whose likeliest class is their label; the network stays in evaluation mode."""
+) -> tuple[float, float]:
+    """Share of images, 0 to 1, whose likeliest class is their label, and the mean cross-entropy in nats.
+
+    An image counts 100 nats at most, so that the mean is a number. The network stays in evaluation mode.
+    """
     network.eval()
     device = next(network.parameters()).device
     precision = precision or Precision(device)
     mine = images.at(ranks.span(len(images.labels)))
-    right = torch.zeros((), dtype=torch.int64, device=device)
+    right, loss = torch.zeros((), dtype=torch.int64, device=device), torch.zeros((), device=device)
     for batch in mine.pieces(-(-len(mine.labels) // EVALUATION_BATCH)):
         pixels, labels, _ = batch.to(device)
         with precision.autocast():
-            logits = network(standardised(scaled(pixels), dataset))
+            logits = network(standardised(scaled(pixels), dataset)).float()
         right += (logits.argmax(1) == labels).sum()
-    return int(ranks.total(right)) / len(images.labels)
+        loss += cross_entropy(logits, labels, reduction="none").nan_to_num(nan=100.0).clamp(max=100).sum()
+    count = len(images.labels)
+    return int(ranks.total(right)) / count, float(ranks.total(loss)) / count

@@ -9,17 +9,26 @@ import functools
 import json
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException, RestException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.tracking.context.registry import resolve_tags
 
-from tasks.errors import InputError, OutageError
+from tasks.errors import InputError, NightshiftError, OutageError
+from tasks.journal import BATCH, Journal
 
 NIGHT = "nightshift.night"  # the tag that finds a night's run again
+SAMPLE_SECONDS: Final = 15  # between two looks at the machine
+PATIENCE: Final = 60.0  # seconds for what is not sent when a training ends, and when it fails
+FAILED_PATIENCE: Final = 10.0
+Row = tuple[str, float, int]  # name, value, step
 
 
 def address() -> str:
@@ -83,16 +92,21 @@ def close_night(run_id: str, *, failed: bool, reason: str) -> None:
 def child_run(
     parent_run_id: str, name: str, *, params: Mapping[str, object], tags: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """A run below the night's run, found again by its name; FINISHED at the end, FAILED on an error."""
+    """A run below the night's run, found again by its name; FINISHED at the end, FAILED on an error.
+
+    A new one is tagged with `tags`, and as MLflow does it with the user, the program and its git commit.
+    """
     with worded():
         mlflow = client()
         parent = mlflow.get_run(parent_run_id)
         experiment = parent.info.experiment_id
         where = f"tags.`mlflow.parentRunId` = '{parent_run_id}' and attributes.run_name = '{name}'"
         found = mlflow.search_runs([experiment], where, max_results=1)
-        all_tags = {"mlflow.parentRunId": parent_run_id, **(tags or {})}
+        all_tags = {**resolve_tags(), "mlflow.parentRunId": parent_run_id, **(tags or {})}
         run = found[0] if found else mlflow.create_run(experiment, run_name=name, tags=all_tags)
         run_id = str(run.info.run_id)
+        if found:
+            mlflow.update_run(run_id, status="RUNNING")
         log_params(run_id, params)
     try:
         yield run_id
@@ -110,12 +124,89 @@ def log_params(run_id: str, params: Mapping[str, object]) -> None:
 
 
 @worded()
-def log_metrics(run_id: str, rows: Sequence[tuple[str, float, int]]) -> None:
-    """Log (name, value, step) rows; one request for every 1,000, because one each is slow."""
+def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def log_metrics(run_id: str, rows: Sequence[Row]) -> None:
+    """Log rows; one request for every 1,000, because one each is slow."""
+    points = _points(rows)
+    for start in range(0, len(points), BATCH):
+        _send(run_id, points[start : start + BATCH])
+
+
+def _points(rows: Sequence[Row]) -> list[Metric]:
     now = int(time.time() * 1000)
-    for start in range(0, len(rows), 1000):
-        batch = [Metric(name, float(value), now, step) for name, value, step in rows[start : start + 1000]]
-        client().log_batch(run_id, metrics=batch)
+    return [Metric(name, float(value), now, step) for name, value, step in rows]
+
+
+@worded()
+def _send(run_id: str, points: Sequence[Metric]) -> None:
+    client().log_batch(run_id, metrics=points)  # MLflow ignores a point that it has, its time included
+
+
+@worded()
+def last_step(run_id: str, name: str) -> int:
+    """The last step for which a metric was logged; 0 for none."""
+    return max((point.step for point in client().get_metric_history(run_id, name)), default=0)
+
+
+@contextlib.contextmanager
+def live(run_id: str, *, machine: bool) -> Iterator[Callable[[Sequence[Row]], None]]:
+    """Log while something long goes on, without making it wait: what is yielded takes rows and returns.
+
+    During an outage rows are kept, and sent when the server is back; OutageError when some are left a minute
+    after the end. With `machine`, MLflow's system metrics are logged too, at steps in seconds.
+    """
+    journal = Journal[Metric](functools.partial(_send, run_id))
+
+    def add(rows: Sequence[Row]) -> None:
+        journal.add(_points(rows))
+
+    try:
+        with _watched_machine(run_id, add) if machine else contextlib.nullcontext():
+            yield add
+    except BaseException:
+        with contextlib.suppress(NightshiftError):  # what failed says more
+            journal.close(FAILED_PATIENCE)
+        raise
+    journal.close(PATIENCE)
+
+
+@contextlib.contextmanager
+def _watched_machine(run_id: str, add: Callable[[Sequence[Row]], None]) -> Iterator[None]:
+    """Add the load of processor, memory, disk, network and GPUs at intervals, and once more at the end.
+
+    MLflow's monitor does the looking. Its own thread would ask the server each time and end for good in an
+    outage.
+    """
+    with worded():
+        begun = client().get_run(run_id).info.start_time / 1000
+    monitor = SystemMetricsMonitor(run_id, SAMPLE_SECONDS, tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
+    ended = threading.Event()
+
+    def look() -> dict[str, float]:
+        monitor.collect_metrics()
+        found: dict[str, float] = monitor.aggregate_metrics()
+        for part in monitor.monitors:
+            part.clear_metrics()
+        return found
+
+    def watch() -> None:
+        last = False
+        while not last:
+            last = ended.wait(monitor.sampling_interval)
+            step = int(time.time() - begun)
+            add([(f"system/{name}", value, step) for name, value in look().items()])
+
+    look()  # the load of the processor is counted from here
+    thread = threading.Thread(target=watch, name="machine", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @worded()
@@ -139,6 +230,13 @@ def log_dataset(run_id: str, *, name: str, digest: str, source: str, rows: int) 
         profile=json.dumps({"num_rows": rows}),
     )
     client().log_inputs(run_id, [DatasetInput(entity)])
+
+
+@worded()
+def pipeline_of(run_id: str) -> str:
+    """The pipeline that a run belongs to, which is the name of its experiment."""
+    experiment = client().get_run(run_id).info.experiment_id
+    return str(client().get_experiment(experiment).name)
 
 
 @worded()

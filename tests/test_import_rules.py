@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LEVELS = {
     0: {"config", "records", "specs", "errors", "pipelines"},
-    1: {"s3", "storage", "tracking", "registry", "runner"},
+    1: {"s3", "storage", "journal", "tracking", "registry", "runner"},
     2: {
         "batches",
         "card",
@@ -38,12 +38,14 @@ LEVELS = {
         "feed",
         "ranks",
         "rate",
+        "result",
         "freezing",
         "model",
         "networks",
         "optimisation",
         "augmentation",
         "progress",
+        "history",
         "loop",
         "recipes",
         "runtime",

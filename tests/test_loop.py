@@ -29,7 +29,7 @@ def test_it_learns(ml_dataset, optimizer):
     assert epochs[-1].train_loss < epochs[0].train_loss
     assert epochs[-1].validation_accuracy > 0.9
     assert (
-        loop.accuracy(network, load_split(ml_dataset, "validation"), ml_dataset)
+        loop.score(network, load_split(ml_dataset, "validation"), ml_dataset)[0]
         == epochs[-1].validation_accuracy
     )
 
@@ -45,8 +45,10 @@ def test_an_epoch_carries_what_is_logged(ml_dataset):
     assert set(epochs[0].metrics()) == {
         "train_loss",
         "validation_accuracy",
+        "validation_loss",
         "learning_rate",
         "images_per_second",
+        "seconds",
     }
 
 
@@ -93,7 +95,7 @@ def test_the_moving_average_is_judged_and_is_the_result(ml_dataset):
     network, epochs = fitted(ml_dataset, settings)
     plain, _ = fitted(ml_dataset, settings.model_copy(update={"ema": 0.0}))
     assert not torch.equal(network.fc.weight, plain.fc.weight)
-    assert loop.accuracy(network, load_split(ml_dataset, "validation"), ml_dataset) == (
+    assert loop.score(network, load_split(ml_dataset, "validation"), ml_dataset)[0] == (
         epochs[-1].validation_accuracy
     )
 
@@ -104,7 +106,7 @@ def test_patience_ends_early_with_the_best_weights(ml_dataset):
     reached = [epoch.validation_accuracy for epoch in epochs]
     best = reached.index(max(reached))
     assert len(epochs) == best + 1 + 3 < 60
-    assert loop.accuracy(network, load_split(ml_dataset, "validation"), ml_dataset) == max(reached)
+    assert loop.score(network, load_split(ml_dataset, "validation"), ml_dataset)[0] == max(reached)
 
 
 def test_memory_that_runs_out_is_said_and_the_batch_goes_through_in_pieces(ml_dataset, monkeypatch, capsys):

@@ -9,7 +9,7 @@ from tasks import model, ranks, storage
 from tasks.config import TrainSettings
 from tasks.dataset import load_split
 from tasks.errors import InputError
-from tasks.loop import accuracy
+from tasks.loop import score
 from tasks.ranks import Ranks
 from tasks.specs import TrainSpec
 from tasks.train import train
@@ -34,7 +34,7 @@ def test_two_processes_train_as_well_as_one(ml_dataset_uri, ml_dataset, capfd):
     network = model.restore(
         storage.read_artifact(together.weights), together.settings, classes=4, image_size=8
     )
-    reached = accuracy(network, load_split(ml_dataset, "validation"), ml_dataset)
+    reached, _ = score(network, load_split(ml_dataset, "validation"), ml_dataset)
     assert reached == pytest.approx(together.metrics["validation_accuracy"])
     assert reached >= alone.metrics["validation_accuracy"] - 0.1
 

@@ -1,5 +1,8 @@
 """Runs in a real MLflow server, found again by the night's name, and closed with a reason."""
 
+import threading
+import time
+
 import mlflow
 import pytest
 
@@ -7,7 +10,7 @@ from tasks import tracking
 from tasks.errors import OutageError
 
 
-def test_a_night_has_one_run_however_often_it_is_opened(stack):
+def test_a_night_has_one_run_however_often_it_is_opened(mlflow_server):
     one = tracking.open_night("tracked", "manual__2026-01-01T00:00:00+00:00", params={"train.epochs": 3})
     two = tracking.open_night("tracked", "manual__2026-01-01T00:00:00+00:00", params={"train.epochs": 3})
     assert one == two
@@ -15,7 +18,7 @@ def test_a_night_has_one_run_however_often_it_is_opened(stack):
     assert mlflow.MlflowClient().get_run(one).data.params == {"train.epochs": "3"}
 
 
-def test_a_failed_night_is_closed_with_its_reason_and_can_be_opened_again(stack):
+def test_a_failed_night_is_closed_with_its_reason_and_can_be_opened_again(mlflow_server):
     run = tracking.open_night("tracked", "bad night", params={})
     tracking.close_night(run, failed=True, reason="stage train was killed")
     closed = mlflow.MlflowClient().get_run(run)
@@ -25,7 +28,7 @@ def test_a_failed_night_is_closed_with_its_reason_and_can_be_opened_again(stack)
     assert mlflow.MlflowClient().get_run(run).info.status == "RUNNING"
 
 
-def test_a_child_run_ends_as_its_body_does(stack):
+def test_a_child_run_ends_as_its_body_does(mlflow_server):
     parent = tracking.open_night("tracked", "with children", params={})
     with tracking.child_run(parent, "train-0", params={"lr": 0.1}) as child:
         tracking.log_metrics(child, [("loss", 1.0 / (step + 1), step) for step in range(1500)])
@@ -36,9 +39,83 @@ def test_a_child_run_ends_as_its_body_does(stack):
         raise ZeroDivisionError
     assert again == child
     assert client.get_run(child).info.status == "FAILED"
+    with tracking.child_run(parent, "train-0", params={}):
+        assert client.get_run(child).info.status == "RUNNING"
 
 
-def test_artifacts_and_the_data_set_are_kept_with_the_run(stack):
+def test_a_child_run_says_who_ran_which_program(mlflow_server):
+    parent = tracking.open_night("tracked", "who", params={})
+    with tracking.child_run(parent, "train-0", params={}) as child:
+        tracking.set_tags(child, {"nightshift.device": "a lamp"})
+    tags = mlflow.MlflowClient().get_run(child).data.tags
+    assert tags["nightshift.device"] == "a lamp"
+    assert {"mlflow.user", "mlflow.source.name"} <= set(tags)
+
+
+@pytest.fixture
+def child(mlflow_server):
+    parent = tracking.open_night("tracked", f"night {time.time()}", params={})
+    with tracking.child_run(parent, "train-0", params={}) as run_id:
+        yield run_id
+
+
+def test_rows_arrive_while_the_work_goes_on(child):
+    with tracking.live(child, machine=False) as log:
+        log([("loss", 0.5, 1)])
+        end = time.monotonic() + 30
+        while not tracking.last_step(child, "loss"):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    assert tracking.last_step(child, "none such") == 0
+
+
+@pytest.mark.parametrize("state", ["closed", "deaf"])
+def test_an_outage_neither_loses_nor_repeats_a_row(child, mlflow_server, state):
+    with tracking.live(child, machine=False) as log:
+        mlflow_server.state = state
+        log([("loss", 1.0, 1), ("loss", 0.5, 2)])
+        before = len(mlflow_server.requests)
+        while len(mlflow_server.requests) < before + 2:
+            time.sleep(0.05)
+        log([("loss", 0.25, 3)])
+        mlflow_server.state = "open"
+    history = mlflow.MlflowClient().get_metric_history(child, "loss")
+    assert sorted((point.step, point.value) for point in history) == [(1, 1.0), (2, 0.5), (3, 0.25)]
+
+
+def break_off(child, server, error: Exception | None) -> None:
+    with tracking.live(child, machine=True) as log:
+        server.state = "closed"
+        log([("loss", 1.0, 1)])
+        if error:
+            raise error
+
+
+def test_an_outage_to_the_end_is_an_outage_unless_something_else_failed(child, mlflow_server, monkeypatch):
+    monkeypatch.setattr(tracking, "PATIENCE", 0.2)
+    monkeypatch.setattr(tracking, "FAILED_PATIENCE", 0.2)
+    with pytest.raises(OutageError, match=r"\d values could not be sent within 0.2 s; MLflow at http"):
+        break_off(child, mlflow_server, None)
+    mlflow_server.state = "open"
+    with pytest.raises(ZeroDivisionError):
+        break_off(child, mlflow_server, ZeroDivisionError())
+    mlflow_server.state = "open"
+
+
+def test_the_load_of_the_machine_is_logged_and_outlasts_an_outage(child, mlflow_server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    with tracking.live(child, machine=True):
+        mlflow_server.state = "closed"
+        time.sleep(3)
+        mlflow_server.state = "open"
+    client = mlflow.MlflowClient()
+    names = {name for name in client.get_run(child).data.metrics if name.startswith("system/")}
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= names
+    assert len(client.get_metric_history(child, "system/cpu_utilization_percentage")) >= 10
+    assert {"machine", "journal"}.isdisjoint(thread.name for thread in threading.enumerate())
+
+
+def test_artifacts_and_the_data_set_are_kept_with_the_run(mlflow_server):
     run = tracking.open_night("tracked", "artifacts", params={})
     tracking.log_artifact(run, "report/report.html", b"<p>fine</p>")
     tracking.log_dataset(run, name="pets", digest="d" * 64, source="s3://b/datasets/x.json", rows=3)

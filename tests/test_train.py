@@ -1,12 +1,10 @@
 """One checkpoint for one key: trained once, found again, and never half written."""
 
-import contextlib
-
 import pytest
 import torch
 from safetensors.torch import load
 
-from tasks import loop, model, storage, tracking
+from tasks import loop, model, storage
 from tasks.config import TrainSettings
 from tasks.errors import InputError
 from tasks.records import Checkpoint, Start
@@ -41,7 +39,7 @@ def test_a_checkpoint_can_be_built_again_and_carries_its_metrics(ml_dataset_uri,
     )
     from tasks.dataset import load_split
 
-    accuracy = loop.accuracy(network, load_split(ml_dataset, "validation"), ml_dataset)
+    accuracy = loop.score(network, load_split(ml_dataset, "validation"), ml_dataset)[0]
     assert checkpoint.metrics["validation_accuracy"] == pytest.approx(accuracy)
     assert checkpoint.metrics["train_images"] == 80
     assert checkpoint.dataset_uri == ml_dataset_uri
@@ -111,29 +109,6 @@ def test_one_class_is_refused(ml_build):
     dataset = ml_build(classes=("only",))
     with pytest.raises(InputError, match="at least 2 classes"):
         train(spec_of(f"{dataset.source.split('/incoming')[0]}/datasets/{dataset.digest}.json"))
-
-
-def test_every_epoch_goes_to_a_child_of_the_night_s_run(ml_dataset_uri, monkeypatch):
-    runs, rows = {}, []
-
-    @contextlib.contextmanager
-    def child_run(parent, name, *, params, tags=None):
-        runs[name] = (parent, params, tags)
-        yield "child"
-
-    monkeypatch.setattr(tracking, "child_run", child_run)
-    monkeypatch.setattr(
-        tracking, "log_metrics", lambda run_id, batch: rows.extend((run_id, *row) for row in batch)
-    )
-    checkpoint = train(spec_of(ml_dataset_uri, mlflow_run_id="night"))
-    parent, params, tags = runs["train-0"]
-    assert (parent, params["epochs"], tags["nightshift.reused"]) == ("night", 2, "false")
-    assert ("child", "train_loss", checkpoint.metrics["train_loss"], 2) in rows
-    assert {step for *_, step in rows} == {1, 2}
-    rows.clear()
-    train(spec_of(ml_dataset_uri, mlflow_run_id="night"))
-    assert runs["train-0"][2]["nightshift.reused"] == "true"
-    assert ("child", "validation_accuracy", checkpoint.metrics["validation_accuracy"], 2) in rows
 
 
 def _interrupted(uri: str, record: object) -> None:
