@@ -35,6 +35,7 @@ class TrainSpec(Record):
     member: int = 0
     salt: str = ""  # Plan.salt
     mlflow_run_id: str | None = None
+    run_name: str = ""  # of the child run in MLflow; train-<member> when empty
 
 
 class QuantizeSpec(Record):

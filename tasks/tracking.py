@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param
 from mlflow.exceptions import MlflowException, RestException
 
-from tasks.errors import InputError, OutageError
+from tasks.errors import InputError, OutageError, PrunedError
 
 NIGHT = "nightshift.night"  # the tag that finds a night's run again
 
@@ -83,7 +83,10 @@ def close_night(run_id: str, *, failed: bool, reason: str) -> None:
 def child_run(
     parent_run_id: str, name: str, *, params: Mapping[str, object], tags: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """A run below the night's run, found again by its name; FINISHED at the end, FAILED on an error."""
+    """A run below the night's run, found again by its name; FINISHED at the end, FAILED on an error.
+
+    One that is pruned is KILLED, MLflow's word for stopped on purpose.
+    """
     with worded():
         mlflow = client()
         parent = mlflow.get_run(parent_run_id)
@@ -96,9 +99,9 @@ def child_run(
         log_params(run_id, params)
     try:
         yield run_id
-    except BaseException:
+    except BaseException as error:
         with worded():
-            mlflow.set_terminated(run_id, status="FAILED")
+            mlflow.set_terminated(run_id, status="KILLED" if isinstance(error, PrunedError) else "FAILED")
         raise
     with worded():
         mlflow.set_terminated(run_id, status="FINISHED")

@@ -12,7 +12,7 @@ from torch import nn
 from tasks import loop, model, storage
 from tasks.config import digest_of, store_root
 from tasks.dataset import load_split
-from tasks.errors import InputError
+from tasks.errors import InputError, PrunedError
 from tasks.progress import Progress
 from tasks.records import Checkpoint, Dataset
 from tasks.specs import TrainSpec
@@ -21,10 +21,15 @@ FORMAT = 1  # raise it when the same settings would train another network
 MEMBER_STRIDE = 10_007  # keeps the seeds of the members apart from each other and from seeds close by
 
 
-def train(spec: TrainSpec) -> Checkpoint:
+Log = Callable[[list[tuple[str, float, int]]], None]
+Watch = Callable[[loop.Epoch], None]
+
+
+def train(spec: TrainSpec, watch: Watch | None = None) -> Checkpoint:
     """Train one network, or find it again when the same data and settings were trained before.
 
-    The weights are written first and `checkpoint.json` last, so its presence means done.
+    The weights are written first and `checkpoint.json` last, so its presence means done. `watch` gets every
+    epoch, and stops the training by raising PrunedError.
     """
     dataset = storage.read_record(spec.dataset_uri, Dataset)
     folder = storage.join(store_root(), "checkpoints", _key(spec, dataset))
@@ -38,7 +43,11 @@ def train(spec: TrainSpec) -> Checkpoint:
     begun = time.perf_counter()
     with _tracked(spec, dataset, reused=False) as log:
         progress = Progress(storage.join(folder, "progress.safetensors"))
-        network, metrics = _train(spec, dataset, log, progress)
+        try:
+            network, metrics = _train(spec, dataset, log, progress, watch)
+        except (InputError, PrunedError):
+            progress.forget()  # this training does not go on
+            raise
         weights = storage.write(storage.join(folder, "model.safetensors"), model.to_bytes(network))
         checkpoint = Checkpoint(
             weights=weights,
@@ -54,11 +63,8 @@ def train(spec: TrainSpec) -> Checkpoint:
     return checkpoint
 
 
-Log = Callable[[list[tuple[str, float, int]]], None]
-
-
 def _train(
-    spec: TrainSpec, dataset: Dataset, log: Log, progress: Progress
+    spec: TrainSpec, dataset: Dataset, log: Log, progress: Progress, watch: Watch | None
 ) -> tuple[nn.Module, dict[str, float]]:
     """The trained network and the metrics of its last epoch; `log` gets those of all epochs at once."""
     settings, seed = spec.settings, spec.settings.seed + MEMBER_STRIDE * spec.member
@@ -93,6 +99,8 @@ def _train(
                 f"validation {epoch.validation_accuracy:.4f}  {epoch.images_per_second:,.0f} images/s",
                 flush=True,
             )
+            if watch:
+                watch(epoch)
     finally:
         log(rows)  # what was learned before a failure is worth seeing too
     facts = {"parameters": parameters, "multiply_adds": multiply_adds, "train_images": len(images.labels)}
@@ -116,5 +124,6 @@ def _tracked(spec: TrainSpec, dataset: Dataset, *, reused: bool) -> Iterator[Log
 
     params = {**spec.settings.model_dump(mode="json"), "member": spec.member, "dataset": dataset.digest}
     tags = {"nightshift.reused": str(reused).lower()}
-    with tracking.child_run(spec.mlflow_run_id, f"train-{spec.member}", params=params, tags=tags) as run_id:
+    name = spec.run_name or f"train-{spec.member}"
+    with tracking.child_run(spec.mlflow_run_id, name, params=params, tags=tags) as run_id:
         yield lambda rows: tracking.log_metrics(run_id, rows)

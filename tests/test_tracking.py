@@ -4,7 +4,7 @@ import mlflow
 import pytest
 
 from tasks import tracking
-from tasks.errors import OutageError
+from tasks.errors import OutageError, PrunedError
 
 
 def test_a_night_has_one_run_however_often_it_is_opened(stack):
@@ -36,6 +36,9 @@ def test_a_child_run_ends_as_its_body_does(stack):
         raise ZeroDivisionError
     assert again == child
     assert client.get_run(child).info.status == "FAILED"
+    with pytest.raises(PrunedError), tracking.child_run(parent, "train-0", params={}):
+        raise PrunedError("most did better")
+    assert client.get_run(child).info.status == "KILLED"
 
 
 def test_artifacts_and_the_data_set_are_kept_with_the_run(stack):
