@@ -85,6 +85,12 @@ def test_where_trials_suffice_every_combination_is_tried_once(begin):
     assert tried == {(size, kernel) for size in (16, 32) for kernel in (3, 5, 7)}
 
 
+def test_settings_that_were_tried_are_not_tried_again_at_once(begin):
+    uri = begin("train.batch_size=16,32,64,128", "train.stem_kernel=3..7:2", trials=8)
+    tried = {tuple(Study(uri).begin(number).parameters.values()) for number in range(1, 9)}
+    assert len(tried) == 8
+
+
 def test_only_a_trial_below_most_complete_ones_is_hopeless_and_not_at_first(begin):
     study = Study(begin())
     bad = ended(9, 0.01, 0.3, state="running", value=None)
