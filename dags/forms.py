@@ -1,4 +1,4 @@
-"""The Airflow form, made of the pydantic stage models: one Param per setting, with its range and help text.
+"""The Airflow forms, made of the pydantic stage models: one Param per setting, with its range and help text.
 
 The dozen settings that people change stand open; settings marked ADVANCED sit in a collapsed section.
 """
@@ -9,8 +9,10 @@ from typing import Any
 from airflow.sdk import Param
 
 from tasks.config import STAGE_SETTINGS, Pipeline, Settings
+from tasks.specs import MOST_TRIALS
 
 FORCE = "force"
+OVER, TRIALS = "over", "trials"
 
 
 def night_params(pipeline: Pipeline) -> dict[str, Param]:
@@ -23,11 +25,41 @@ def night_params(pipeline: Pipeline) -> dict[str, Param]:
             description="Run everything again, even when this data and these settings were decided before.",
         )
     }
+    return params | _settings(pipeline, tuple(STAGE_SETTINGS))
+
+
+def sweep_params(pipeline: Pipeline) -> dict[str, Param]:
+    """Params of `sweep_<name>`: what to try, and the settings that all trials have in common."""
+    rate = pipeline.train.learning_rate
+    params = {
+        OVER: Param(
+            [f"train.learning_rate=log:{rate / 10:g}..{min(rate * 10, 10):g}"],
+            type="array",
+            items={"type": "string"},
+            title="Over",
+            description="Values to try, one setting a line: a range train.dropout=0..0.5, log:0.01..1 on a "
+            "logarithmic scale, 3..7:2 in steps, or choices as train.batch_size=64,128.",
+        ),
+        TRIALS: Param(
+            20,
+            type="integer",
+            minimum=1,
+            maximum=MOST_TRIALS,
+            title="Trials",
+            description="Trainings, each with other values; those that are clearly worse end early.",
+        ),
+    }
+    return params | _settings(pipeline, ("train",))
+
+
+def _settings(pipeline: Pipeline, stages: tuple[str, ...]) -> dict[str, Param]:
+    """One Param for each setting of these stages."""
     fields = [
         (stage, field, _flat(field, schema))
-        for stage, model in STAGE_SETTINGS.items()
-        for field, schema in _schemas(model).items()
+        for stage in stages
+        for field, schema in _schemas(STAGE_SETTINGS[stage]).items()
     ]
+    params = {}
     # Sections show in the order of their first field, so the open ones come first.
     for stage, field, schema in sorted(fields, key=lambda item: "section" in item[2]):
         value = getattr(getattr(pipeline, stage), field)

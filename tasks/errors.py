@@ -13,5 +13,9 @@ class OutageError(NightshiftError):
     """A service cannot be reached; trying again later may help."""
 
 
+class PrunedError(NightshiftError):
+    """A training was stopped because it is not worth finishing, which is nobody's fault."""
+
+
 class StageError(NightshiftError):
     """A stage's process ended without a result: killed, crashed or out of time."""

@@ -86,7 +86,8 @@ def shown(spec: TrainSpec, dataset: Dataset, *, reused: bool, leads: bool = True
     if spec.start:
         params |= {"start": spec.start.name, "start_sha256": spec.start.weights.sha256}
     tags = {"nightshift.reused": str(reused).lower()}
-    with tracking.child_run(spec.mlflow_run_id, f"train-{spec.member}", params=params, tags=tags) as run_id:
+    name = spec.run_name or f"train-{spec.member}"
+    with tracking.child_run(spec.mlflow_run_id, name, params=params, tags=tags) as run_id:
         tracking.log_dataset(
             run_id,
             name=tracking.pipeline_of(run_id),

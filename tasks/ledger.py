@@ -54,6 +54,16 @@ def latest(pipeline: str, *, waiting: bool) -> Decision | None:
     return None
 
 
+def registered(pipeline: str) -> Decision | None:
+    """The newest version that a night registered, whatever became of it."""
+    names = [
+        entry.key
+        for entry in storage.listing(_folder(pipeline))
+        if any(f"-{kind}-v" in entry.key for kind in ONCE)
+    ]
+    return storage.read_record(storage.join(_folder(pipeline), names[-1]), Decision) if names else None
+
+
 def promoted(pipeline: str) -> Decision | None:
     """The newest promotion."""
     names = [entry.key for entry in storage.listing(_folder(pipeline)) if "-promoted-v" in entry.key]

@@ -28,7 +28,10 @@ from tasks.errors import InputError, OutageError, StageError
 
 REFUSED, OUTAGE = 2, 3  # exit codes for InputError and OutageError
 PARENT = "NIGHTSHIFT_PARENT_PID"
-STAGES = ("plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register", "promote", "close")
+STAGES = (
+    *("plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register", "promote", "close"),
+    *("sweep", "trial", "conclude"),
+)
 PR_SET_PDEATHSIG = 1
 LOOK_SECONDS = 1.0  # how often a stage's descendants are looked up
 # glibc hands large tensors back to the kernel and faults them in again; these keep them (system time / 10).

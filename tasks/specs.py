@@ -1,6 +1,8 @@
 """What each stage is asked to do: one frozen JSON record per stage, handed over as `--spec`."""
 
-from typing import Literal
+from typing import Final, Literal
+
+from pydantic import Field
 
 from tasks.config import (
     EvaluateSettings,
@@ -11,6 +13,8 @@ from tasks.config import (
     TrainSettings,
 )
 from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Message, Plan, Record, Start
+
+MOST_TRIALS: Final = 256  # each is a task of its own in Airflow
 
 
 class PlanSpec(Record):
@@ -36,6 +40,7 @@ class TrainSpec(Record):
     salt: str = ""  # Plan.salt
     start: Start | None = None  # Plan.start
     mlflow_run_id: str | None = None
+    run_name: str = ""  # of the child run in MLflow; train-<member> when empty
 
 
 class QuantizeSpec(Record):
@@ -78,3 +83,21 @@ class CloseSpec(Record):
     mlflow_run_id: str
     failed: bool
     reason: str
+
+
+class SweepSpec(Record):
+    """Try values of some settings, each as `train.learning_rate=log:0.01..1`; see `tasks.spaces`."""
+
+    pipeline: Pipeline
+    name: str
+    over: tuple[str, ...]
+    trials: int = Field(ge=1, le=MOST_TRIALS)
+
+
+class TrialSpec(Record):
+    sweep_uri: str
+    number: int  # from 1
+
+
+class ConcludeSpec(Record):
+    sweep_uri: str

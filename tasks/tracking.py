@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
 
-from tasks.errors import InputError, NightshiftError, OutageError
+from tasks.errors import InputError, NightshiftError, OutageError, PrunedError
 from tasks.journal import BATCH, Journal
 
 NIGHT = "nightshift.night"  # the tag that finds a night's run again
@@ -95,6 +95,7 @@ def child_run(
     """A run below the night's run, found again by its name; FINISHED at the end, FAILED on an error.
 
     A new one is tagged with `tags`, and as MLflow does it with the user, the program and its git commit.
+    One that is pruned is KILLED, MLflow's word for stopped on purpose.
     """
     with worded():
         mlflow = client()
@@ -110,9 +111,9 @@ def child_run(
         log_params(run_id, params)
     try:
         yield run_id
-    except BaseException:
+    except BaseException as error:
         with worded():
-            mlflow.set_terminated(run_id, status="FAILED")
+            mlflow.set_terminated(run_id, status="KILLED" if isinstance(error, PrunedError) else "FAILED")
         raise
     with worded():
         mlflow.set_terminated(run_id, status="FINISHED")

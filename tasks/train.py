@@ -4,6 +4,7 @@ python -m tasks train --spec spec.json --result result.json
 """
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import nn
@@ -12,7 +13,7 @@ from tasks import loop, model, ranks, storage, weights
 from tasks.config import digest_of, store_root
 from tasks.dataset import load_split
 from tasks.device import find_device
-from tasks.errors import InputError
+from tasks.errors import InputError, PrunedError
 from tasks.feed import open_feed
 from tasks.history import History, Shown, shown
 from tasks.progress import Progress
@@ -31,10 +32,14 @@ class Trained(NamedTuple):
     facts: dict[str, float]  # how large network and data set are
 
 
-def train(spec: TrainSpec) -> Checkpoint:
+Watch = Callable[[loop.Epoch], None]
+
+
+def train(spec: TrainSpec, watch: Watch = lambda epoch: None) -> Checkpoint:
     """Train one network, or find it again when the same data and settings were trained before.
 
-    The weights are written first and `checkpoint.json` last, so its presence means done.
+    The weights are written first and `checkpoint.json` last, so its presence means done. `watch` gets every
+    epoch, and stops the training by raising PrunedError; of several processes, it gets them at the end.
     """
     dataset = storage.read_record(spec.dataset_uri, Dataset)
     folder = storage.join(store_root(), "checkpoints", _key(spec, dataset))
@@ -52,13 +57,19 @@ def train(spec: TrainSpec) -> Checkpoint:
     processes = ranks.count_for(spec.settings.processes)
     if processes > 1 and not ranks.started():
         ranks.launch("train", spec, processes)
+        for epoch in storage.read_record(storage.join(folder, "history.json"), History).epochs:
+            watch(epoch)
         return storage.read_record(done, Checkpoint)
     begun = time.perf_counter()
     with ranks.joined() as group, shown(spec, dataset, reused=False, leads=group.leads) as show:
         progress = Progress(
             storage.join(folder, "progress.safetensors"), minutes=spec.settings.checkpoint_minutes
         )
-        trained = _train(spec, dataset, show, progress, group)
+        try:
+            trained = _train(spec, dataset, show, progress, group, watch)
+        except (InputError, PrunedError):
+            progress.forget()  # this training does not go on
+            raise
         if group.leads:
             checkpoint = _written(spec, dataset, folder, trained, time.perf_counter() - begun)
             storage.write_record(done, checkpoint)
@@ -83,7 +94,9 @@ def _written(spec: TrainSpec, dataset: Dataset, folder: str, trained: Trained, s
     )
 
 
-def _train(spec: TrainSpec, dataset: Dataset, show: Shown, progress: Progress, group: Ranks) -> Trained:
+def _train(
+    spec: TrainSpec, dataset: Dataset, show: Shown, progress: Progress, group: Ranks, watch: Watch
+) -> Trained:
     """Train to the end, every epoch shown."""
     training = _prepared(spec, dataset, group)
     parameters, multiply_adds = model.cost(training.network, dataset.image_size, dataset.preprocess.channels)
@@ -102,6 +115,7 @@ def _train(spec: TrainSpec, dataset: Dataset, show: Shown, progress: Progress, g
             f"validation {epoch.validation_accuracy:.4f}  {epoch.images_per_second:,.0f} images/s",
             flush=True,
         )
+        watch(epoch)
     history = History(epochs=tuple(training.epochs))
     return Trained(training.network, history, {name: float(number) for name, number in facts.items()})
 

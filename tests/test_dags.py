@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks.config import STAGE_SETTINGS
+from tasks.config import STAGE_SETTINGS, TrainSettings
 from tasks.errors import InputError
 from tasks.pipelines import load_pipeline
 from tasks.records import Artifact, Start
+from tasks.spaces import parse
+from tasks.specs import SweepSpec
 
 DAGS = Path(__file__).parent.parent / "dags"
 NAMES = sorted(path.stem for path in (DAGS / "pipelines").glob("*.toml"))
@@ -20,7 +22,7 @@ def airflow_home(tmp_path_factory):
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
         patch.syspath_prepend(str(DAGS))
         yield
-        for name in ("retrain", "promote", "wiring", "forms", "pipeline_errors"):
+        for name in ("retrain", "promote", "sweep", "wiring", "forms", "pipeline_errors"):
             sys.modules.pop(name, None)
 
 
@@ -36,6 +38,13 @@ def promote(airflow_home):
     import promote
 
     return {name: promote.promote(load_pipeline(DAGS / "pipelines" / f"{name}.toml")) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def sweep(airflow_home):
+    import sweep
+
+    return {name: sweep.sweep(load_pipeline(DAGS / "pipelines" / f"{name}.toml")) for name in NAMES}
 
 
 def edges(dag) -> dict[str, set[str]]:
@@ -141,6 +150,32 @@ def test_promotion_asks_a_person_when_the_file_says_so(promote, name):
     approve = ["approve"] if mode == "approve" else []
     assert order == ["check", *approve, "decide", "move", "announce"]
     assert promote[name].get_task("move").pool == "promotion"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sweep_is_started_by_hand_and_concluded_although_trials_fail(sweep, name):
+    dag = sweep[name]
+    assert dag.dag_id == f"sweep_{name}"
+    assert dag.schedule is None
+    assert edges(dag) == {"prepare": {"trial", "conclude"}, "trial": {"conclude"}, "conclude": set()}
+    trial = dag.get_task("trial")
+    assert trial.is_mapped
+    assert (trial.queue, trial.partial_kwargs["pool"]) == ("train", "train")
+    assert trial.partial_kwargs["retries"] == 3
+    assert dag.get_task("conclude").trigger_rule == "all_done_min_one_success"
+
+
+def test_the_form_of_a_sweep_has_the_training_and_what_to_try(sweep):
+    pipeline = load_pipeline(DAGS / "pipelines" / "digits.toml")
+    params = sweep["digits"].params
+    assert set(params) == {"over", "trials", *(f"train.{field}" for field in TrainSettings.model_fields)}
+    assert params["train.epochs"] == pipeline.train.epochs
+    assert len(parse(params["over"], pipeline)) == 1
+    SweepSpec(pipeline=pipeline, name="n", over=params["over"], trials=params["trials"])
+    with pytest.raises(ValueError, match="greater than the maximum of 256"):
+        params.get_param("trials").resolve(257)
+    with pytest.raises(ValueError, match="not of type 'string'"):
+        params.get_param("over").resolve([3])
 
 
 def test_one_malformed_file_breaks_only_its_own_dag_and_visibly(airflow_home, tmp_path, monkeypatch):

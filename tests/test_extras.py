@@ -14,8 +14,9 @@ ROOT = Path(__file__).parent.parent
 ENTRY_POINTS = {
     "predict": "tasks.images, tasks.runtime, tasks.cli",
     "preprocess": "tasks.preprocess, tasks.plan, tasks.assemble, tasks.cli",
-    "train": "tasks.train, tasks.quantize, tasks.evaluate, tasks.register, tasks.promote, tasks.close",
-    "airflow": "tasks.runner, retrain, promote",
+    "train": "tasks.train, tasks.quantize, tasks.evaluate, tasks.register, tasks.promote, tasks.close, "
+    "tasks.sweep, tasks.trial, tasks.conclude",
+    "airflow": "tasks.runner, retrain, promote, sweep",
     "stack": "tasks.stack.lifecycle, tasks.cli.stack, tasks.cli.airflow, retrain",
 }
 

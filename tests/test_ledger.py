@@ -78,5 +78,15 @@ def test_the_newest_promotion_is_found_among_refusals():
     assert found.version == "2"
 
 
+def test_the_newest_registration_is_found_whatever_followed():
+    assert ledger.registered("pets") is None
+    ledger.append(decision("challenger", at="2026-01-01T00:00:00.000Z"))
+    ledger.append(decision("refused", version="2", at="2026-01-02T00:00:00.000Z"))
+    ledger.append(decision("promoted", at="2026-01-03T00:00:00.000Z"))
+    found = ledger.registered("pets")
+    assert found is not None
+    assert (found.kind, found.version) == ("refused", "2")
+
+
 def test_a_data_set_that_was_cleaned_away_is_none():
     assert ledger.dataset("a" * 64) is None

@@ -7,7 +7,7 @@ import mlflow
 import pytest
 
 from tasks import tracking
-from tasks.errors import OutageError
+from tasks.errors import OutageError, PrunedError
 
 
 def test_a_night_has_one_run_however_often_it_is_opened(mlflow_server):
@@ -41,6 +41,9 @@ def test_a_child_run_ends_as_its_body_does(mlflow_server):
     assert client.get_run(child).info.status == "FAILED"
     with tracking.child_run(parent, "train-0", params={}):
         assert client.get_run(child).info.status == "RUNNING"
+    with pytest.raises(PrunedError), tracking.child_run(parent, "train-0", params={}):
+        raise PrunedError("most did better")
+    assert client.get_run(child).info.status == "KILLED"
 
 
 def test_a_child_run_says_who_ran_which_program(mlflow_server):

@@ -6,7 +6,7 @@ from safetensors.torch import load
 
 from tasks import loop, model, storage
 from tasks.config import TrainSettings
-from tasks.errors import InputError
+from tasks.errors import InputError, PrunedError
 from tasks.records import Checkpoint, Start
 from tasks.specs import TrainSpec
 from tasks.train import train
@@ -101,6 +101,21 @@ def test_an_interrupted_training_is_not_taken_for_done(ml_dataset_uri, ml_store,
         train(spec_of(ml_dataset_uri))
     assert list(ml_store.rglob("model.safetensors"))
     monkeypatch.setattr(storage, "write_record", write_record)
+    train(spec_of(ml_dataset_uri))
+    assert len(trainings) == 2
+
+
+def test_a_training_that_is_stopped_leaves_nothing_behind(ml_dataset_uri, ml_store, trainings):
+    seen = []
+
+    def watch(epoch):
+        seen.append(epoch.number)
+        raise PrunedError("not worth finishing")
+
+    with pytest.raises(PrunedError):
+        train(spec_of(ml_dataset_uri), watch)
+    assert seen == [1]
+    assert not list(ml_store.rglob("checkpoints/**/*.*"))
     train(spec_of(ml_dataset_uri))
     assert len(trainings) == 2
 

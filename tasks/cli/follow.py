@@ -17,7 +17,7 @@ FINISHED = ("success", "failed")
 def follow(airflow: Airflow, name: str, run_id: str, console: Console) -> dict[str, Any]:
     """Wait for the night, and for the promotion that it started unless a person must approve it."""
     dag = f"retrain_{name}"
-    state = _wait(airflow, dag, run_id, console)
+    state = follow_tasks(airflow, dag, run_id, console)
     result: dict[str, Any] = {
         "pipeline": name,
         "dag_run_id": run_id,
@@ -32,7 +32,7 @@ def follow(airflow: Airflow, name: str, run_id: str, console: Console) -> dict[s
         "mlflow_url": None,
     }
     if state == "failed":
-        return {**result, "error": _error(airflow, dag, run_id)}
+        return {**result, "error": error(airflow, dag, run_id)}
     registered = airflow.xcom(dag, run_id, "register")
     if registered is None:
         planned = airflow.xcom(dag, run_id, "plan", "plan") or {}
@@ -79,7 +79,7 @@ def seconds(tasks: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _wait(airflow: Airflow, dag: str, run_id: str, console: Console) -> str:
+def follow_tasks(airflow: Airflow, dag: str, run_id: str, console: Console) -> str:
     """Poll until the run ends, saying each change of a task once."""
     said: dict[tuple[str, int], str] = {}
     while True:
@@ -126,7 +126,7 @@ def _promotion(airflow: Airflow, name: str, run_id: str, console: Console) -> st
     return "not-promoted"
 
 
-def _error(airflow: Airflow, dag: str, run_id: str) -> str:
+def error(airflow: Airflow, dag: str, run_id: str) -> str:
     """The sentence of the first task that failed."""
     for task in airflow.tasks(dag, run_id):
         if task["state"] == "failed":
