@@ -1,7 +1,6 @@
 """Shards on the local disk, for a training that reads them in every epoch and cannot keep them in memory."""
 
 import contextlib
-import hashlib
 import os
 import re
 import tempfile
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tasks import storage
+from tasks.errors import InputError
 from tasks.records import Artifact
 
 LIMIT_GB: Final = 20.0
@@ -33,19 +33,19 @@ class ShardCache:
             tempfile.gettempdir(), f"nightshift-{os.getuid()}"
         )
         limit = float(os.environ.get("NIGHTSHIFT_CACHE_GB") or LIMIT_GB)
-        return cls(Path(folder), int(limit * 1e9), wanted)
+        return cls(Path(folder).absolute(), int(limit * 1e9), wanted)
 
     def read(self, shard: Artifact) -> bytes:
         """The shard's bytes, checked against its digest."""
-        file = self._folder / shard.sha256
-        with contextlib.suppress(OSError):
-            data = file.read_bytes()
-            if hashlib.sha256(data).hexdigest() == shard.sha256:
-                return data
+        kept = shard.model_copy(update={"uri": f"file://{self._folder / shard.sha256}"})
+        with contextlib.suppress(InputError, OSError):  # it is not there, or damaged
+            return storage.read_artifact(kept)
         data = storage.read_artifact(shard)
         if self._works:
             try:
-                self._keep(file, data)
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if self._make_room(len(data)):
+                    storage.write(kept.uri, data)
             except OSError as error:
                 self._works = False
                 print(
@@ -54,19 +54,6 @@ class ShardCache:
                     flush=True,
                 )
         return data
-
-    def _keep(self, file: Path, data: bytes) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not self._make_room(len(data)):
-            return
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".partial-", delete=False) as partial:
-            try:
-                partial.write(data)
-                partial.flush()
-                Path(partial.name).replace(file)
-            except BaseException:
-                Path(partial.name).unlink(missing_ok=True)
-                raise
 
     def _make_room(self, size: int) -> bool:
         """Whether so many bytes fit, once what nobody wants is gone."""
