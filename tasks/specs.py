@@ -10,7 +10,7 @@ from tasks.config import (
     QuantizeSettings,
     TrainSettings,
 )
-from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Message, Plan, Record
+from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Message, Plan, Record, Variant
 
 
 class PlanSpec(Record):
@@ -37,9 +37,8 @@ class TrainSpec(Record):
     mlflow_run_id: str | None = None
 
 
-class QuantizeSpec(Record):
-    recipe: str
-    checkpoint: Checkpoint
+class QuantizeSpec(Variant):
+    checkpoints: tuple[Checkpoint, ...]  # of Variant.of
     settings: QuantizeSettings
     salt: str = ""
 
@@ -47,6 +46,7 @@ class QuantizeSpec(Record):
 class EvaluateSpec(Record):
     plan: Plan
     dataset_uri: str
+    members: tuple[Checkpoint, ...]
     candidates: tuple[Candidate, ...]
     drifts: tuple[Drift, ...] = ()
     settings: EvaluateSettings

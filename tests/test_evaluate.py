@@ -21,7 +21,12 @@ def spec_of(night, **changes):
     policy = changes.pop("policy", PromotionPolicy(min_accuracy=0.5))
     candidates = changes.pop("candidates", tuple(night.candidates.values()))
     return EvaluateSpec(
-        plan=plan, dataset_uri=night.dataset_uri, candidates=candidates, settings=QUICK, policy=policy
+        plan=plan,
+        dataset_uri=night.dataset_uri,
+        members=getattr(night, "members", (None,)),
+        candidates=candidates,
+        settings=QUICK,
+        policy=policy,
     )
 
 

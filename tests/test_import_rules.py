@@ -33,6 +33,7 @@ LEVELS = {
         "transforms",
         "export",
         "dataset",
+        "ensemble",
         "model",
         "networks",
         "optimisation",

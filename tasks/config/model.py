@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from tasks.config.base import ADVANCED, Settings
 
+VoteRule = Literal["soft", "hard"]
 Model = Literal[
     "resnet9",
     "resnet18",
@@ -218,7 +219,11 @@ class TrainSettings(Settings):
         json_schema_extra=ADVANCED,
     )
     members: int = Field(
-        1, ge=1, le=16, description="Networks trained with different seeds.", json_schema_extra=ADVANCED
+        1,
+        ge=1,
+        le=16,
+        description="Networks trained with different seeds; the best one and their vote become candidates.",
+        json_schema_extra=ADVANCED,
     )
     weights: Literal["none", "imagenet"] = Field(
         "none",
@@ -241,6 +246,12 @@ class QuantizeSettings(Settings):
     recipes: tuple[Literal["fp32", "int8"], ...] = Field(
         ("fp32", "int8"), min_length=1, description="Candidates to make of the trained network."
     )
+    vote: Literal["none", "soft", "hard", "both"] = Field(
+        "soft",
+        description="Candidates that are all members of an ensemble voting in one file, beside those of the "
+        "best member: 'soft' takes the mean of their probabilities, 'hard' counts the classes they name.",
+        json_schema_extra=ADVANCED,
+    )
     calibration_images: int = Field(
         512,
         ge=16,
@@ -248,6 +259,13 @@ class QuantizeSettings(Settings):
         description="Training images from which int8 ranges are measured.",
         json_schema_extra=ADVANCED,
     )
+
+    @property
+    def rules(self) -> tuple[VoteRule, ...]:
+        """The votes that `vote` asks for."""
+        if self.vote == "both":
+            return ("soft", "hard")
+        return () if self.vote == "none" else (self.vote,)
 
     @field_validator("recipes")
     @classmethod
