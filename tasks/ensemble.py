@@ -37,12 +37,14 @@ def standings(checkpoints: Sequence[Checkpoint], dataset: Dataset) -> Standings:
     networks = [_restore(checkpoint, dataset).to(device) for checkpoint in checkpoints]
     split = load_split(dataset, "validation")
     right = torch.zeros(len(networks) + len(vote.RULES), dtype=torch.int64)
-    for images, labels in zip(split.images.split(BATCH), split.labels.split(BATCH), strict=True):
+    for images, labels in zip(
+        torch.split(split.images, BATCH), torch.split(split.labels, BATCH), strict=True
+    ):
         pixels = standardised(scaled(images.to(device)), dataset)
         logits = torch.stack([network(pixels) for network in networks]).cpu()
         given = [*logits.argmax(2), *(rule(logits)[1] for rule in vote.RULES.values())]
         right += (torch.stack(given) == labels).sum(1)
-    *members, soft, hard = (right / len(split.labels)).tolist()
+    *members, soft, hard = (count / len(split.labels) for count in right.tolist())
     return Standings(members=tuple(members), soft=soft, hard=hard)
 
 

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tasks.config import STAGE_SETTINGS, Pipeline, PreprocessSettings, QuantizeSettings, digest_of, store_root
+from tasks.config import (
+    STAGE_SETTINGS,
+    Pipeline,
+    PreprocessSettings,
+    QuantizeSettings,
+    TrainSettings,
+    digest_of,
+    store_root,
+)
 from tasks.config.data import PIXELS
 
 
@@ -96,6 +104,14 @@ def test_equal_settings_have_equal_digests_and_a_change_changes_them() -> None:
     }.items():
         changed = base.model_copy(update={stage: getattr(base, stage).model_copy(update={field: value})})
         assert changed.settings_digest() != base.settings_digest(), stage
+
+
+def test_how_members_vote_is_in_the_digest_only_when_there_are_several() -> None:
+    soft, hard = QuantizeSettings(vote="soft"), QuantizeSettings(vote="hard")
+    for members, differs in ((1, False), (2, True)):
+        train = TrainSettings(members=members)
+        digests = {Pipeline(name="x", train=train, quantize=q).settings_digest() for q in (soft, hard)}
+        assert (len(digests) == 2) is differs
 
 
 def test_when_and_whence_a_night_runs_is_not_in_the_digest() -> None:

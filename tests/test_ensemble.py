@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from tasks import ensemble, export, loop, recipes, storage
@@ -37,7 +38,8 @@ def each(ml_ensemble, images) -> np.ndarray:
 @pytest.mark.parametrize("runtime", installed())
 def test_the_soft_file_gives_the_mean_of_the_members_probabilities(ml_ensemble, images, each, runtime):
     probabilities, labels = Session(file_of(ml_ensemble, "fp32-soft-vote"), runtime).predict(images)
-    np.testing.assert_allclose(probabilities, each.mean(0), atol=1e-5 if runtime == "onnxruntime" else 1e-3)
+    # OpenVINO computes in bfloat16 where the processor can.
+    np.testing.assert_allclose(probabilities, each.mean(0), atol=1e-5 if runtime == "onnxruntime" else 0.02)
     assert labels.tolist() == each.mean(0).argmax(1).tolist()
 
 
@@ -77,6 +79,16 @@ def test_int8_quantizes_every_member(ml_ensemble, images, rule):
         for name in ("fp32", "int8")
     }
     assert (labels["fp32"] != labels["int8"]).sum() <= 1
+
+
+def test_no_runtime_strays_further_from_the_literal_int8_vote_than_int8_from_float(ml_ensemble, images):
+    data = file_of(ml_ensemble, "int8-soft-vote")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    (literal,) = onnxruntime.InferenceSession(data, options).run(["probabilities"], {"images": images})
+    for name in installed():
+        probabilities, _ = Session(data, name).predict(images)
+        assert np.abs(probabilities - literal).mean() < 0.005, name
 
 
 @pytest.mark.parametrize("name", ["fp32-hard-vote", "int8-soft-vote"])

@@ -23,7 +23,7 @@ def spec_of(night, **changes):
     return EvaluateSpec(
         plan=plan,
         dataset_uri=night.dataset_uri,
-        members=getattr(night, "members", (None,)),
+        members=getattr(night, "members", None) or (night.checkpoint,),
         candidates=candidates,
         settings=QUICK,
         policy=policy,
@@ -136,6 +136,36 @@ def test_best_champion_of_another_version_is_judged_too(ml_night, crowned):
     assert evaluation.test["best"].sha256 == ml_night.candidates["int8"].model.sha256
     rival = next(v for v in evaluation.verdicts if v.gate == "non-inferiority")
     assert "version 1" in rival.sentence
+
+
+def test_the_standings_of_an_ensemble_are_in_the_report_and_in_mlflow(ml_ensemble, monkeypatch):
+    from tasks import tracking
+
+    rows = []
+    monkeypatch.setattr(tracking, "log_metrics", lambda run_id, batch: rows.extend(batch))
+    monkeypatch.setattr(tracking, "log_artifact", lambda run_id, path, data: None)
+    evaluation = evaluate(spec_of(ml_ensemble, plan={"mlflow_run_id": "run"}))
+    logged = {name: value for name, value, _ in rows if name.startswith("validation/")}
+    names = ("member-0", "member-1", "member-2", "soft-vote", "hard-vote", *ml_ensemble.candidates)
+    assert set(logged) == {f"validation/{name}/accuracy" for name in names}
+    standings = stage.ensemble.standings(ml_ensemble.members, ml_ensemble.dataset)
+    assert logged["validation/member-1/accuracy"] == standings.members[1]
+    page = storage.read_artifact(evaluation.report).decode()
+    assert f'<td>member 2</td><td class="n">{100 * standings.members[2]:.2f} %</td>' in page
+    assert f'<td>hard vote of all</td><td class="n">{100 * standings.hard:.2f} %</td>' in page
+
+
+def test_a_single_network_has_no_standings(ml_night):
+    assert "Members of the ensemble" not in storage.read_artifact(evaluate(spec_of(ml_night)).report).decode()
+
+
+def test_evaluation_needs_the_float_reference_of_every_vote(ml_ensemble):
+    names = ("fp32", "int8", "int8-soft-vote")
+    candidates = tuple(ml_ensemble.candidates[name] for name in names)
+    with pytest.raises(
+        InputError, match="needs the fp32-soft-vote candidate, got fp32, int8, int8-soft-vote"
+    ):
+        evaluate(spec_of(ml_ensemble, candidates=candidates))
 
 
 def test_evaluation_needs_the_float_reference(ml_night):

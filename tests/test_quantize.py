@@ -53,8 +53,17 @@ def test_other_work_is_made_anew(ml_night, ml_store, made):
     assert len(uris) == len(made) == 4
 
 
+def test_a_vote_is_made_of_exactly_its_members(ml_ensemble, ml_store, made, monkeypatch):
+    monkeypatch.setattr(stage, "_trained", lambda spec: None)
+    spec = QuantizeSpec(recipe="int8", vote="soft", checkpoints=ml_ensemble.members, settings=SETTINGS)
+    two, hard = ml_ensemble.members[:2], spec.model_copy(update={"vote": "hard"})
+    uris = {quantize(spec).model.uri, quantize(hard).model.uri}
+    uris.add(quantize(spec.model_copy(update={"checkpoints": two})).model.uri)
+    assert len(uris) == len(made) == 3
+
+
 def test_another_list_of_recipes_does_not_remake_one(ml_night, ml_store, made):
-    for settings in (SETTINGS, QuantizeSettings(calibration_images=32, recipes=("fp32",))):
+    for settings in (SETTINGS, QuantizeSettings(calibration_images=32, recipes=("fp32",), vote="hard")):
         quantize(QuantizeSpec(recipe="fp32", checkpoints=(ml_night.checkpoint,), settings=settings))
     assert len(made) == 1
 
