@@ -1,8 +1,8 @@
 """One DAG `retrain_<name>` for each `pipelines/<name>.toml`: a night from new batches to a registered model.
 
-plan -> preprocess (one task per message) -> assemble -> train (one per member) -> quantize (one per recipe)
--> evaluate -> register, and `close`, a teardown, ends the MLflow run however the night went. `members` and
-`recipes` only list what train and quantize are mapped over.
+plan -> preprocess (one task per message) -> assemble -> train (one per member) -> quantize (one per
+candidate) -> evaluate -> register, and `close`, a teardown, ends the MLflow run however the night went.
+`members` and `recipes` only list what train and quantize are mapped over.
 """
 
 from datetime import timedelta
@@ -13,7 +13,7 @@ from airflow.sdk import DAG, AssetAlias, CronTriggerTimetable, dag, get_current_
 from forms import FORCE, chosen, night_params
 from tasks.config import Pipeline
 from tasks.pipelines import override
-from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Message, Plan, best_checkpoint
+from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Message, Plan, Variant, variants
 from tasks.specs import (
     AssembleSpec,
     CloseSpec,
@@ -77,9 +77,9 @@ def members() -> list[int]:
 
 
 @task(execution_timeout=timedelta(minutes=5))
-def recipes() -> list[str]:
-    """The candidates to make of the trained network."""
-    return list(planned_now().pipeline.quantize.recipes)
+def recipes() -> list[dict[str, Any]]:
+    """The candidates to make: each recipe for the best network, and for the votes of all."""
+    return [variant.model_dump() for variant in variants(planned_now().pipeline)]
 
 
 @task(queue="train", pool="train", execution_timeout=timedelta(hours=24))
@@ -100,14 +100,14 @@ def train(member: int, dataset: dict[str, Any]) -> dict[str, Any]:
 
 
 @task(queue="train", pool="train", execution_timeout=timedelta(hours=6))
-def quantize(recipe: str, checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
+def quantize(recipe: dict[str, Any], checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
     """Make one candidate, an ONNX file."""
-    night = planned_now()
+    night, variant = planned_now(), Variant.model_validate(recipe)
     return run(
         "quantize",
         QuantizeSpec(
-            recipe=recipe,
-            checkpoint=best_checkpoint([Checkpoint.model_validate(item) for item in checkpoints]),
+            **recipe,
+            checkpoints=variant.of([Checkpoint.model_validate(item) for item in checkpoints]),
             settings=night.pipeline.quantize,
             salt=night.salt,
         ),
@@ -115,7 +115,9 @@ def quantize(recipe: str, checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @task(queue="train", pool="train", execution_timeout=timedelta(hours=3))
-def evaluate(candidates: list[dict[str, Any]], dataset: dict[str, Any]) -> dict[str, Any]:
+def evaluate(
+    checkpoints: list[dict[str, Any]], candidates: list[dict[str, Any]], dataset: dict[str, Any]
+) -> dict[str, Any]:
     """Choose a candidate and judge it beside the champion."""
     night = planned_now()
     return run(
@@ -123,6 +125,7 @@ def evaluate(candidates: list[dict[str, Any]], dataset: dict[str, Any]) -> dict[
         EvaluateSpec(
             plan=night,
             dataset_uri=dataset["dataset_uri"],
+            members=tuple(Checkpoint.model_validate(item) for item in checkpoints),
             candidates=tuple(Candidate.model_validate(item) for item in candidates),
             drifts=tuple(Drift.model_validate(item) for item in dataset["drifts"]),
             settings=night.pipeline.evaluate,
@@ -183,7 +186,7 @@ def retrain(pipeline: Pipeline) -> DAG:
         preprocess.expand(message=messages) >> assembled
         trained = train.partial(dataset=assembled).expand(member=seeds)
         candidates = quantize.partial(checkpoints=trained).expand(recipe=wanted)
-        evaluation = evaluate(candidates, assembled)
+        evaluation = evaluate(trained, candidates, assembled)
         register(evaluation, assembled) >> close().as_teardown()
 
     return night()

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: choose a recipe on the validation split, judge it on the test split beside the champion.
+"""Stage `evaluate`: choose on the validation split, judge on the test split beside the champion.
 
     python -m tasks evaluate --spec spec.json --result result.json
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks import gates, report, runtime, storage
+from tasks import ensemble, gates, report, runtime, storage
 from tasks.config import PreprocessSettings, digest_of, store_root
 from tasks.dataset import load_split
 from tasks.errors import InputError
@@ -45,28 +45,41 @@ class Contender(NamedTuple):
 
 
 def evaluate(spec: EvaluateSpec) -> Evaluation:
-    """Judge the night's candidates and write the report. Raises InputError when fp32 is not among them."""
+    """Judge the night's candidates and write the report.
+
+    Raises InputError when a candidate's fp32 reference is not among them.
+    """
     dataset = storage.read_record(spec.dataset_uri, Dataset)
-    candidates = {candidate.recipe: candidate for candidate in spec.candidates}
-    if "fp32" not in candidates:
-        raise InputError(f"evaluation needs the fp32 candidate, got {', '.join(candidates) or 'none'}")
+    candidates = {candidate.name: candidate for candidate in spec.candidates}
+    if missing := {"fp32", *(candidate.reference for candidate in spec.candidates)} - {*candidates}:
+        wanted = " and ".join(sorted(missing))
+        raise InputError(f"evaluation needs the {wanted} candidate, got {', '.join(candidates) or 'none'}")
     models = {name: storage.read_artifact(candidate.model) for name, candidate in candidates.items()}
     validation, chosen = _choose(spec, dataset, models)
+    reference = candidates[chosen].reference
     champions = _champions(spec.plan.pipeline.name)
     test = load_split(dataset, "test")
     labels: Labels = test.labels.numpy()
     contenders = {
         name: _candidate(models[name], candidates[name], test.images.numpy())
-        for name in dict.fromkeys((chosen, "fp32"))
+        for name in dict.fromkeys((chosen, reference))
     }
     versions = _versions(champions)
     for name, registered in _distinct(champions).items():
         contenders[name] = _registered(registered, dataset, test.images.numpy(), labels)
     scores = _scores(spec, contenders, labels, dataset.classes)
-    case = _case(spec, chosen, scores, validation, contenders, labels, champions, dataset)
+    case = _case(spec, candidates[chosen], scores, validation, contenders, labels, champions, dataset)
     unknown = max((int((~contenders[name].known).sum()) for name in versions), default=0)
     findings = report.Findings(
-        spec.plan, dataset, chosen, gates.judge(case, spec.policy), validation, scores, versions, unknown
+        spec.plan,
+        dataset,
+        chosen,
+        gates.judge(case, spec.policy),
+        ensemble.standings(spec.members, dataset) if len(spec.members) > 1 else None,
+        validation,
+        scores,
+        versions,
+        unknown,
     )
     evaluation = _written(spec, findings, candidates[chosen], champions)
     for verdict in evaluation.verdicts:
@@ -77,7 +90,7 @@ def evaluate(spec: EvaluateSpec) -> Evaluation:
 def _choose(
     spec: EvaluateSpec, dataset: Dataset, models: Mapping[str, bytes]
 ) -> tuple[dict[str, float], str]:
-    """Validation accuracy per recipe, and the recipe that the policy prefers."""
+    """Validation accuracy per candidate, and the name of the one that the policy prefers."""
     split = load_split(dataset, "validation")
     images, labels = split.images.numpy(), split.labels.numpy()
     accuracy = {
@@ -87,9 +100,9 @@ def _choose(
     sessions = {name: runtime.fastest(model, images) for name, model in models.items()}
     seconds = runtime.latencies(sessions, images, runs=spec.settings.latency_runs)
     latency = {name: 1000 * float(np.median(times)) for name, times in seconds.items()}
-    chosen = gates.choose(
-        accuracy, latency, {name: len(model) for name, model in models.items()}, spec.policy
-    )
+    size = {name: len(model) for name, model in models.items()}
+    references = {candidate.name: candidate.reference for candidate in spec.candidates}
+    chosen = gates.choose(accuracy, latency, size, references, spec.policy)
     for name in models:
         print(
             f"{name}: validation {accuracy[name]:.4f}, {latency[name]:.2f} ms ({sessions[name].runtime})",
@@ -203,7 +216,7 @@ def _scores(
 
 def _case(
     spec: EvaluateSpec,
-    chosen: str,
+    candidate: Candidate,
     scores: Mapping[str, Scores],
     validation: Mapping[str, float],
     contenders: Mapping[str, Contender],
@@ -212,7 +225,7 @@ def _case(
     dataset: Dataset,
 ) -> Case:
     """What the gates look at. A champion that knows none of the classes is no rival."""
-    ours = contenders[chosen].predicted == labels
+    ours = contenders[candidate.name].predicted == labels
     rivals = {}
     for name, registered in _distinct(champions).items():
         if name in scores:
@@ -221,8 +234,9 @@ def _case(
             rivals[name] = Rival(registered.version, scores[name], ours[known], theirs[known])
     champion = champions.current if champions else None
     return Case(
-        chosen=chosen,
-        scores=scores[chosen],
+        chosen=candidate.name,
+        reference=candidate.reference,
+        scores=scores[candidate.name],
         validation=validation,
         champion=rivals.get("champion"),
         best=rivals.get("best") or rivals.get("champion"),
@@ -262,7 +276,11 @@ def _written(
 def _log(run_id: str, findings: report.Findings, page: bytes, figure: bytes) -> None:
     from tasks import tracking  # imports mlflow, which takes seconds
 
-    rows = [(f"validation/{recipe}/accuracy", value, 0) for recipe, value in findings.validation.items()]
+    validation = dict(findings.validation)
+    if standings := findings.standings:
+        validation |= {f"member-{number}": value for number, value in enumerate(standings.members)}
+        validation |= {"soft-vote": standings.soft, "hard-vote": standings.hard}
+    rows = [(f"validation/{name}/accuracy", value, 0) for name, value in validation.items()]
     for name, scores in findings.test.items():
         kept = scores.model_dump(
             include={*Scores.model_fields} - {"model", "sha256", "runtime", "per_class", "confusion"}

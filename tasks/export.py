@@ -25,6 +25,7 @@ from tasks.records import Dataset
 OPSET: Final = 20
 INPUT: Final = "images"
 OUTPUTS: Final = ("probabilities", "label")
+LARGEST: Final = 2**31  # bytes of a protobuf message
 
 
 class Serving(nn.Module):
@@ -45,12 +46,22 @@ class Serving(nn.Module):
         self.normalise.bias = nn.Parameter(-torch.tensor(dataset.mean) / deviation)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network(self.normalise(images.permute(0, 3, 1, 2).float()))
-        return logits.softmax(1), logits.argmax(1)
+        given = self.network(self.normalise(images.permute(0, 3, 1, 2).float()))
+        # A network gives logits, a Vote what its members decided.
+        return given if isinstance(given, tuple) else (given.softmax(1), given.argmax(1))
 
 
 def export(network: nn.Module, dataset: Dataset) -> onnx.ModelProto:
-    """The float graph with batch norm folded into the convolutions and a dynamic batch, not yet labelled."""
+    """The float graph with batch norm folded into the convolutions and a dynamic batch, not yet labelled.
+
+    Raises InputError when the weights are too many for one file.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    if size >= LARGEST:
+        raise InputError(
+            f"the weights take {size / 1e9:.2f} GB, one ONNX file holds less than {LARGEST / 1e9:.2f} GB; "
+            "choose a smaller train.model or train.width, fewer train.members, or quantize.vote = 'none'"
+        )
     serving = Serving(fuse(network.cpu().eval()), dataset).eval()
     example = torch.zeros((2, *dataset.preprocess.input_shape), dtype=torch.uint8)
     with _quiet():

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.config import PromotionPolicy
-from tasks.errors import InputError
 from tasks.records import Drift, Scores, Verdict
 
 NOTICEABLE: Final = 0.05  # smaller or faster by less than this share is not a gain
@@ -33,8 +32,9 @@ class Case(NamedTuple):
     """Everything the gates look at. `fresher`: the challenger was made of other data than the champion."""
 
     chosen: str
+    reference: str  # the float candidate of the same networks
     scores: Scores
-    validation: Mapping[str, float]  # accuracy per recipe
+    validation: Mapping[str, float]  # accuracy per candidate
     champion: Rival | None
     best: Rival | None  # the best champion so far; the present one when it is that
     fresher: bool
@@ -46,16 +46,22 @@ def choose(
     accuracy: Mapping[str, float],
     latency_ms: Mapping[str, float],
     size: Mapping[str, int],
+    references: Mapping[str, str],
     policy: PromotionPolicy,
 ) -> str:
-    """The recipe that is best by `policy.objective` among those inside the loss budget, on validation data.
+    """The candidate that is best by `policy.objective` of those inside the loss budget, on validation data.
 
-    All three mappings are per recipe and hold `fp32`, against which the loss is taken. Equals are told apart
-    by accuracy, then by latency.
+    All mappings are per candidate; `references` names the float candidate of the same networks, against which
+    the loss is taken. One beyond the limits of latency or size, which would be refused, is chosen only when
+    all are. Equals are told apart by accuracy, then by latency.
     """
-    if "fp32" not in accuracy:
-        raise InputError(f"choosing a recipe needs the fp32 reference, got {', '.join(accuracy) or 'none'}")
-    inside = [name for name in accuracy if _loss(accuracy, name) <= policy.max_quantization_loss + ROUNDING]
+    inside = [
+        name
+        for name in accuracy
+        if accuracy[references[name]] - accuracy[name] <= policy.max_quantization_loss + ROUNDING
+    ]
+    slowest, largest = policy.max_latency_ms or math.inf, 1e6 * (policy.max_size_mb or math.inf)
+    inside = [name for name in inside if latency_ms[name] <= slowest and size[name] <= largest] or inside
     first: dict[str, Mapping[str, float]] = {"latency": latency_ms, "size": size, "accuracy": {}}
     objective = first[policy.objective]
     return min(inside, key=lambda name: (objective.get(name, 0), -accuracy[name], latency_ms[name]))
@@ -158,11 +164,11 @@ def _gains(case: Case, rival: Rival) -> list[str]:
 
 
 def _quantization_loss(case: Case, policy: PromotionPolicy) -> Verdict:
-    value, limit = _loss(case.validation, case.chosen), policy.max_quantization_loss
+    ours, reference = case.validation[case.chosen], case.validation[case.reference]
+    value, limit = reference - ours, policy.max_quantization_loss
     sentence = (
-        f"validation accuracy {case.validation[case.chosen]:.2%} of {case.chosen}, "
-        f"{case.validation['fp32']:.2%} of fp32: a loss of {100 * value:.2f} points; "
-        f"at most {100 * limit:.2f} is allowed"
+        f"validation accuracy {ours:.2%} of {case.chosen}, {reference:.2%} of {case.reference}: "
+        f"a loss of {100 * value:.2f} points; at most {100 * limit:.2f} is allowed"
     )
     return Verdict(
         gate="quantization loss",
@@ -200,10 +206,6 @@ def _drift(drift: Drift | None, limit: float) -> Verdict:
     return Verdict(
         gate=gate, passed=drift.largest <= limit, value=drift.largest, limit=limit, sentence=sentence
     )
-
-
-def _loss(accuracy: Mapping[str, float], recipe: str) -> float:
-    return accuracy["fp32"] - accuracy[recipe]
 
 
 def _mean(right: NDArray[np.bool_]) -> float:

@@ -3,11 +3,12 @@
 No tensors, no pixels, and never a path agreed by custom.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.config import Pipeline, PreprocessSettings, TrainSettings
+from tasks.config import Pipeline, PreprocessSettings, TrainSettings, VoteRule
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -177,17 +178,41 @@ class Checkpoint(Record):
     seconds: float
 
 
-def best_checkpoint(members: list[Checkpoint]) -> Checkpoint:
-    """The member that does best on validation; the first of equals."""
-    return max(members, key=lambda member: member.metrics.get("validation_accuracy", 0.0))
-
-
-class Candidate(Record):
-    """One ONNX file, uint8 [N,H,W,C] in, `probabilities` and `label` out."""
+class Variant(Record):
+    """What a candidate is made of: a recipe, and the vote of all members or without one the best of them."""
 
     recipe: str
+    vote: VoteRule | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}-{self.vote}-vote" if self.vote else self.recipe
+
+    @property
+    def reference(self) -> str:
+        """Name of the float candidate of the same networks, against which a recipe's loss is taken."""
+        return self.model_copy(update={"recipe": "fp32"}).name
+
+    def of(self, members: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
+        """The checkpoints it is made of: all that vote, or the best on validation, the first of equals."""
+        if self.vote:
+            return tuple(members)
+        return (max(members, key=lambda member: member.metrics.get("validation_accuracy", 0.0)),)
+
+
+def variants(pipeline: Pipeline) -> list[Variant]:
+    """The candidates of a night, each with another name; a vote takes more than one member."""
+    rules = pipeline.quantize.rules if pipeline.train.members > 1 else ()
+    return [
+        Variant(recipe=recipe, vote=vote) for vote in (None, *rules) for recipe in pipeline.quantize.recipes
+    ]
+
+
+class Candidate(Variant):
+    """One ONNX file, uint8 [N,H,W,C] in, `probabilities` and `label` out."""
+
     model: Artifact
-    checkpoint: Artifact
+    checkpoints: tuple[Artifact, ...]  # one, or those of all that vote
     details: dict[str, float | int | str]
     seconds: float
 
@@ -202,10 +227,18 @@ class Verdict(Record):
     sentence: str
 
 
+class Standings(Record):
+    """Accuracy of the members of an ensemble on the validation split, in float, and of their votes."""
+
+    members: tuple[float, ...]
+    soft: float
+    hard: float
+
+
 class Scores(Record):
     """How one model did on one split."""
 
-    model: str  # recipe, or `champion`
+    model: str  # name of a candidate, or `champion`
     sha256: str
     images: int
     accuracy: float
@@ -224,11 +257,11 @@ class Scores(Record):
 class Evaluation(Record):
     """What the night found out. Everything that `register` writes down comes from here."""
 
-    chosen: str  # recipe
+    chosen: str  # name of the candidate
     candidate: Candidate
     classes: tuple[str, ...]
-    validation: dict[str, float]  # accuracy per recipe on the validation split
-    test: dict[str, Scores]  # chosen recipe, fp32, champion, best
+    validation: dict[str, float]  # accuracy per candidate on the validation split
+    test: dict[str, Scores]  # chosen candidate, its fp32 reference, champion, best
     champion_version: str | None
     best_version: str | None  # the best champion so far, by its version
     verdicts: tuple[Verdict, ...]

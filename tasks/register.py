@@ -69,11 +69,14 @@ def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, s
         registry.DATA: plan.data_digest,
         registry.SETTINGS: plan.settings_digest,
         registry.ACCURACY: json.dumps({key: scores.accuracy for key, scores in evaluation.test.items()}),
-        "nightshift.recipe": evaluation.chosen,
+        "nightshift.recipe": evaluation.candidate.recipe,
+        "nightshift.vote": evaluation.candidate.vote or "none",
         "nightshift.champion": evaluation.champion_version or "",
         registry.BEST: _best(evaluation),
         registry.DATASET: dataset.digest,
-        registry.CHECKPOINT: evaluation.candidate.checkpoint.model_dump_json(),
+        registry.CHECKPOINTS: json.dumps(
+            [weights.model_dump() for weights in evaluation.candidate.checkpoints]
+        ),
         "nightshift.report": evaluation.report.uri,
     }
 

@@ -24,7 +24,7 @@ SHA256, STATE, REASONS = "nightshift.sha256", "nightshift.state", "nightshift.re
 CLASSES, PREPROCESS, BEST = "nightshift.classes", "nightshift.preprocess", "nightshift.best_version"
 DATA, SETTINGS = "nightshift.data_digest", "nightshift.settings_digest"
 ACCURACY, DATASET = "nightshift.test_accuracy", "nightshift.dataset"
-CHECKPOINT = "nightshift.checkpoint"  # the float weights that the version was made of, an Artifact
+CHECKPOINTS = "nightshift.checkpoints"  # the float weights that the version was made of, Artifacts
 
 
 class Registered(NamedTuple):
@@ -166,15 +166,18 @@ def fetch_model(uri: str) -> tuple[bytes, dict[str, str]]:
 
 
 def checkpoint_of(uri: str) -> Start:
-    """The float weights behind `models:/<name>@<alias>` or `models:/<name>/<version>`, named by version."""
+    """The float weights behind `models:/<name>@<alias>` or `models:/<name>/<version>`, named by version.
+
+    Of a vote, those of its first member.
+    """
     name, version = _version_of(uri)
-    recorded, exact = version_tags(name, version).get(CHECKPOINT), f"models:/{name}/{version}"
+    recorded, exact = version_tags(name, version).get(CHECKPOINTS), f"models:/{name}/{version}"
     if not recorded:
         raise InputError(
-            f"{exact} does not record the checkpoint that it was made of (tag {CHECKPOINT}); name its "
+            f"{exact} does not record the checkpoint that it was made of (tag {CHECKPOINTS}); name its "
             "checkpoint.json instead"
         )
-    return Start(name=exact, weights=Artifact.model_validate_json(recorded))
+    return Start(name=exact, weights=Artifact.model_validate(json.loads(recorded)[0]))
 
 
 def champions(name: str) -> Champions:

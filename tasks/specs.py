@@ -12,7 +12,7 @@ from tasks.config import (
     QuantizeSettings,
     TrainSettings,
 )
-from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Message, Plan, Record, Start
+from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Message, Plan, Record, Start, Variant
 
 MOST_TRIALS: Final = 256  # each is a task of its own in Airflow
 
@@ -43,9 +43,8 @@ class TrainSpec(Record):
     run_name: str = ""  # of the child run in MLflow; train-<member> when empty
 
 
-class QuantizeSpec(Record):
-    recipe: str
-    checkpoint: Checkpoint
+class QuantizeSpec(Variant):
+    checkpoints: tuple[Checkpoint, ...]  # of Variant.of
     settings: QuantizeSettings
     salt: str = ""
 
@@ -53,6 +52,7 @@ class QuantizeSpec(Record):
 class EvaluateSpec(Record):
     plan: Plan
     dataset_uri: str
+    members: tuple[Checkpoint, ...]
     candidates: tuple[Candidate, ...]
     drifts: tuple[Drift, ...] = ()
     settings: EvaluateSettings

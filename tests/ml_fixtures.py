@@ -18,7 +18,18 @@ from safetensors.numpy import save
 from tasks import storage
 from tasks.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings, digest_of
 from tasks.quantize import quantize
-from tasks.records import SPLITS, BatchSeen, Candidate, Checkpoint, Dataset, Duplicates, Plan, Profile, Shard
+from tasks.records import (
+    SPLITS,
+    BatchSeen,
+    Candidate,
+    Checkpoint,
+    Dataset,
+    Duplicates,
+    Plan,
+    Profile,
+    Shard,
+    variants,
+)
 from tasks.specs import QuantizeSpec, TrainSpec
 from tasks.train import train
 
@@ -27,11 +38,25 @@ PER_SPLIT = {"train": 80, "validation": 24, "test": 24}
 SETTINGS = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.05, crop_padding=0)
 
 
+SEVERAL = SETTINGS.model_copy(update={"members": 3})
+CALIBRATED = QuantizeSettings(calibration_images=32, vote="both")
+
+
 class Night(NamedTuple):
     root: Path
     dataset_uri: str
     dataset: Dataset
     checkpoint: Checkpoint
+    candidates: dict[str, Candidate]
+    plan: Plan
+
+
+class Ensemble(NamedTuple):
+    """Three members on the data of the night, and the candidates of the best one and of both votes."""
+
+    dataset_uri: str
+    dataset: Dataset
+    members: tuple[Checkpoint, ...]
     candidates: dict[str, Candidate]
     plan: Plan
 
@@ -88,8 +113,8 @@ def build_dataset(
     return uri
 
 
-def make_plan(dataset: Dataset) -> Plan:
-    pipeline = Pipeline(name="tiny", preprocess=dataset.preprocess, train=SETTINGS)
+def make_plan(dataset: Dataset, settings: TrainSettings = SETTINGS) -> Plan:
+    pipeline = Pipeline(name="tiny", preprocess=dataset.preprocess, train=settings, quantize=CALIBRATED)
     return Plan(
         pipeline=pipeline,
         night="night-1",
@@ -138,7 +163,7 @@ def _ml_made(tmp_path_factory: pytest.TempPathFactory) -> Night:
         checkpoint = train(TrainSpec(dataset_uri=uri, settings=SETTINGS))
         settings = QuantizeSettings(calibration_images=32)
         candidates = {
-            recipe: quantize(QuantizeSpec(recipe=recipe, checkpoint=checkpoint, settings=settings))
+            recipe: quantize(QuantizeSpec(recipe=recipe, checkpoints=(checkpoint,), settings=settings))
             for recipe in settings.recipes
         }
     # Not inside the block: a session's fixture would keep its environment for all tests that follow.
@@ -150,6 +175,25 @@ def ml_night(_ml_made: Night, monkeypatch: pytest.MonkeyPatch) -> Night:
     """A trained checkpoint with its fp32 and int8 candidates, made once for the session; don't change it."""
     _settle(monkeypatch, _ml_made.root)
     return _ml_made
+
+
+@pytest.fixture(scope="session")
+def _ml_voted(_ml_made: Night) -> Ensemble:
+    uri, dataset, plan = _ml_made.dataset_uri, _ml_made.dataset, make_plan(_ml_made.dataset, SEVERAL)
+    with pytest.MonkeyPatch.context() as patch:
+        _settle(patch, _ml_made.root)
+        members = tuple(train(TrainSpec(dataset_uri=uri, settings=SEVERAL, member=m)) for m in range(3))
+        candidates = {}
+        for variant in variants(plan.pipeline):
+            spec = QuantizeSpec(**variant.model_dump(), checkpoints=variant.of(members), settings=CALIBRATED)
+            candidates[variant.name] = quantize(spec)
+    return Ensemble(uri, dataset, members, candidates, plan)
+
+
+@pytest.fixture
+def ml_ensemble(ml_night: Night, _ml_voted: Ensemble) -> Ensemble:
+    """Three trained members and all their candidates, in the store of `ml_night`; don't change it."""
+    return _ml_voted
 
 
 def _settle(patch: pytest.MonkeyPatch, root: Path) -> None:

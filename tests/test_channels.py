@@ -133,7 +133,7 @@ def test_all_channels_are_trained_on_and_predicted_with(source, dataset_uri, tmp
     assert np.array_equal(np.sort(stored.reshape(80, -1), axis=0), np.sort(source[1].reshape(80, -1), axis=0))
     settings = TrainSettings(width=0.25, epochs=8, batch_size=16, learning_rate=0.05, crop_padding=0)
     checkpoint = train(TrainSpec(dataset_uri=dataset_uri, settings=settings))
-    spec = QuantizeSpec(recipe="int8", checkpoint=checkpoint, settings=QuantizeSettings())
+    spec = QuantizeSpec(recipe="int8", checkpoints=(checkpoint,), settings=QuantizeSettings())
     data = storage.read_artifact(quantize(spec).model)
     facts = {entry.key: entry.value for entry in onnx.load_model_from_string(data).metadata_props}
     assert json.loads(facts["nightshift.preprocess"])["channels"] == CHANNELS

@@ -1,10 +1,97 @@
-"""A night without Airflow hands its stages what the plan found."""
+"""A night without Airflow, its heavy stages in this process, and what an ensemble changes in it."""
 
 import pytest
+from ml_fixtures import SEVERAL
 
+from tasks import register as registering
+from tasks import tracking
 from tasks.cli import local
-from tasks.records import Artifact, Start
+from tasks.config import EvaluateSettings, Pipeline, PromotionPolicy, TrainSettings
+from tasks.evaluate import evaluate
+from tasks.quantize import quantize
+from tasks.records import Artifact, ModelVersion, Start
 from tasks.specs import TrainSpec
+from tasks.train import train
+
+REAL = {"train": train, "quantize": quantize, "evaluate": evaluate}
+
+
+@pytest.fixture
+def run(ml_ensemble, monkeypatch):
+    """Runs a night on the ensemble's data; the specs of all stages by name, and its result."""
+    monkeypatch.setattr(tracking, "run_url", lambda run_id: "http://mlflow")
+
+    def night(settings: TrainSettings, **policy):
+        pipeline = Pipeline.model_validate(
+            {
+                **ml_ensemble.plan.pipeline.model_dump(),
+                "train": settings,
+                "evaluate": EvaluateSettings(latency_runs=10, throughput_batch=8),
+                "promotion": PromotionPolicy(mode="never", min_accuracy=0.5, **policy),
+            }
+        )
+        plan = ml_ensemble.plan.model_copy(update={"pipeline": pipeline})
+        specs = {}
+
+        def stage(name, spec, echo):
+            specs.setdefault(name, []).append(spec)
+            if name in REAL:
+                return REAL[name](spec).model_dump(mode="json")
+            if name == "register":
+                made = spec.evaluation
+                return ModelVersion(
+                    name="tiny",
+                    version="1",
+                    sha256=made.candidate.model.sha256,
+                    state="challenger" if made.passed else "refused",
+                    reasons=(),
+                    mlflow_run_id="run",
+                ).model_dump()
+            assembled = {"dataset_uri": ml_ensemble.dataset_uri, "drifts": [], "proceed": True}
+            return {"plan": plan.model_dump(mode="json"), "assemble": assembled, "close": {}}[name]
+
+        monkeypatch.setattr(local, "run_stage", stage)
+        return local.run_night(pipeline, force=False, echo=print), specs
+
+    return night
+
+
+def test_an_ensemble_offers_every_recipe_of_the_best_member_and_of_each_vote(run, ml_ensemble):
+    result, specs = run(SEVERAL, objective="size", max_quantization_loss=0.5)
+    names = ["fp32", "int8", "fp32-soft-vote", "int8-soft-vote", "fp32-hard-vote", "int8-hard-vote"]
+    assert [spec.name for spec in specs["quantize"]] == names
+    (evaluated,) = specs["evaluate"]
+    assert evaluated.members == ml_ensemble.members
+    (registered,) = specs["register"]
+    evaluation = registered.evaluation
+    assert list(evaluation.validation) == names
+    assert result["recipe"] == evaluation.chosen == "int8"
+    assert set(evaluation.test) == {"int8", "fp32"}
+
+
+def test_a_vote_that_is_chosen_is_judged_beside_its_own_float_and_names_all_its_members(
+    run, ml_ensemble, monkeypatch
+):
+    monkeypatch.setattr(
+        "tasks.gates.choose", lambda accuracy, latency, size, references, policy: "int8-soft-vote"
+    )
+    result, specs = run(SEVERAL, max_quantization_loss=0.5)
+    evaluation = specs["register"][0].evaluation
+    assert result["recipe"] == "int8-soft-vote"
+    assert set(evaluation.test) == {"int8-soft-vote", "fp32-soft-vote"}
+    assert evaluation.candidate.model == ml_ensemble.candidates["int8-soft-vote"].model
+    tags = registering.tags_of(ml_ensemble.plan, evaluation, ml_ensemble.dataset)
+    assert (tags["nightshift.recipe"], tags["nightshift.vote"]) == ("int8", "soft")
+    assert all(member.weights.uri in tags["nightshift.checkpoints"] for member in ml_ensemble.members)
+    assert "of fp32-soft-vote: a loss of" in tags["nightshift.gate.quantization loss"]
+
+
+def test_one_network_is_offered_alone_whatever_the_vote(run, ml_night):
+    _, specs = run(SEVERAL.model_copy(update={"members": 1}))
+    assert [spec.name for spec in specs["quantize"]] == ["fp32", "int8"]
+    evaluation = specs["register"][0].evaluation
+    assert evaluation.candidate.checkpoints == (ml_night.checkpoint.weights,)
+    assert evaluation.candidate.model == ml_night.candidates[evaluation.chosen].model
 
 
 def test_training_starts_from_the_weights_of_the_plan(ml_night):

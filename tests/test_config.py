@@ -149,6 +149,14 @@ def test_equal_settings_have_equal_digests_and_a_change_changes_them() -> None:
         assert changed.settings_digest() != base.settings_digest(), stage
 
 
+def test_how_members_vote_is_in_the_digest_only_when_there_are_several() -> None:
+    soft, hard = QuantizeSettings(vote="soft"), QuantizeSettings(vote="hard")
+    for members, differs in ((1, False), (2, True)):
+        train = TrainSettings(members=members)
+        digests = {Pipeline(name="x", train=train, quantize=q).settings_digest() for q in (soft, hard)}
+        assert (len(digests) == 2) is differs
+
+
 def test_when_and_whence_a_night_runs_is_not_in_the_digest() -> None:
     other = Pipeline(
         name="other", source="s3://x/y", schedule="@daily", timezone="Europe/Berlin", settle_minutes=0

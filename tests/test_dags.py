@@ -1,5 +1,6 @@
 """The DAGs as Airflow sees them: shape, queues, the form, and what one malformed pipeline file does."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from tasks.config import STAGE_SETTINGS, TrainSettings
 from tasks.errors import InputError
-from tasks.pipelines import load_pipeline
+from tasks.pipelines import load_pipeline, override
 from tasks.records import Artifact, Start
 from tasks.spaces import parse
 from tasks.specs import SweepSpec
@@ -65,6 +66,7 @@ def test_a_night_has_the_stages_in_order(retrain, name):
     assert edges(dag)["plan"] == {"preprocess", "members", "recipes"}
     assert edges(dag)["members"] == {"train"}
     assert edges(dag)["recipes"] == {"quantize"}
+    assert edges(dag)["train"] == {"quantize", "evaluate"}
     assert edges(dag)["register"] == {"close"}
 
 
@@ -76,6 +78,32 @@ def test_mapped_stages_and_their_queues(retrain):
     assert queues["preprocess"] == "preprocess"
     assert {queues[name] for name in ("train", "quantize", "evaluate")} == {"train"}
     assert {queues[name] for name in ("plan", "assemble", "register", "close")} == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("members", "vote", "names"),
+    [
+        (1, "both", ["fp32", "int8"]),
+        (3, "none", ["fp32", "int8"]),
+        (3, "hard", ["fp32", "int8", "fp32-hard-vote", "int8-hard-vote"]),
+    ],
+)
+def test_quantize_is_mapped_over_recipes_and_votes(
+    airflow_home, ml_ensemble, monkeypatch, members, vote, names
+):
+    import retrain as module
+
+    plan = ml_ensemble.plan
+    changes = {"train.members": members, "quantize.vote": vote}
+    plan = plan.model_copy(update={"pipeline": override(plan.pipeline, changes)})
+    specs = []
+    monkeypatch.setattr(module, "planned_now", lambda: plan)
+    monkeypatch.setattr(module, "run", lambda stage, spec: specs.append(spec))
+    checkpoints = [member.model_dump(mode="json") for member in ml_ensemble.members[:members]]
+    for recipe in module.recipes.function():
+        module.quantize.function(json.loads(json.dumps(recipe)), checkpoints)
+    assert [spec.name for spec in specs] == names
+    assert [len(spec.checkpoints) for spec in specs] == [members if spec.vote else 1 for spec in specs]
 
 
 def test_retries_timeouts_and_the_teardown(retrain):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import json
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from tasks.errors import InputError
 from tasks.evaluate import evaluate
 from tasks.records import Artifact
 from tasks.register import tags_of
-from tasks.registry import CHECKPOINT, Champions, Registered
+from tasks.registry import CHECKPOINTS, Champions, Registered
 from tasks.specs import EvaluateSpec
 
 QUICK = EvaluateSettings(latency_runs=10, throughput_batch=8)
@@ -23,7 +24,12 @@ def spec_of(night, **changes):
     policy = changes.pop("policy", PromotionPolicy(min_accuracy=0.5))
     candidates = changes.pop("candidates", tuple(night.candidates.values()))
     return EvaluateSpec(
-        plan=plan, dataset_uri=night.dataset_uri, candidates=candidates, settings=QUICK, policy=policy
+        plan=plan,
+        dataset_uri=night.dataset_uri,
+        members=getattr(night, "members", None) or (night.checkpoint,),
+        candidates=candidates,
+        settings=QUICK,
+        policy=policy,
     )
 
 
@@ -65,7 +71,9 @@ def test_first_night_passes_and_leaves_a_report(ml_night):
 
 def test_the_registered_version_will_lead_back_to_the_checkpoint(ml_night):
     tags = tags_of(ml_night.plan, evaluate(spec_of(ml_night)), ml_night.dataset)
-    assert Artifact.model_validate_json(tags[CHECKPOINT]) == ml_night.checkpoint.weights
+    assert [Artifact.model_validate(each) for each in json.loads(tags[CHECKPOINTS])] == [
+        ml_night.checkpoint.weights
+    ]
 
 
 def test_size_objective_chooses_the_smaller_file(ml_night):
@@ -138,6 +146,36 @@ def test_best_champion_of_another_version_is_judged_too(ml_night, crowned):
     assert evaluation.test["best"].sha256 == ml_night.candidates["int8"].model.sha256
     rival = next(v for v in evaluation.verdicts if v.gate == "non-inferiority")
     assert "version 1" in rival.sentence
+
+
+def test_the_standings_of_an_ensemble_are_in_the_report_and_in_mlflow(ml_ensemble, monkeypatch):
+    from tasks import tracking
+
+    rows = []
+    monkeypatch.setattr(tracking, "log_metrics", lambda run_id, batch: rows.extend(batch))
+    monkeypatch.setattr(tracking, "log_artifact", lambda run_id, path, data: None)
+    evaluation = evaluate(spec_of(ml_ensemble, plan={"mlflow_run_id": "run"}))
+    logged = {name: value for name, value, _ in rows if name.startswith("validation/")}
+    names = ("member-0", "member-1", "member-2", "soft-vote", "hard-vote", *ml_ensemble.candidates)
+    assert set(logged) == {f"validation/{name}/accuracy" for name in names}
+    standings = stage.ensemble.standings(ml_ensemble.members, ml_ensemble.dataset)
+    assert logged["validation/member-1/accuracy"] == standings.members[1]
+    page = storage.read_artifact(evaluation.report).decode()
+    assert f'<td>member 2</td><td class="n">{100 * standings.members[2]:.2f} %</td>' in page
+    assert f'<td>hard vote of all</td><td class="n">{100 * standings.hard:.2f} %</td>' in page
+
+
+def test_a_single_network_has_no_standings(ml_night):
+    assert "Members of the ensemble" not in storage.read_artifact(evaluate(spec_of(ml_night)).report).decode()
+
+
+def test_evaluation_needs_the_float_reference_of_every_vote(ml_ensemble):
+    names = ("fp32", "int8", "int8-soft-vote")
+    candidates = tuple(ml_ensemble.candidates[name] for name in names)
+    with pytest.raises(
+        InputError, match="needs the fp32-soft-vote candidate, got fp32, int8, int8-soft-vote"
+    ):
+        evaluate(spec_of(ml_ensemble, candidates=candidates))
 
 
 def test_evaluation_needs_the_float_reference(ml_night):

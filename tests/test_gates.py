@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from tasks.config import PromotionPolicy
-from tasks.errors import InputError
 from tasks.gates import Case, Rival, choose, judge, paired_interval
 from tasks.records import Drift, Scores, Verdict
 
@@ -41,6 +40,7 @@ def rival(theirs=0.9, ours=0.9, *, version="4", **facts) -> Rival:
 def case(**changes) -> Case:
     values = {
         "chosen": "int8",
+        "reference": "fp32",
         "scores": scores(),
         "validation": {"fp32": 0.91, "int8": 0.91},
         "champion": None,
@@ -159,6 +159,7 @@ def test_models_that_never_differ_still_have_an_interval():
 ACCURACY = {"fp32": 0.950, "int8": 0.942, "fast": 0.90}
 LATENCY = {"fp32": 3.0, "int8": 1.0, "fast": 0.1}
 SIZE = {"fp32": 40, "int8": 10, "fast": 1}
+FLOAT = dict.fromkeys(ACCURACY, "fp32")
 
 
 @pytest.mark.parametrize(
@@ -166,19 +167,42 @@ SIZE = {"fp32": 40, "int8": 10, "fast": 1}
 )
 def test_the_best_by_objective_inside_the_loss_budget_is_chosen(objective, expected):
     policy = POLICY.model_copy(update={"objective": objective})
-    assert choose(ACCURACY, LATENCY, SIZE, policy) == expected
+    assert choose(ACCURACY, LATENCY, SIZE, FLOAT, policy) == expected
 
 
 def test_outside_the_budget_only_the_reference_is_left():
     policy = POLICY.model_copy(update={"max_quantization_loss": 0.005})
-    assert choose(ACCURACY, LATENCY, SIZE, policy) == "fp32"
+    assert choose(ACCURACY, LATENCY, SIZE, FLOAT, policy) == "fp32"
 
 
 def test_a_loss_of_exactly_the_budget_is_inside():
     policy = POLICY.model_copy(update={"max_quantization_loss": 0.005})
-    assert choose({"fp32": 0.985, "int8": 0.98}, LATENCY, SIZE, policy) == "int8"
+    assert choose({"fp32": 0.985, "int8": 0.98}, LATENCY, SIZE, FLOAT, policy) == "int8"
 
 
-def test_choosing_needs_the_reference():
-    with pytest.raises(InputError, match="needs the fp32 reference, got int8"):
-        choose({"int8": 0.9}, LATENCY, SIZE, POLICY)
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ({}, "vote"),
+        ({"max_latency_ms": 2.0}, "int8"),
+        ({"max_size_mb": 1e-5}, "int8"),
+        ({"max_latency_ms": 0.01}, "vote"),
+    ],
+)
+def test_what_would_be_refused_for_its_time_or_size_is_chosen_only_when_all_would(limit, expected):
+    policy = PromotionPolicy(objective="accuracy", max_quantization_loss=0.01, **limit)
+    accuracy, latency = {**ACCURACY, "vote": 0.96}, {**LATENCY, "vote": 3.1}
+    size, references = {**SIZE, "vote": 50}, {**FLOAT, "vote": "vote"}
+    assert choose(accuracy, latency, size, references, policy) == expected
+
+
+def test_a_loss_is_taken_against_the_float_candidate_of_the_same_networks():
+    accuracy = {"fp32": 0.95, "fp32-soft-vote": 0.97, "int8-soft-vote": 0.955}
+    references = {"fp32": "fp32", "fp32-soft-vote": "fp32-soft-vote", "int8-soft-vote": "fp32-soft-vote"}
+    latency, size = {**dict.fromkeys(accuracy, 2.0), "int8-soft-vote": 1.0}, dict.fromkeys(accuracy, 1)
+    assert choose(accuracy, latency, size, references, POLICY) != "int8-soft-vote"
+    found = verdict(
+        "quantization loss", chosen="int8-soft-vote", reference="fp32-soft-vote", validation=accuracy
+    )
+    assert not found.passed
+    assert "95.50% of int8-soft-vote, 97.00% of fp32-soft-vote: a loss of 1.50 points" in found.sentence

@@ -40,6 +40,7 @@ LEVELS = {
         "rate",
         "result",
         "freezing",
+        "ensemble",
         "model",
         "networks",
         "optimisation",

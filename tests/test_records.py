@@ -9,8 +9,20 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from tasks import records, specs
-from tasks.config import Pipeline, PreprocessSettings
-from tasks.records import SPLITS, Artifact, Evaluation, Message, Plan, Record, Split, Verdict
+from tasks.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
+from tasks.records import (
+    SPLITS,
+    Artifact,
+    Checkpoint,
+    Evaluation,
+    Message,
+    Plan,
+    Record,
+    Split,
+    Variant,
+    Verdict,
+    variants,
+)
 
 KINDS = [
     kind
@@ -65,6 +77,36 @@ def test_an_evaluation_passes_when_all_its_gates_do(verdicts: tuple[bool, ...], 
     )
     bare: Any = Evaluation.model_construct
     assert bare(verdicts=gates).passed is passed
+
+
+def test_every_candidate_of_a_night_has_a_name_and_a_float_reference_of_its_own() -> None:
+    several = Pipeline(name="x", train=TrainSettings(members=2), quantize=QuantizeSettings(vote="both"))
+    references = {variant.name: variant.reference for variant in variants(several)}
+    assert references == {
+        "fp32": "fp32",
+        "int8": "fp32",
+        "fp32-soft-vote": "fp32-soft-vote",
+        "int8-soft-vote": "fp32-soft-vote",
+        "fp32-hard-vote": "fp32-hard-vote",
+        "int8-hard-vote": "fp32-hard-vote",
+    }
+
+
+def test_without_a_vote_the_best_member_is_taken_and_the_first_of_equals() -> None:
+    artifact = Artifact(uri="s3://x/y", sha256="0" * 64, size=1)
+    members = [
+        Checkpoint(
+            weights=artifact,
+            dataset_uri="s3://x/z",
+            settings=TrainSettings(),
+            member=number,
+            metrics={"validation_accuracy": accuracy},
+            seconds=1,
+        )
+        for number, accuracy in enumerate([0.8, 0.9, 0.9])
+    ]
+    assert Variant(recipe="int8").of(members) == (members[1],)
+    assert Variant(recipe="int8", vote="hard").of(members) == tuple(members)
 
 
 def test_settings_travel_inside_records_and_are_validated_there() -> None:

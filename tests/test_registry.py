@@ -56,7 +56,7 @@ def test_a_version_leads_back_to_its_checkpoint(stack):
     with pytest.raises(InputError, match=r"models:/traced/1 does not record the checkpoint"):
         registry.checkpoint_of(f"models:/traced/{version}")
     weights = Artifact(uri="s3://nightshift/model.safetensors", sha256="a" * 64, size=3)
-    registry.set_version_tag("traced", version, registry.CHECKPOINT, weights.model_dump_json())
+    registry.set_version_tag("traced", version, registry.CHECKPOINTS, json.dumps([weights.model_dump()]))
     registry.set_alias("traced", "champion", version)
     assert registry.checkpoint_of("models:/traced@champion") == Start(
         name="models:/traced/1", weights=weights

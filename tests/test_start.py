@@ -1,6 +1,7 @@
 """Which weights `train.weights` means, in a real registry (a file, without a server) and a real store."""
 
 import hashlib
+import json
 
 import pytest
 
@@ -20,7 +21,7 @@ def models(tmp_path_factory):
         for name in ("pets", "plants"):
             client.create_registered_model(name)
         client.create_model_version("pets", "file:///nowhere")
-        tags = {registry.CHECKPOINT: WEIGHTS.model_dump_json()}
+        tags = {registry.CHECKPOINTS: json.dumps([WEIGHTS.model_dump()])}
         client.create_model_version("pets", "file:///nowhere", tags=tags)
         yield client
 

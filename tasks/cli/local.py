@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from tasks.cli.follow import summary
 from tasks.config import Pipeline
 from tasks.errors import NightshiftError
-from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Plan, best_checkpoint
+from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Plan, variants
 from tasks.runner import run_stage
 from tasks.specs import (
     AssembleSpec,
@@ -73,7 +73,7 @@ def _data(plan: Plan, stage: Stage) -> dict[str, Any]:
 def _model(plan: Plan, assembled: dict[str, Any], stage: Stage) -> tuple[dict[str, Any], dict[str, Any]]:
     settings = plan.pipeline
     uri = assembled["dataset_uri"]
-    checkpoints = [
+    members = tuple(
         Checkpoint.model_validate(
             stage(
                 "train",
@@ -88,22 +88,27 @@ def _model(plan: Plan, assembled: dict[str, Any], stage: Stage) -> tuple[dict[st
             )
         )
         for member in range(settings.train.members)
-    ]
-    best = best_checkpoint(checkpoints)
+    )
     candidates = tuple(
         Candidate.model_validate(
             stage(
                 "quantize",
-                QuantizeSpec(recipe=recipe, checkpoint=best, settings=settings.quantize, salt=plan.salt),
+                QuantizeSpec(
+                    **variant.model_dump(),
+                    checkpoints=variant.of(members),
+                    settings=settings.quantize,
+                    salt=plan.salt,
+                ),
             )
         )
-        for recipe in settings.quantize.recipes
+        for variant in variants(settings)
     )
     evaluation = stage(
         "evaluate",
         EvaluateSpec(
             plan=plan,
             dataset_uri=uri,
+            members=members,
             candidates=candidates,
             drifts=tuple(Drift.model_validate(item) for item in assembled["drifts"]),
             settings=settings.evaluate,

@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 from tasks.config.base import ADVANCED, Settings, digest_of
 from tasks.config.data import AssembleSettings, PreprocessSettings, RetrainPolicy
 from tasks.config.judgement import EvaluateSettings, PromotionPolicy
-from tasks.config.quantization import QuantizeSettings
+from tasks.config.quantization import QuantizeSettings, VoteRule
 from tasks.config.training import TrainSettings
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "RetrainPolicy",
     "Settings",
     "TrainSettings",
+    "VoteRule",
     "digest_of",
     "store_root",
 ]
@@ -80,7 +81,10 @@ class Pipeline(Settings):
 
     def settings_digest(self) -> str:
         """Digest of what shapes the model; when and from where a night runs is not part of it."""
-        return digest_of({stage: getattr(self, stage).model_dump(mode="json") for stage in STAGE_SETTINGS})
+        stages = {stage: getattr(self, stage).model_dump(mode="json") for stage in STAGE_SETTINGS}
+        if self.train.members == 1:
+            del stages["quantize"]["vote"]  # one network has nobody to vote with
+        return digest_of(stages)
 
 
 STAGE_SETTINGS: Final[dict[str, type[Settings]]] = {

@@ -32,7 +32,8 @@ class PromotionPolicy(Settings):
     )
     objective: Literal["latency", "size", "accuracy"] = Field(
         "latency",
-        description="What the chosen candidate is best at, among those inside the loss budget.",
+        description="What the chosen candidate is best at, among those inside the loss budget and the hard "
+        "limits; only 'accuracy' has a reason to choose a vote.",
         json_schema_extra=ADVANCED,
     )
     min_accuracy: float = Field(0.8, ge=0, le=1, description="Hard floor for test accuracy, 0 to 1.")
@@ -43,7 +44,10 @@ class PromotionPolicy(Settings):
         description="Test accuracy that may be lost against the best champion so far, 0 to 1.",
     )
     max_quantization_loss: float = Field(
-        0.005, ge=0, le=1, description="Validation accuracy a recipe may lose against fp32, 0 to 1."
+        0.005,
+        ge=0,
+        le=1,
+        description="Validation accuracy a recipe may lose against fp32 of the same networks, 0 to 1.",
     )
     max_latency_ms: float | None = Field(
         None,

@@ -116,7 +116,11 @@ class TrainSettings(AugmentationSettings, NetworkSettings):
         json_schema_extra=ADVANCED,
     )
     members: int = Field(
-        1, ge=1, le=16, description="Networks trained with different seeds.", json_schema_extra=ADVANCED
+        1,
+        ge=1,
+        le=16,
+        description="Networks trained with different seeds; the best one and their vote become candidates.",
+        json_schema_extra=ADVANCED,
     )
     seed: int = Field(
         0, ge=0, le=2**31 - 1, description="Seed of every random choice.", json_schema_extra=ADVANCED

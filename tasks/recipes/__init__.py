@@ -23,7 +23,7 @@ Details = dict[str, float | int | str]
 
 
 class Trained(NamedTuple):
-    """What a recipe starts from: a network in evaluation mode and the data set it learned.
+    """What a recipe starts from: a network (or a Vote of several) in evaluation mode and what it learned.
 
     `images` are the training images, uint8 [N,H,W,C] cut to the side that the network sees; the `seed`
     chooses among them for calibration.

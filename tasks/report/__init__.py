@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from tasks.records import Dataset, Plan, Scores, Verdict
+from tasks.records import Dataset, Plan, Scores, Standings, Verdict
 from tasks.report.page import PAGE
 
 
@@ -18,6 +18,7 @@ class Findings(NamedTuple):
     dataset: Dataset
     chosen: str
     verdicts: tuple[Verdict, ...]
+    standings: Standings | None  # of an ensemble
     validation: dict[str, float]
     test: dict[str, Scores]
     versions: dict[str, str]

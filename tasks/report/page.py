@@ -67,10 +67,30 @@ img { max-width: 100%; background: #fff; border-radius: .3rem }
 in turns in one process. Precision, recall and F1 are means over the classes.
 {% if unknown_to_champion %}{{ unknown_to_champion }} test images are of classes that a champion does not
 know; it is not judged on them.{% endif %}
-Validation accuracy, by which the recipe was chosen:
-{% for recipe, accuracy in validation.items() %}
-{{ recipe }} {{ accuracy | percent }}{{ ', ' if not loop.last else '.' }}
+Validation accuracy, by which the candidate was chosen:
+{% for name, accuracy in validation.items() %}
+{{ name }} {{ accuracy | percent }}{{ ', ' if not loop.last else '.' }}
 {% endfor %}</p>
+
+{% if standings %}
+<h2>Members of the ensemble</h2>
+<div class="scroll"><table>
+<tr><th>network</th><th class="n">validation accuracy</th>
+<th class="n">points against the best member</th></tr>
+{% macro row(name, accuracy) %}
+<tr><td>{{ name }}</td><td class="n">{{ accuracy | percent }}</td>
+<td class="n">{{ '%+.2f' | format(100 * (accuracy - standings.members | max)) }}</td></tr>
+{% endmacro %}
+{% for accuracy in standings.members %}
+{{ row('member ' ~ loop.index0, accuracy) }}
+{% endfor %}
+{{ row('soft vote of all', standings.soft) }}
+{{ row('hard vote of all', standings.hard) }}
+</table></div>
+<p class="soft">Float networks on the {{ dataset.counts.validation.values() | sum }} validation images. A soft
+vote takes the mean of the members' probabilities, a hard vote the class that most members name; which votes
+become candidates is the setting quantize.vote.</p>
+{% endif %}
 
 <h2>Classes</h2>
 <div class="scroll"><table>

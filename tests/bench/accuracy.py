@@ -27,6 +27,8 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[])
     asked = parser.parse_args()
     STORE.mkdir(parents=True, exist_ok=True)
+    folder = asked.folder if asked.folder == "digits" else str(Path(asked.folder).resolve())
+    os.chdir(STORE)  # where MLflow keeps files
     os.environ["NIGHTSHIFT_STORE"] = f"file://{STORE}/store"
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{STORE}/mlflow.db"
 
@@ -34,7 +36,7 @@ def main() -> int:
 
     pipeline = load_pipeline(ROOT / "dags" / "pipelines" / f"{asked.pipeline}.toml")
     pipeline = override(pipeline, dict(each.split("=", 1) for each in asked.set))
-    uri = dataset(pipeline, asked.folder)
+    uri = dataset(pipeline, folder)
     found = [one(pipeline, uri, seed) for seed in range(asked.seeds)]
     name = ", ".join([f"{asked.pipeline} on the test split, {asked.seeds} seeds", *asked.set])
     for recipe in found[0][0]:
