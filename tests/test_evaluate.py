@@ -1,8 +1,8 @@
 """Judging a night: the recipe by validation, the champion on the same images, the report and its key."""
 
+import json
 from collections.abc import Callable
 
-import json
 import numpy as np
 import pytest
 
