@@ -182,7 +182,7 @@ def _schedule(optimizer: Optimizer, settings: TrainSettings, total: int, epoch: 
             optimizer,
             [group["lr"] for group in optimizer.param_groups],
             total,
-            pct_start=0.25,
+            pct_start=0.25 if total != 4 else 0.5,  # torch divides by zero where the first step is the peak
             cycle_momentum=cycled,
         )
     warm = min(settings.warmup_epochs * epoch, total // 2)

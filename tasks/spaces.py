@@ -24,6 +24,7 @@ EXAMPLES: Final = "train.learning_rate=log:0.01..1, train.batch_size=64,128 or t
 MOST_POINTS: Final = 1000  # that are looked at one by one
 USELESS: Final = {
     "train.members": "a trial trains one network",
+    "train.checkpoint_minutes": "it changes nothing that is learnt",
     "train.seed": "the luckiest seed says nothing of the next night",
 }
 
@@ -62,6 +63,8 @@ def parse(texts: Sequence[str], pipeline: Pipeline) -> tuple[Space, ...]:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{name} has {names.count(name)} spaces; give it one")
+    if pipeline.train.find_rate and "train.learning_rate" in names:
+        raise InputError("train.learning_rate is found by each trial itself; set train.find_rate to false")
     return spaces
 
 

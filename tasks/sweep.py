@@ -4,14 +4,15 @@ python -m tasks sweep --spec spec.json --result result.json
 """
 
 import re
+from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from tasks import ledger, storage
-from tasks.config import store_root
+from tasks import ledger, start, storage
+from tasks.config import Pipeline, store_root
 from tasks.errors import InputError
-from tasks.records import Dataset
-from tasks.spaces import grid, parse
+from tasks.records import Dataset, Start
+from tasks.spaces import Space, grid, parse
 from tasks.specs import SweepSpec, TrialSpec
 from tasks.trials import Sweep
 
@@ -42,12 +43,19 @@ def sweep(spec: SweepSpec) -> Prepared:
         dataset_uri=storage.join(store_root(), "datasets", f"{dataset.digest}.json"),
         spaces=spaces,
         trials=trials,
+        starts=starts(spec.pipeline, spaces),
     )
     begun = begun.model_copy(update={"mlflow_run_id": open_run(begun, dataset, spec.over)})
     uri = storage.join(store_root(), "sweeps", name, begun.name, "sweep.json")
     storage.write_record(uri, begun)
     print(f"{trials} trials over {', '.join(space.setting for space in spaces)}: {uri}")
     return Prepared(trials=tuple(TrialSpec(sweep_uri=uri, number=number + 1) for number in range(trials)))
+
+
+def starts(pipeline: Pipeline, spaces: Sequence[Space]) -> dict[str, Start | None]:
+    """What all trials start from, for each value of `train.weights`: an alias may move meanwhile."""
+    swept = [str(choice) for space in spaces if space.setting == "train.weights" for choice in space.choices]
+    return {name: start.find(name, pipeline.name) for name in swept or [pipeline.train.weights]}
 
 
 def open_run(begun: Sweep, dataset: Dataset, over: tuple[str, ...]) -> str:

@@ -3,7 +3,6 @@
 python -m tasks trial --spec spec.json --result result.json
 """
 
-from tasks import start
 from tasks.errors import InputError, PrunedError
 from tasks.loop import Epoch
 from tasks.pipelines import override
@@ -43,7 +42,7 @@ def trial(spec: TrialSpec) -> Trial:
             TrainSpec(
                 dataset_uri=study.sweep.dataset_uri,
                 settings=settings,
-                start=start.find(settings.weights, study.sweep.pipeline.name),
+                start=study.sweep.starts[settings.weights],
                 mlflow_run_id=study.sweep.mlflow_run_id,
                 run_name=f"trial-{found.number}",
             ),

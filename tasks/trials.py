@@ -3,7 +3,7 @@
 from typing import Literal
 
 from tasks.config import Pipeline
-from tasks.records import Record
+from tasks.records import Record, Start
 from tasks.spaces import Space, Value
 
 
@@ -15,6 +15,7 @@ class Sweep(Record):
     dataset_uri: str
     spaces: tuple[Space, ...]
     trials: int
+    starts: dict[str, Start | None]  # what each value of `train.weights` came to when the sweep began
     mlflow_run_id: str | None = None
 
 

@@ -9,11 +9,13 @@ from torch.nn import functional
 
 from tasks import model
 from tasks.config import TrainSettings
+from tasks.device import Precision
 from tasks.optimisation import Course, loss_of
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, -2.0, 0.0]])
 LABELS = torch.tensor([0, 0, 2, 1])
 COUNTS = torch.tensor([80, 15, 5])
+EXACT = Precision(torch.device("cpu"), torch.float32)
 
 
 def settings(**changes) -> TrainSettings:
@@ -40,7 +42,7 @@ def trained(changes: dict, steps: int = 1) -> tuple[nn.Module, nn.Module]:
         course.clear()
         pixels = torch.linspace(-1, 1, 4 * 3 * 64).view(4, 3, 8, 8)
         functional.cross_entropy(after(pixels), LABELS).backward()
-        course.step()
+        course.step(EXACT)
     return before, after
 
 
@@ -50,7 +52,7 @@ def rates(epochs: int = 4, steps: int = 10, accuracies: list[float] | None = Non
     for epoch in range(epochs):
         for _ in range(steps):
             found.append(course.rate)
-            course.step()
+            course.step(EXACT)
         course.finish_epoch((accuracies or [0.0] * epochs)[epoch])
     return found
 
@@ -119,7 +121,7 @@ def test_muon_s_steps_are_orthogonal():
     before = made[2].weight.clone()
     for parameter in made.parameters():
         parameter.grad = torch.randn_like(parameter)
-    course.step()
+    course.step(EXACT)
     step = (made[2].weight - before).detach().reshape(16, -1)
     values = torch.linalg.svdvals(step)
     assert values.min() > 0.5 * values.max()
@@ -132,7 +134,7 @@ def test_vectors_are_not_decayed():
     for parameter in optimized.parameters():
         parameter.grad = torch.zeros_like(parameter)
     before = [parameter.clone() for parameter in optimized.parameters()]
-    course.step()
+    course.step(EXACT)
     for old, new in zip(before, optimized.parameters(), strict=True):
         assert torch.allclose(new, old * (1 - 0.1 * 0.5 * (1 + 0.9)) if old.ndim > 1 else old)
 
@@ -149,7 +151,7 @@ def test_the_backbone_follows_a_share_of_the_head_s_rate(optimizer, schedule):
         share = [group["lr"] / course.rate for group in groups]
         expected = [1.0 if id(group["params"][0]) in heads else 0.25 for group in groups]
         assert share == pytest.approx(expected, rel=1e-3), step
-        course.step()
+        course.step(EXACT)
     assert {0.25, 1.0} == set(expected)
 
 
@@ -157,9 +159,16 @@ def test_long_gradients_are_shortened():
     course = Course(network(), settings(clip_norm=0.5), 10)
     for parameter in course._network.parameters():
         parameter.grad = torch.ones_like(parameter)
-    course.step()
+    course.step(EXACT)
     norms = [parameter.grad.norm() for parameter in course._network.parameters()]
     assert torch.stack(norms).norm() == pytest.approx(0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "step", "plateau"])
+@pytest.mark.parametrize("steps", range(1, 10))
+def test_trainings_of_few_steps_have_their_rates(schedule, steps):
+    found = rates(epochs=1, steps=steps, schedule=schedule)
+    assert all(0 < rate <= 0.1 for rate in found)
 
 
 def test_the_rate_follows_its_schedule():

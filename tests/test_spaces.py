@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.config import Pipeline
+from tasks.config import Pipeline, TrainSettings
 from tasks.errors import InputError
 from tasks.spaces import Space, grid, parse
 
@@ -72,6 +72,13 @@ def test_a_sweep_needs_one_space_for_a_setting():
         parse([], PIPELINE)
     with pytest.raises(InputError, match=r"train\.dropout has 2 spaces; give it one"):
         parse(["train.dropout=0..0.1", "train.dropout=0.2,0.3"], PIPELINE)
+
+
+def test_a_learning_rate_that_is_found_is_not_swept():
+    finding = Pipeline(name="tiny", train=TrainSettings(find_rate=True))
+    assert parse(["train.dropout=0..0.5"], finding)
+    with pytest.raises(InputError, match=r"found by each trial itself; set train\.find_rate to false"):
+        parse(["train.learning_rate=0.01..0.1"], finding)
 
 
 def test_a_small_sweep_has_a_grid_of_all_combinations():

@@ -21,7 +21,7 @@ def begin(ml_store):
         pipeline = Pipeline(name="tiny", train=TrainSettings(epochs=10, **settings))
         uri = f"file://{ml_store}/sweeps/tiny/one/sweep.json"
         spaces = parse(over or OVER, pipeline)
-        sweep = Sweep(name="one", pipeline=pipeline, dataset_uri="", spaces=spaces, trials=trials)
+        sweep = Sweep(name="one", pipeline=pipeline, dataset_uri="", spaces=spaces, trials=trials, starts={})
         storage.write_record(uri, sweep)
         return uri
 

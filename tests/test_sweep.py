@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from tasks import ledger, loop, storage
+from tasks import ledger, loop, model, storage
 from tasks.conclude import conclude, fragment
 from tasks.config import Pipeline, TrainSettings
 from tasks.errors import InputError
@@ -35,8 +35,8 @@ def registered(ml_dataset, monkeypatch) -> Dataset:
     return ml_dataset
 
 
-def begin(*over: str, trials: int = 8) -> list[TrialSpec]:
-    return list(sweep(SweepSpec(pipeline=PIPELINE, name="manual__1:2+3", over=over, trials=trials)).trials)
+def begin(*over: str, trials: int = 8, name: str = "manual__1:2+3") -> list[TrialSpec]:
+    return list(sweep(SweepSpec(pipeline=PIPELINE, name=name, over=over, trials=trials)).trials)
 
 
 def kept(spec: TrialSpec) -> Trial:
@@ -114,6 +114,18 @@ def test_a_trial_that_ended_is_not_repeated(registered, monkeypatch):
     found = trial(spec)
     monkeypatch.delattr(loop, "Training")
     assert trial(spec) == found
+
+
+def test_trials_start_from_the_weights_that_there_were_when_the_sweep_began(registered, ml_store):
+    uri = f"file://{ml_store}/other.safetensors"
+    trained = [model.to_bytes(model.build(TRAIN, classes=4, image_size=8, seed=seed)) for seed in (7, 8)]
+    storage.write(uri, trained[0])
+    trials = begin(f"train.weights=none,{uri}")
+    assert [trial(spec).state for spec in trials] == ["complete"] * 2
+    assert len({kept(spec).accuracies for spec in trials}) == 2
+    trials = begin(f"train.weights={uri},none", "train.dropout=0.1,0.2", name="another")
+    storage.write(uri, trained[1])
+    assert "it was changed or damaged" in trial(trials[0]).error
 
 
 def test_settings_that_cannot_be_trained_fail_their_trial_only(registered, monkeypatch):
