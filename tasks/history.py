@@ -41,14 +41,9 @@ class History(Record):
 class Shown:
     """A training as people see it in MLflow; without a run nobody looks, and nothing is done."""
 
-    def __init__(self, spec: TrainSpec, run_id: str = "", log: Log = lambda rows: None) -> None:
-        self._spec, self._run_id, self._log = spec, run_id, log
-        self._pipeline, self._logged = "", 0
-        if run_id:
-            from tasks import tracking
-
-            self._pipeline = tracking.pipeline_of(run_id)
-            self._logged = tracking.last_step(run_id, "train_loss")  # by a try before this one
+    def __init__(self, run_id: str = "", log: Log = lambda rows: None, title: str = "", logged: int = 0):
+        self._run_id, self._log, self._title = run_id, log, title
+        self._logged = logged  # epochs, by a try before this one
 
     def facts(self, counts: Mapping[str, float]) -> None:
         """Log the FACTS among `counts` as parameters."""
@@ -70,15 +65,14 @@ class Shown:
             from tasks.report.curves import figure
 
             self._log([("seconds_to_best", history.best.seconds, history.best.number)])
-            title = f"{self._pipeline}, {self._spec.settings.model}, member {self._spec.member}"
-            tracking.log_artifact(self._run_id, "curves.png", figure(history.epochs, title))
+            tracking.log_artifact(self._run_id, "curves.png", figure(history.epochs, self._title))
 
 
 @contextlib.contextmanager
 def shown(spec: TrainSpec, dataset: Dataset, *, reused: bool, leads: bool = True) -> Iterator[Shown]:
     """A child of the night's run, when the night has one; of several processes, only the first has it."""
     if spec.mlflow_run_id is None or not leads:
-        yield Shown(spec)
+        yield Shown()
         return
     from tasks import tracking  # imports mlflow, which takes seconds
 
@@ -88,17 +82,16 @@ def shown(spec: TrainSpec, dataset: Dataset, *, reused: bool, leads: bool = True
     tags = {"nightshift.reused": str(reused).lower()}
     name = spec.run_name or f"train-{spec.member}"
     with tracking.child_run(spec.mlflow_run_id, name, params=params, tags=tags) as run_id:
+        pipeline, images = tracking.pipeline_of(run_id), dataset.profile.images
         tracking.log_dataset(
-            run_id,
-            name=tracking.pipeline_of(run_id),
-            digest=dataset.digest,
-            source=spec.dataset_uri,
-            rows=dataset.profile.images,
+            run_id, name=pipeline, digest=dataset.digest, source=spec.dataset_uri, rows=images
         )
+        title = f"{pipeline}, {spec.settings.model}, member {spec.member}"
+        logged = tracking.last_step(run_id, "train_loss")
         if not reused:
             tracking.set_tags(run_id, machine())
         with tracking.live(run_id, machine=not reused) as log:
-            yield Shown(spec, run_id, log)
+            yield Shown(run_id, log, title, logged)
 
 
 def machine() -> dict[str, str]:
