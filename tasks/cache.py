@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tasks import storage
-from tasks.errors import InputError
+from tasks.errors import InputError, OutageError
 from tasks.records import Artifact
 
 LIMIT_GB: Final = 20.0
@@ -46,11 +46,11 @@ class ShardCache:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 if self._make_room(len(data)):
                     storage.write(kept.uri, data)
-            except OSError as error:
+            except (OSError, OutageError) as error:
                 self._works = False
                 print(
-                    f"shards are read from the store in every epoch: {self._folder} cannot keep them "
-                    f"({error.strerror}); set NIGHTSHIFT_CACHE to a folder with room",
+                    f"shards are read from the store in every epoch, since {self._folder} cannot keep them "
+                    f"({error}); set NIGHTSHIFT_CACHE to a folder with room",
                     flush=True,
                 )
         return data

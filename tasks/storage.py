@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from tasks.errors import InputError
+from tasks.errors import InputError, OutageError
 from tasks.records import Artifact
 from tasks.s3 import objects
 from tasks.s3.failures import MissingError as MissingError
@@ -108,15 +108,20 @@ def _local(uri: str) -> Path | None:
 
 
 def _write_file(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".partial-", delete=False) as file:
-        try:
-            file.writelines(pieces)
-            file.flush()
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".partial-", delete=False) as file:
+            try:
+                file.writelines(pieces)
+                file.flush()
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise OutageError(
+            f"{path} cannot be written ({error.strerror}); make room on its disk or correct its rights"
+        ) from error
 
 
 def _walk(root: Path) -> Iterator[Stored]:

@@ -12,11 +12,12 @@ import torch
 from tasks import loop, model, storage
 from tasks.config import TrainSettings
 from tasks.dataset import load_split
-from tasks.errors import InputError
+from tasks.errors import InputError, OutageError
 from tasks.feed import Resident
 from tasks.progress import Progress
 from tasks.records import Checkpoint
 from tasks.specs import TrainSpec
+from tasks.train import train
 
 QUICK = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.01, crop_padding=1, flip=True)
 COURSES = [
@@ -166,6 +167,27 @@ def test_a_training_broken_off_within_epochs_loses_at_most_a_step(ml_dataset, ml
     found = list(epochs_of(resumed, ml_dataset, settings, progress))
     assert model.to_bytes(resumed) == model.to_bytes(undisturbed)
     assert [epoch[:4] for epoch in found] == [epoch[:4] for epoch in expected]
+
+
+def test_an_outage_while_the_state_is_kept_ends_the_try_and_the_next_one_goes_on(ml_dataset_uri, monkeypatch):
+    spec = TrainSpec(dataset_uri=ml_dataset_uri, settings=QUICK)
+    undisturbed = train(spec.model_copy(update={"salt": "calm"}))
+    write, saved = storage.write, []
+
+    def flaky(uri, *pieces):
+        if "progress" in uri:
+            saved.append(uri)
+            if len(saved) == 3:
+                raise OutageError("S3 cannot be reached")
+        return write(uri, *pieces)
+
+    monkeypatch.setattr("tasks.progress.SHARE", 1e9)
+    monkeypatch.setattr(storage, "write", flaky)
+    with pytest.raises(OutageError, match="S3 cannot be reached"):
+        train(spec)
+    resumed = train(spec)
+    assert len(saved) == 3 + 4  # two epochs of six were kept by the first try
+    assert resumed.weights.sha256 == undisturbed.weights.sha256
 
 
 def test_a_state_with_a_loss_that_is_no_number_is_never_kept(ml_dataset, ml_store):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 import socket
 import subprocess
 import sysconfig
@@ -148,9 +149,25 @@ def test_a_reader_never_takes_half_an_object_for_a_whole_one(
 
 def test_a_failed_local_write_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(OutageError, match="Is a directory"):
         storage.write(f"file://{tmp_path}/taken", b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_disk_without_room_is_an_outage_and_leaves_the_old_object_whole(tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}/folder/object"
+    storage.write(uri, b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(
+            OutageError, match=r"folder/object cannot be written \(File too large\); make room"
+        ):
+            storage.write(uri, bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert storage.read(uri) == b"old"
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["object"]
 
 
 def test_a_listing_of_more_than_one_page_is_complete(s3: str, tmp_path: Path) -> None:
