@@ -106,7 +106,7 @@ def test_a_state_that_cannot_be_read_is_no_state(ml_store, capsys, damage):
 
 def run_stage(spec: Path, root: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "tasks", "train", "--spec", spec, "--result", root / "result.json"]
-    environment = {**os.environ, "NIGHTSHIFT_STORE": f"file://{root}/store", "NIGHTSHIFT_THREADS": "1"}
+    environment = {**os.environ, "NIGHTSHIFT_STORE": f"file://{root}/store", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
