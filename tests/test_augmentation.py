@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tasks.augmentation import augment, mix
+from tasks.augmentation import augment, mix, shrunk, side_in
 from tasks.config import TrainSettings
 from tasks.errors import InputError
 
@@ -156,3 +156,24 @@ def test_mixing_blends_labels_as_it_blends_images(changes):
 def test_without_mixing_labels_stay_numbers():
     pixels, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
     assert mix(pixels, labels, 4, still(), generator()) == (pixels, labels)
+
+
+def test_sides_grow_in_steps_to_the_whole_one_and_stay_there():
+    settings = TrainSettings(epochs=9, first_side=0.5)
+    sides = [side_in(epoch, settings, 32) for epoch in range(1, 10)]
+    assert sides[0] == 16
+    assert sides == sorted(sides)
+    assert all(side % 4 == 0 for side in sides)
+    assert sides[6:] == [32, 32, 32]
+    assert {side_in(epoch, TrainSettings(epochs=9), 30) for epoch in range(1, 10)} == {30}
+    assert side_in(1, settings, 8) == 8
+
+
+def test_shrunk_images_keep_their_mean_and_lose_what_is_too_fine():
+    board = (torch.arange(32)[:, None] + torch.arange(32)) % 2.0
+    pixels = board.expand(2, 3, 32, 32)
+    small = shrunk(pixels, 16)
+    assert small.shape == (2, 3, 16, 16)
+    assert small.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(small, torch.full_like(small, 0.5), atol=0.05)
+    assert shrunk(pixels, 32) is pixels

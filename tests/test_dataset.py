@@ -63,3 +63,16 @@ def test_stratified_choice_gives_rare_classes_their_share_and_follows_the_seed()
     assert torch.equal(chosen, stratified(labels, 30, seed=1))
     assert not torch.equal(chosen, stratified(labels, 30, seed=2))
     assert len(stratified(labels, 500, seed=1)) == 100
+
+
+def test_shares_of_a_split_are_stretches_of_it_across_its_shards(ml_dataset):
+    shard = next(shard for shard in ml_dataset.shards if shard.split == "train")
+    dropped = shard.model_copy(update={"drop": (0, 5, 79)})
+    dataset = ml_dataset.model_copy(update={"shards": (dropped, shard)})
+    whole = load_split(dataset, "train")
+    assert len(whole.labels) == 77 + 80
+    for world in (1, 2, 3):
+        parts = [load_split(dataset, "train", rank, world) for rank in range(world)]
+        for name in ("images", "labels", "ids"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+        assert max(len(part.labels) for part in parts) - min(len(part.labels) for part in parts) <= 1
