@@ -5,6 +5,7 @@ where it exists, the part is done and is not done again.
 """
 
 import hashlib
+import itertools
 import os
 import time
 from collections import Counter, deque
@@ -24,6 +25,7 @@ from tasks.shards import Buffers, Filled, Row
 from tasks.specs import PreprocessSpec
 
 READERS = 8  # threads that fetch ahead
+TOGETHER = 4  # files that a thread fetches at a time, since handing over takes time too
 
 
 class File(NamedTuple):
@@ -186,13 +188,17 @@ def _ahead(
     pool: ThreadPoolExecutor, batch: str, keys: tuple[str, ...], limit: int
 ) -> Iterator[Fetched | Unreadable]:
     """The files in order, a bounded number of them fetched ahead."""
-    window = READERS * 4
-    pending = deque(pool.submit(_fetch, storage.join(batch, key), limit) for key in keys[:window])
-    for position in range(len(keys)):
-        data = pending.popleft().result()
-        if position + window < len(keys):
-            pending.append(pool.submit(_fetch, storage.join(batch, keys[position + window]), limit))
-        yield data
+    groups = [keys[start : start + TOGETHER] for start in range(0, len(keys), TOGETHER)]
+    pending = deque(pool.submit(_fetch_all, batch, group, limit) for group in groups[:READERS])
+    for following in itertools.chain(groups[READERS:], itertools.repeat(None, len(pending))):
+        fetched = pending.popleft().result()
+        if following is not None:
+            pending.append(pool.submit(_fetch_all, batch, following, limit))
+        yield from fetched
+
+
+def _fetch_all(batch: str, keys: tuple[str, ...], limit: int) -> list[Fetched | Unreadable]:
+    return [_fetch(storage.join(batch, key), limit) for key in keys]
 
 
 def _fetch(uri: str, limit: int) -> Fetched | Unreadable:

@@ -82,7 +82,7 @@ def one(pipeline: object, uri: str, seed: int) -> tuple[dict[str, float], float]
     test = load_split(storage.read_record(uri, Dataset), "test")
     accuracies = {}
     for recipe in pipeline.quantize.recipes:
-        spec = QuantizeSpec(recipe=recipe, checkpoint=checkpoint, settings=pipeline.quantize)
+        spec = QuantizeSpec(recipe=recipe, checkpoints=(checkpoint,), settings=pipeline.quantize)
         candidate = Candidate.model_validate(run_stage("quantize", spec))
         _, labels = runtime.Session(storage.read_artifact(candidate.model)).predict(test.images.numpy())
         accuracies[recipe] = float((labels == test.labels.numpy()).mean())
