@@ -20,7 +20,7 @@ h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.15rem; margin: 2rem 0 .5re
 .verdict { background: var(--card); border-left: .3rem solid; padding: .8rem 1rem; margin: 1rem 0 }
 .verdict p { color: var(--text); margin: .2rem 0 } .scroll { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { text-align: left; padding: .35rem .7rem; border-bottom: 1px solid var(--line); vertical-align: top }
+th, td { text-align: left; padding: .35rem .5rem; border-bottom: 1px solid var(--line); vertical-align: top }
 td.n, th.n { text-align: right; white-space: nowrap } code { font-size: .85em; overflow-wrap: anywhere }
 img { max-width: 100%; background: #fff; border-radius: .3rem }
 </style>
