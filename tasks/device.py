@@ -150,6 +150,8 @@ def _fastest(device: torch.device) -> torch.dtype:
 
 
 @functools.cache
+@torch.inference_mode(False)
+@torch.enable_grad()
 def _gain() -> float:
     """How many times faster a convolution and its way back are in bfloat16, the best of a few tries each.
 
@@ -158,7 +160,7 @@ def _gain() -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(), torch.enable_grad():
+        with torch.random.fork_rng():
             layer = nn.Sequential(nn.Conv2d(256, 256, 3, padding=1, bias=False), nn.BatchNorm2d(256))
             layer = layer.to(memory_format=torch.channels_last)
             pixels = torch.rand(32, 256, 8, 8).to(memory_format=torch.channels_last)

@@ -1,7 +1,10 @@
 """The training loop learns, repeats itself, and says what went wrong."""
 
+import math
+
 import pytest
 import torch
+from torch import nn
 
 from tasks import loop, model
 from tasks.config import TrainSettings
@@ -38,6 +41,29 @@ def test_the_seed_decides_the_result(ml_dataset):
     settings = QUICK.model_copy(update={"epochs": 2, "flip": True, "crop_padding": 1, "rotation": 5.0})
     first, again, other = (model.to_bytes(fitted(ml_dataset, settings, seed)[0]) for seed in (1, 1, 2))
     assert first == again != other
+
+
+class Says(nn.Module):
+    """Answers every image with the same logits."""
+
+    def __init__(self, *logits: float) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(len(pixels), -1)
+
+
+@pytest.mark.parametrize(
+    ("logits", "loss"),
+    [((1.0, 1.0, 1.0, 1.0), math.log(4)), ((1e9, 0.0, 0.0, 0.0), 75.0), ((math.nan,) * 4, 100.0)],
+)
+def test_the_loss_of_a_network_is_a_mean_and_always_a_number(ml_dataset, monkeypatch, logits, loss):
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 5)
+    validation = load_split(ml_dataset, "validation")
+    reached, found = loop.score(Says(*logits), validation, ml_dataset)
+    assert found == pytest.approx(loss)
+    assert reached == float((validation.labels == 0).double().mean())  # the first of equals
 
 
 def test_an_epoch_carries_what_is_logged(ml_dataset):
