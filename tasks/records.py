@@ -1,7 +1,4 @@
-"""What stages hand to each other: small frozen JSON records that point at artifacts by URI and digest.
-
-No tensors, no pixels, and never a path agreed by custom.
-"""
+"""What stages hand to each other: frozen JSON records with URIs and digests, no tensors, no agreed paths."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -67,8 +67,8 @@ def train(spec: TrainSpec, watch: Watch = lambda epoch: None) -> Checkpoint:
         )
         try:
             trained = _train(spec, dataset, show, progress, group, watch)
-        except (InputError, PrunedError):
-            progress.forget()  # this training does not go on
+        except PrunedError:
+            progress.forget()  # nobody goes on with it; after any other end, the last good state is kept
             raise
         if group.leads:
             checkpoint = _written(spec, dataset, folder, trained, time.perf_counter() - begun)

@@ -190,6 +190,22 @@ def test_an_outage_while_the_state_is_kept_ends_the_try_and_the_next_one_goes_on
     assert resumed.weights.sha256 == undisturbed.weights.sha256
 
 
+def test_a_loss_that_stops_being_a_number_leaves_the_last_good_state(ml_dataset_uri, ml_store, monkeypatch):
+    step, steps = loop.Training.step, []
+
+    def spoiled(self, *arguments):
+        steps.append(1)
+        loss = step(self, *arguments)
+        return loss * float("nan") if len(steps) == 12 else loss  # in the third epoch
+
+    monkeypatch.setattr("tasks.progress.SHARE", 1e9)  # save after every epoch
+    monkeypatch.setattr(loop.Training, "step", spoiled)
+    with pytest.raises(InputError, match="became nan in epoch 3, batch 2"):
+        train(TrainSpec(dataset_uri=ml_dataset_uri, settings=QUICK))
+    (kept,) = ml_store.rglob("progress.safetensors")
+    assert len(Progress(f"file://{kept}").load()["epochs"]) == 2
+
+
 def test_a_state_with_a_loss_that_is_no_number_is_never_kept(ml_dataset, ml_store):
     progress = Progress(f"file://{ml_store}/progress.safetensors", minutes=0)
     network = network_for(ml_dataset, QUICK)
