@@ -12,7 +12,18 @@ from tasks.config import (
     QuantizeSettings,
     TrainSettings,
 )
-from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Message, Plan, Record, Start, Variant
+from tasks.records import (
+    Candidate,
+    Checkpoint,
+    Drift,
+    Evaluation,
+    Message,
+    Plan,
+    Record,
+    Start,
+    Unmade,
+    Variant,
+)
 
 MOST_TRIALS: Final = 256  # each is a task of its own in Airflow
 

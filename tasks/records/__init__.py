@@ -1,0 +1,33 @@
+"""What stages hand to each other: frozen JSON records with URIs and digests, no tensors, no agreed paths."""
+
+from tasks.records.data import SPLITS as SPLITS
+from tasks.records.data import Artifact as Artifact
+from tasks.records.data import BatchSeen as BatchSeen
+from tasks.records.data import Dataset as Dataset
+from tasks.records.data import Drift as Drift
+from tasks.records.data import Duplicates as Duplicates
+from tasks.records.data import Message as Message
+from tasks.records.data import Part as Part
+from tasks.records.data import PartList as PartList
+from tasks.records.data import PartResult as PartResult
+from tasks.records.data import Plan as Plan
+from tasks.records.data import Profile as Profile
+from tasks.records.data import Record as Record
+from tasks.records.data import Refusal as Refusal
+from tasks.records.data import Shard as Shard
+from tasks.records.data import Split as Split
+from tasks.records.data import Start as Start
+from tasks.records.judgement import Decision as Decision
+from tasks.records.judgement import Evaluation as Evaluation
+from tasks.records.judgement import Machine as Machine
+from tasks.records.judgement import ModelVersion as ModelVersion
+from tasks.records.judgement import Pace as Pace
+from tasks.records.judgement import Scores as Scores
+from tasks.records.judgement import Speed as Speed
+from tasks.records.judgement import Standings as Standings
+from tasks.records.judgement import Verdict as Verdict
+from tasks.records.models import Candidate as Candidate
+from tasks.records.models import Checkpoint as Checkpoint
+from tasks.records.models import Unmade as Unmade
+from tasks.records.models import Variant as Variant
+from tasks.records.models import variants as variants

@@ -1,0 +1,123 @@
+"""Records of what the models are worth, and of what was decided about them."""
+
+from typing import Literal
+
+from tasks.records.data import Artifact, Record
+from tasks.records.models import Candidate
+
+
+class Verdict(Record):
+    """One gate of the promotion policy with both numbers."""
+
+    gate: str
+    passed: bool
+    value: float
+    limit: float
+    sentence: str
+
+
+class Standings(Record):
+    """Accuracy of the members of an ensemble on the validation split, in float, and of their votes."""
+
+    members: tuple[float, ...]
+    soft: float
+    hard: float
+
+
+class Machine(Record):
+    """What times were measured on."""
+
+    processor: str
+    features: tuple[str, ...]  # instructions that matter here, such as avx512_vnni or amx_int8
+    cores: int
+    threads: int  # that a model may use
+    versions: dict[str, str]  # of the runtimes
+
+
+class Pace(Record):
+    """Times of one model with some number of threads, in one runtime."""
+
+    threads: int
+    latency_ms_p50: float  # of one image alone
+    latency_ms_p90: float
+    latency_ms_p99: float
+    images_per_second: float  # at the best batch
+    batch: int  # which that was
+
+
+class Speed(Record):
+    """What one model asks of the machine, in fresh processes that took turns with those of the others."""
+
+    runtime: str  # the fastest whose labels are those of ONNX Runtime
+    agreement: float  # share of labels on calibration images that are those of ONNX Runtime
+    single: Pace  # one thread
+    full: Pace  # all threads
+    load_seconds: float
+    memory_mb: float  # peak of a process that holds the model and nothing else of ours
+    size: int  # bytes of the file
+
+
+class Scores(Record):
+    """How one model did on one split."""
+
+    model: str  # name of a candidate, or `champion`
+    sha256: str
+    images: int
+    accuracy: float
+    precision: float  # macro, as recall and f1
+    recall: float
+    f1: float
+    per_class: dict[str, dict[str, float]]
+    confusion: tuple[tuple[int, ...], ...]  # rows: true class, columns: predicted class
+    latency_ms_p50: float
+    latency_ms_p99: float
+    images_per_second: float
+    runtime: str
+    size: int
+
+
+class Evaluation(Record):
+    """What the night found out. Everything that `register` writes down comes from here."""
+
+    chosen: str  # name of the candidate
+    candidate: Candidate
+    classes: tuple[str, ...]
+    validation: dict[str, float]  # accuracy per candidate on the validation split
+    test: dict[str, Scores]  # chosen candidate, its fp32 reference, champion, best
+    champion_version: str | None
+    best_version: str | None  # the best champion so far, by its version
+    verdicts: tuple[Verdict, ...]
+    report: Artifact
+    unknown_to_champion: int  # test images of classes that the champion does not know
+
+    @property
+    def passed(self) -> bool:
+        return all(verdict.passed for verdict in self.verdicts)
+
+
+class ModelVersion(Record):
+    """One registered version and what became of it."""
+
+    name: str
+    version: str
+    sha256: str
+    state: Literal["challenger", "refused"]
+    reasons: tuple[str, ...]
+    mlflow_run_id: str
+
+
+class Decision(Record):
+    """One entry of the ledger, `ledger/<pipeline>/…`: who decided what, when, on which evidence."""
+
+    pipeline: str
+    kind: Literal["challenger", "refused", "promoted", "rejected", "expired", "superseded"]
+    version: str
+    sha256: str
+    dataset: str  # digest
+    data_digest: str
+    settings_digest: str
+    instead_of: str | None
+    by: str
+    at: str  # ISO 8601, UTC
+    night: str
+    reasons: tuple[str, ...]

@@ -1,0 +1,62 @@
+"""Records of what is made of the images: trained networks, and the ONNX files of them."""
+
+from collections.abc import Sequence
+
+from tasks.config import Pipeline, TrainSettings, VoteRule
+from tasks.records.data import Artifact, Record
+
+
+class Checkpoint(Record):
+    """A trained network in float: safetensors weights and what is needed to build it again."""
+
+    weights: Artifact
+    dataset_uri: str
+    settings: TrainSettings
+    member: int
+    metrics: dict[str, float]
+    seconds: float
+
+
+class Variant(Record):
+    """What a candidate is made of: a recipe, and the vote of all members or without one the best of them."""
+
+    recipe: str
+    vote: VoteRule | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}-{self.vote}-vote" if self.vote else self.recipe
+
+    @property
+    def reference(self) -> str:
+        """Name of the float candidate of the same networks, against which a recipe's loss is taken."""
+        return self.model_copy(update={"recipe": "fp32"}).name
+
+    def of(self, members: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
+        """The checkpoints it is made of: all that vote, or the best on validation, the first of equals."""
+        if self.vote:
+            return tuple(members)
+        return (max(members, key=lambda member: member.metrics.get("validation_accuracy", 0.0)),)
+
+
+def variants(pipeline: Pipeline) -> list[Variant]:
+    """The candidates of a night, each with another name; a vote takes more than one member."""
+    rules = pipeline.quantize.rules if pipeline.train.members > 1 else ()
+    return [
+        Variant(recipe=recipe, vote=vote) for vote in (None, *rules) for recipe in pipeline.quantize.recipes
+    ]
+
+
+class Candidate(Variant):
+    """One ONNX file, uint8 [N,H,W,C] in, `probabilities` and `label` out."""
+
+    model: Artifact
+    checkpoints: tuple[Artifact, ...]  # one, or those of all that vote
+    details: dict[str, float | int | str]  # of the recipe, and the proof of `tasks.graphs`
+    seconds: float
+
+
+class Unmade(Variant):
+    """A candidate that its recipe could not make, and why in one sentence; the others go on without it."""
+
+    reason: str
