@@ -54,7 +54,8 @@ class Serving(nn.Module):
 def export(network: nn.Module, dataset: Dataset) -> onnx.ModelProto:
     """The float graph with batch norm folded into the convolutions and a dynamic batch, not yet labelled.
 
-    Raises InputError when the weights are too many for one file.
+    Raises InputError when the weights are too many for one file, or something in the network has no like in
+    ONNX.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     if size >= LARGEST:
@@ -64,17 +65,23 @@ def export(network: nn.Module, dataset: Dataset) -> onnx.ModelProto:
         )
     serving = Serving(fuse(network.cpu().eval()), dataset).eval()
     example = torch.zeros((2, *dataset.preprocess.input_shape), dtype=torch.uint8)
-    with _quiet():
-        program = torch.onnx.export(
-            serving,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            opset_version=OPSET,
-            external_data=False,
-        )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                serving,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                opset_version=OPSET,
+                external_data=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise InputError(
+            f"the network has an operation that ONNX {OPSET} lacks ({reason}); choose another train.model"
+        ) from error
     if program is None:
         raise InputError(
             "torch.onnx.export gave no program for the network; check the versions of torch and onnxscript"
@@ -88,6 +95,10 @@ def finish(graph: onnx.ModelProto, dataset: Dataset, recipe: str) -> bytes:
     Raises InputError when the graph is not valid or does not give what it promises.
     """
     graph = _without_traces(graph)
+    # Small networks feel it: names of nodes, which nothing refers to, and shapes, which follow from the rest.
+    del graph.graph.value_info[:]
+    for node in graph.graph.node:
+        node.name = ""
     facts = {
         "nightshift.classes": json.dumps(list(dataset.classes), ensure_ascii=False),
         "nightshift.preprocess": json.dumps(dataset.preprocess.pixel_settings()),

@@ -55,16 +55,25 @@ def to_bytes(network: nn.Module, about: Mapping[str, object] | None = None) -> b
 def restore(
     data: bytes, settings: TrainSettings, *, classes: int, image_size: int, channels: int = 3
 ) -> nn.Module:
-    """The trained network in evaluation mode. Raises InputError when the weights are of another network."""
+    """The trained network in evaluation mode.
+
+    Raises InputError when the weights are of another network, or some are no numbers.
+    """
     network = build(settings, classes=classes, image_size=image_size, channels=channels)
     try:
-        network.load_state_dict(load(data))
+        weights = load(data)
+        network.load_state_dict(weights)
     except (RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"the checkpoint does not hold a {settings.model} of width {settings.width:g} for {classes} "
             f"classes ({reason}); train it again"
         ) from error
+    if broken := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
+        raise InputError(
+            f"the checkpoint holds weights that are not numbers (in {', '.join(broken[:3])}); train it again "
+            "with a lower train.learning_rate"
+        )
     return network.eval()
 
 

@@ -5,25 +5,31 @@ python -m tasks quantize --spec spec.json --result result.json
 
 import time
 
-from tasks import ensemble, recipes, storage
+from tasks import ensemble, export, graphs, recipes, storage
 from tasks.config import digest_of, store_root
-from tasks.dataset import centre_crop, load_split
-from tasks.records import Candidate, Dataset
+from tasks.errors import InputError
+from tasks.records import Candidate, Dataset, Unmade
 from tasks.specs import QuantizeSpec
 
-FORMAT = 2  # raise it when the same checkpoints and settings would give another file or record
+FORMAT = 3  # raise it when the same checkpoints and settings would give another file or record
 
 
-def quantize(spec: QuantizeSpec) -> Candidate:
-    """Make one candidate, or find it again when it was made before; `candidate.json` is written last."""
+def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
+    """Make one candidate, or find it again when it was made before; `candidate.json` is written last.
+
+    What cannot be made, for a reason that trying again would not change, is Unmade: the others go on.
+    """
     folder = storage.join(store_root(), "candidates", _key(spec))
     done = storage.join(folder, "candidate.json")
     if storage.exists(done):
         print(f"found again, not made: {done}", flush=True)
         return storage.read_record(done, Candidate)
     begun = time.perf_counter()
-    recipe = recipes.find(spec.recipe)  # first, so that a wrong name is said before anything is loaded
-    data, details = recipe.make(_trained(spec), spec.settings)
+    try:
+        data, details = _made(spec, folder)
+    except InputError as error:
+        print(f"{spec.name} is not made: {error}", flush=True)
+        return Unmade(recipe=spec.recipe, vote=spec.vote, reason=str(error))
     artifact = storage.write(storage.join(folder, "model.onnx"), data)
     candidate = Candidate(
         recipe=spec.recipe,
@@ -41,13 +47,21 @@ def quantize(spec: QuantizeSpec) -> Candidate:
     return candidate
 
 
-def _trained(spec: QuantizeSpec) -> recipes.Trained:
-    first = spec.checkpoints[0]  # all are of one data set and differ only in the member's number
-    dataset = storage.read_record(first.dataset_uri, Dataset)
+def _made(spec: QuantizeSpec, folder: str) -> tuple[bytes, recipes.Details]:
+    """The finished file, and what the recipe says of it beside the proof that it did something."""
+    recipe = recipes.find(spec.recipe)  # first, so that a wrong name is said before anything is loaded
+    dataset = storage.read_record(spec.checkpoints[0].dataset_uri, Dataset)  # all members are of one
     network = ensemble.restore(spec.checkpoints, dataset, spec.vote, mirror=spec.settings.mirror)
-    images = load_split(dataset, "train")
-    images = images._replace(images=centre_crop(images.images, dataset.image_size))
-    return recipes.Trained(network, dataset, images, first.settings.seed)
+    trained = recipes.Trained(network, dataset, spec.checkpoints[0].settings, folder)
+    graph, details = recipe.make(trained, spec.settings)
+    proof = graphs.proof(graph)
+    if spec.recipe != "fp32" and proof["quantized_nodes"] == 0 and proof["weight_bits"] == graphs.FLOAT_BITS:
+        raise InputError(
+            f"recipe {spec.recipe} changed nothing: none of the {proof['layers']} layers is quantized and "
+            f"weights still take {graphs.FLOAT_BITS} bits; leave {spec.recipe} out of quantize.recipes, or "
+            "fewer layers in float"
+        )
+    return export.finish(graph, dataset, spec.recipe), proof | details
 
 
 def _key(spec: QuantizeSpec) -> str:

@@ -21,7 +21,6 @@ from tasks.records import (
     Plan,
     Record,
     Start,
-    Unmade,
     Variant,
 )
 

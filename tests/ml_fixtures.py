@@ -17,6 +17,7 @@ from safetensors.numpy import save
 
 from tasks import storage
 from tasks.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings, digest_of
+from tasks.config.quantization import RECIPES
 from tasks.quantize import quantize
 from tasks.records import (
     SPLITS,
@@ -49,6 +50,9 @@ class Night(NamedTuple):
     checkpoint: Checkpoint
     candidates: dict[str, Candidate]
     plan: Plan
+
+
+EVERY = QuantizeSettings(recipes=RECIPES, calibration_images=32, binary_epochs=3)
 
 
 class Ensemble(NamedTuple):
@@ -175,6 +179,23 @@ def ml_night(_ml_made: Night, monkeypatch: pytest.MonkeyPatch) -> Night:
     """A trained checkpoint with its fp32 and int8 candidates, made once for the session; don't change it."""
     _settle(monkeypatch, _ml_made.root)
     return _ml_made
+
+
+@pytest.fixture(scope="session")
+def _ml_every(_ml_made: Night) -> dict[str, Candidate]:
+    made = {}
+    with pytest.MonkeyPatch.context() as patch:
+        _settle(patch, _ml_made.root)
+        for recipe in RECIPES:
+            spec = QuantizeSpec(recipe=recipe, checkpoints=(_ml_made.checkpoint,), settings=EVERY)
+            made[recipe] = quantize(spec)
+    return made
+
+
+@pytest.fixture
+def ml_every(ml_night: Night, _ml_every: dict[str, Candidate]) -> dict[str, Candidate]:
+    """The candidates of all recipes, of the checkpoint and in the store of `ml_night`; don't change them."""
+    return _ml_every
 
 
 @pytest.fixture(scope="session")

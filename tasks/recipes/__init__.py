@@ -1,21 +1,21 @@
-"""Quantization recipes: each file makes one ONNX file of a trained network, and is found by its name.
+"""Quantization recipes: each file makes one ONNX graph of a trained network, and is found by its name.
 
 A recipe `int8-qat` is the module `tasks.recipes.int8_qat` with the function
 
-    make(trained: Trained, settings: QuantizeSettings) -> tuple[bytes, Details]
+    make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto, Details]
 
-so a new recipe is a new file and a word in `QuantizeSettings.recipes`, nothing else.
+so a new recipe is a new file, nothing else. The stage finishes the graph, runs it once, and proves from it
+what was quantized; `Details` is what only the recipe knows.
 """
 
 import importlib
-import importlib.util
-import pkgutil
 from typing import NamedTuple, Protocol, cast
 
+import onnx
 from torch import nn
 
-from tasks.config import QuantizeSettings
-from tasks.dataset import Images
+from tasks.config import TrainSettings
+from tasks.config.quantization import RECIPES, QuantizeSettings
 from tasks.errors import InputError
 from tasks.records import Dataset
 
@@ -23,26 +23,23 @@ Details = dict[str, float | int | str]
 
 
 class Trained(NamedTuple):
-    """What a recipe starts from: a network (or a Vote of several) in evaluation mode and what it learned.
+    """What a recipe starts from: a network (or a Vote of several) in evaluation mode and how it learned.
 
-    `images` are the training images, uint8 [N,H,W,C] cut to the side that the network sees; the `seed`
-    chooses among them for calibration.
+    A recipe may change the network. `folder` is where one that trains keeps how far it is.
     """
 
     network: nn.Module
     dataset: Dataset
-    images: Images
-    seed: int
+    settings: TrainSettings
+    folder: str
 
 
 class Recipe(Protocol):
-    def make(self, trained: Trained, settings: QuantizeSettings) -> tuple[bytes, Details]: ...
+    def make(self, trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto, Details]: ...
 
 
 def find(name: str) -> Recipe:
     """The module of a recipe. Raises InputError listing the known ones."""
-    module = f"{__name__}.{name.replace('-', '_')}"
-    if not name.replace("-", "").isalnum() or importlib.util.find_spec(module) is None:
-        known = ", ".join(sorted(found.name.replace("_", "-") for found in pkgutil.iter_modules(__path__)))
-        raise InputError(f"recipe {name!r} is unknown; known are {known}")
-    return cast(Recipe, importlib.import_module(module))
+    if name not in RECIPES:
+        raise InputError(f"recipe {name!r} is unknown; known are {', '.join(RECIPES)}")
+    return cast(Recipe, importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))

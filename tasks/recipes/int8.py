@@ -3,65 +3,45 @@
 The file holds QuantizeLinear/DequantizeLinear pairs (QDQ), which ONNX Runtime and OpenVINO both turn into
 integer kernels. Activations are unsigned: OpenVINO refuses signed ones, and ONNX Runtime runs them slower
 than float. Weights use all 8 bits, which presumes VNNI or AMX on x86 (or any Arm); without them 16-bit sums
-can saturate.
+can saturate. Biases are 32-bit integers, in steps of what a product of the two counts.
 """
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
+from tasks.calibration import METHODS, calibrated
 from tasks.config import QuantizeSettings
-from tasks.dataset import stratified
-from tasks.errors import InputError
-from tasks.export import INPUT, export, finish
+from tasks.export import export
+from tasks.graphs import Graph
 from tasks.recipes import Details, Trained
 
-COUNTED: Final = ("Conv", "Gemm")
-QUANTIZED: Final = (*COUNTED, "Add")  # a residual sum in float would undo the gain around it
-BATCH: Final = 64
+# A residual sum or a pooling in float would undo the gain around it, and a rectifier of its own would have
+# values rounded twice: before it, on a scale that reaches down to what it cuts off, and after it.
+QUANTIZED: Final = ("Conv", "Gemm", "Add", "Relu", "MaxPool")
 
 
-def make(trained: Trained, settings: QuantizeSettings) -> tuple[bytes, Details]:
-    """Raises InputError when not one convolution or matrix product could be quantized."""
-    chosen = stratified(trained.images.labels, settings.calibration_images, trained.seed)
-    images = trained.images.images[chosen].numpy()
-    graph = _quantized(export(trained.network, trained.dataset), images)
-    count = _quantized_nodes(graph)
-    if count == 0:
-        raise InputError(
-            f"recipe int8 quantized none of the {len(graph.graph.node)} nodes of the network; "
-            f"it needs nodes of type {' or '.join(COUNTED)}: leave int8 out of quantize.recipes"
-        )
-    details: Details = {"quantized_nodes": count, "calibration_images": len(images), "calibration": "min-max"}
-    return finish(graph, trained.dataset, "int8"), details
+def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto, Details]:
+    graph = export(trained.network, trained.dataset)
+    with calibrated(graph, trained.dataset, settings, QUANTIZED, trained.settings.seed) as calibration:
+        return _quantized(graph, calibration.ranges, settings), calibration.details
 
 
-class Batches(CalibrationDataReader):  # type: ignore[misc]
-    """Calibration images for ONNX Runtime, a batch at a time."""
-
-    def __init__(self, images: NDArray[np.uint8]) -> None:
-        self._batches: Iterator[NDArray[np.uint8]] = (
-            images[start : start + BATCH] for start in range(0, len(images), BATCH)
-        )
-
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {INPUT: batch}
+def kept_in_float(graph: onnx.ModelProto, settings: QuantizeSettings) -> list[str]:
+    """Names of nodes that stay in float: the normalisation, and layers as the settings say."""
+    parts = Graph(graph)
+    kept = parts.prefix()
+    if settings.float_layers in ("first", "both"):
+        kept += parts.first_layers()
+    if settings.float_layers in ("last", "both"):
+        kept += parts.last_layers()
+    return kept
 
 
-def _quantized(graph: onnx.ModelProto, images: NDArray[np.uint8]) -> onnx.ModelProto:
+def _quantized(graph: onnx.ModelProto, ranges: Path, settings: QuantizeSettings) -> onnx.ModelProto:
     # The exporter has folded batch norm and inferred all shapes, which is what ONNX Runtime would warn about.
     onnx.helper.set_model_props(graph, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory(prefix="nightshift-int8-") as folder:
@@ -69,25 +49,16 @@ def _quantized(graph: onnx.ModelProto, images: NDArray[np.uint8]) -> onnx.ModelP
         quantize_static(
             graph,
             target,
-            Batches(images),
+            calibration_data_reader=None,
+            calibration_cache_path=ranges,
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
-            nodes_to_exclude=_prefix(graph),
+            nodes_to_exclude=kept_in_float(graph, settings),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
-            calibrate_method=CalibrationMethod.MinMax,
+            calibrate_method=METHODS[settings.calibration],
+            # Steps of the logits would be steps of the probabilities.
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
         return onnx.load(target)
-
-
-def _prefix(graph: onnx.ModelProto) -> list[str]:
-    """Everything up to the first convolution, which normalises the bytes and so needs more than 8 bits."""
-    kinds = [node.op_type for node in graph.graph.node]
-    return [node.name for node in graph.graph.node[: kinds.index("Conv") + 1]] if "Conv" in kinds else []
-
-
-def _quantized_nodes(graph: onnx.ModelProto) -> int:
-    """Convolutions and matrix products that read dequantized values."""
-    dequantized = {node.output[0] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
-    return sum(node.op_type in COUNTED and node.input[0] in dequantized for node in graph.graph.node)

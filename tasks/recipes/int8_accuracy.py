@@ -1,0 +1,70 @@
+"""Recipe `int8-accuracy`: int8 as far as accuracy allows; layers that hurt most stay in float.
+
+NNCF quantizes all layers, and where validation accuracy drops by more than the budget, it ranks them by what
+each costs and puts them back into float, one after the other, until the budget is kept.
+"""
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from tasks.calibration import calibration_images
+from tasks.config import QuantizeSettings, digest_of
+from tasks.dataset import Images, load_split
+from tasks.errors import InputError
+from tasks.export import INPUT, export
+from tasks.recipes import Details, Trained
+from tasks.recipes.int8 import kept_in_float
+from tasks.runtime import Session
+
+BATCH: Final = 64
+Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [B,H,W,C] and labels [B]
+
+
+def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto, Details]:
+    """Raises InputError when NNCF cannot take the graph."""
+    os.environ["NNCF_CI"] = "1"  # otherwise it reports its use over the network
+    import nncf  # takes seconds
+
+    nncf.set_log_level(logging.WARNING)
+    graph = export(trained.network, trained.dataset)
+    images = calibration_images(trained.dataset, settings.calibration_images, trained.settings.seed)
+    batches, validation = _batches(images), _batches(load_split(trained.dataset, "validation"))
+    reached: list[float] = []
+
+    def accuracy(model: onnx.ModelProto, items: Iterable[Batch]) -> tuple[float, list[float]]:
+        """Share of right labels, of all images and of each batch."""
+        session = Session(model.SerializeToString())
+        right = [session.predict(pixels)[1] == labels for pixels, labels in items]
+        reached.append(float(np.concatenate(right).mean()))
+        return reached[-1], [float(batch.mean()) for batch in right]
+
+    try:
+        quantized = nncf.quantize_with_accuracy_control(
+            graph,
+            nncf.Dataset(batches, lambda batch: {INPUT: batch[0]}),
+            nncf.Dataset(validation, lambda batch: {INPUT: batch[0]}),
+            accuracy,
+            max_drop=settings.accuracy_budget,
+            preset=nncf.QuantizationPreset.MIXED,  # activations unsigned
+            target_device=nncf.TargetDevice.CPU,
+            subset_size=len(batches),
+            ignored_scope=nncf.IgnoredScope(names=kept_in_float(graph, settings)),
+        )
+    except (RuntimeError, ValueError) as error:  # nncf's own errors are of these kinds
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"NNCF cannot quantize the network ({reason}); use recipe int8 instead") from error
+    return quantized, {
+        "calibration_images": len(images.labels),
+        "calibration_digest": digest_of(sorted(bytes(row).hex() for row in images.ids.tolist())),
+    }
+
+
+def _batches(images: Images) -> list[Batch]:
+    pieces = images.pieces(-(-len(images.labels) // BATCH))
+    return [(piece.images.numpy(), piece.labels.numpy()) for piece in pieces]

@@ -1,0 +1,34 @@
+"""Recipe `int8-qat`: a short training in which weights adapt to rounding, then the quantization of `int8`."""
+
+from typing import Final
+
+import onnx
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+
+from tasks.calibration import calibration_images
+from tasks.config import QuantizeSettings
+from tasks.dataset import scaled, standardised
+from tasks.recipes import Details, Trained, int8
+from tasks.rounding import rounding, unrounded
+from tasks.tuning import GoOn, tuned
+
+BATCH: Final = 64
+RATE: Final = 1e-5  # low, since the network is good already and need only move by fractions of a step
+
+
+def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto, Details]:
+    dataset = trained.dataset
+    images = calibration_images(dataset, settings.calibration_images, trained.settings.seed)
+    batches = images.pieces(-(-len(images.labels) // BATCH))
+    pixels = [standardised(scaled(batch.images), dataset) for batch in batches]
+
+    def adapt(network: nn.Module, go_on: GoOn) -> nn.Module:
+        folded = fuse(network)
+        go_on(rounding(folded, pixels))
+        unrounded(folded)
+        return folded
+
+    network = tuned(trained, adapt, epochs=settings.qat_epochs, optimizer="adamw", learning_rate=RATE)
+    graph, details = int8.make(trained._replace(network=network), settings)
+    return graph, details | {"epochs": settings.qat_epochs}

@@ -1,0 +1,73 @@
+"""Training that goes on, for recipes that let the weights adapt to what they do to them.
+
+The loop, the images and the augmentation are those of the training; a tuning that breaks off goes on, too.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from tasks import storage
+from tasks.dataset import load_split
+from tasks.device import Precision, find_device
+from tasks.feed import open_feed
+from tasks.loop import Training
+from tasks.networks.mirrored import Mirrored
+from tasks.networks.vote import Vote
+from tasks.progress import Progress
+from tasks.recipes import Trained
+
+# It begins with good weights and is short, and rounding needs what bfloat16 would round away.
+BRIEF: Final[dict[str, Any]] = {
+    "freeze": "none",
+    "backbone_rate": 1.0,
+    "first_side": 1.0,
+    "patience": 0,
+    "ema": 0.0,
+    "compile": "no",
+    "schedule": "one_cycle",
+}
+GoOn = Callable[[nn.Module], None]  # trains a network in place
+
+
+def tuned(
+    trained: Trained, adapt: Callable[[nn.Module, GoOn], nn.Module], **changes: float | int | str
+) -> nn.Module:
+    """What `trained` holds, each of its networks replaced by what `adapt(network, go_on)` makes of it.
+
+    `go_on` trains a network that takes float32 [N,C,H,W] and gives logits, in place; `changes` are settings
+    of that training, such as epochs and learning_rate.
+    """
+    settings = trained.settings.model_copy(update={**BRIEF, **changes})
+    numbers = itertools.count()
+    feed = open_feed(trained.dataset, settings, settings.seed)
+    validation = load_split(trained.dataset, "validation")
+
+    def go_on(network: nn.Module) -> None:
+        progress = Progress(
+            storage.join(trained.folder, f"progress-{next(numbers)}.safetensors"),
+            minutes=settings.checkpoint_minutes,
+        )
+        training = Training(
+            network, feed, validation, dataset=trained.dataset, settings=settings, seed=settings.seed
+        )
+        training.precision = Precision(find_device(), torch.float32)
+        for epoch in training.run(progress):
+            print(
+                f"epoch {epoch.number}/{settings.epochs}  loss {epoch.train_loss:.3f}  "
+                f"validation {epoch.validation_accuracy:.4f}  {epoch.images_per_second:,.0f} images/s",
+                flush=True,
+            )
+        network.cpu().eval()
+
+    def replaced(network: nn.Module) -> nn.Module:
+        if isinstance(network, Vote):
+            return Vote([replaced(member) for member in network.members], network.rule)
+        if isinstance(network, Mirrored):
+            return Mirrored(replaced(network.network))
+        return adapt(network, go_on)
+
+    return replaced(trained.network).eval()

@@ -1,0 +1,84 @@
+"""A rounding network computes what its int8 file will."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+
+from tasks import export, recipes, storage
+from tasks.calibration import calibration_images
+from tasks.config import QuantizeSettings
+from tasks.dataset import load_split, scaled, standardised
+from tasks.model import restore
+from tasks.recipes import int8
+from tasks.rounding import RoundedActivation, RoundedWeight, rounding, unrounded
+from tasks.runtime import Session
+
+
+@pytest.fixture
+def folded(ml_night) -> nn.Module:
+    data = storage.read_artifact(ml_night.checkpoint.weights)
+    return fuse(restore(data, ml_night.checkpoint.settings, classes=4, image_size=8))
+
+
+def pixels_of(images, dataset) -> torch.Tensor:
+    return standardised(scaled(images), dataset)
+
+
+def test_weights_have_255_values_per_channel():
+    weight = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    rounded = RoundedWeight()(weight)
+    for channel, before in zip(rounded, weight, strict=True):
+        step = before.abs().max() / 127
+        levels = channel / step
+        assert torch.allclose(levels, levels.round(), atol=1e-3)
+        assert (channel - before).abs().max() <= step / 2 + 1e-6
+        assert len(levels.round().unique()) > 100
+
+
+def test_gradients_pass_as_if_nothing_were_rounded():
+    weight = torch.randn(2, 3, 4, 4, requires_grad=True)
+    RoundedWeight()(weight).sum().backward()
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+
+
+def test_activations_have_256_steps_between_the_extremes_that_were_seen():
+    rounded = RoundedActivation()
+    seen = torch.linspace(-1, 3, 1000)
+    assert torch.equal(rounded(seen), seen)  # while it measures
+    rounded.measures = False
+    values = rounded(torch.linspace(-2, 4, 5000))
+    assert len(values.unique()) == 256
+    assert values.min() == pytest.approx(-1, abs=0.01)
+    assert values.max() == pytest.approx(3, abs=0.01)
+
+
+def test_it_answers_as_the_int8_file_does(ml_night, folded):
+    dataset, test = ml_night.dataset, load_split(ml_night.dataset, "test").images
+    settings = QuantizeSettings(calibration_images=32)
+    calibration = calibration_images(dataset, 32, ml_night.checkpoint.settings.seed).images
+    with torch.no_grad():
+        plain = folded(pixels_of(test, dataset)).softmax(1).numpy()
+        network = rounding(folded, [pixels_of(calibration, dataset)])
+        rounded = network(pixels_of(test, dataset)).softmax(1).numpy()
+    unrounded(folded)
+    trained = recipes.Trained(folded, dataset, ml_night.checkpoint.settings, "")
+    graph, _ = int8.make(trained, settings)
+    file, _ = Session(export.finish(graph, dataset, "int8")).predict(test.numpy())
+    assert np.abs(rounded - file).mean() < 0.5 * np.abs(plain - file).mean()
+
+
+def test_layers_are_shared_and_come_back_as_they_were(ml_night, folded):
+    before = {name: tensor.clone() for name, tensor in folded.state_dict().items()}
+    images = load_split(ml_night.dataset, "test").images
+    network = rounding(folded, [pixels_of(images, ml_night.dataset)])
+    layer = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    assert not torch.equal(layer.weight, before["conv1.weight"])
+    with torch.no_grad():
+        layer.parametrizations.weight.original.add_(1)
+    unrounded(folded)
+    after = folded.state_dict()
+    assert after.keys() == before.keys()
+    assert torch.equal(after["conv1.weight"], before["conv1.weight"] + 1)
+    assert torch.equal(after["layer1.0.conv1.weight"], before["layer1.0.conv1.weight"])
