@@ -15,6 +15,7 @@ from tasks.export import INPUT
 
 LAYERS: Final = ("Conv", "Gemm", "MatMul")
 PASSED_ON: Final = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Split", "Transpose")
+MOVES: Final = ("Concat", "Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 FLOAT_BITS: Final = 32
 
 
@@ -100,7 +101,6 @@ class Graph:
         weights = math.prod(self._shape(node.input[1]))
         has_bias = len(node.input) > 2 and bool(node.input[2])
         places = math.prod(self._shape(node.output[0])[2:]) if node.op_type == "Conv" else 1
-        sources = [self.maker.get(name) for name in node.input[:2]]
         return Layer(
             name=node.name,
             multiply_adds=places * weights,
@@ -108,8 +108,14 @@ class Graph:
             weight_bits=self._bits(node.input[1]),
             biases=math.prod(self._shape(node.input[2])) if has_bias else 0,
             bias_bits=self._bits(node.input[2]) if has_bias else 0,
-            is_int8=all(source is not None and source.op_type == "DequantizeLinear" for source in sources),
+            is_int8=all(self._is_dequantized(name) for name in node.input[:2]),
         )
+
+    def _is_dequantized(self, name: str) -> bool:
+        """Whether a value comes from integers, in whichever order or extract of them."""
+        while (node := self.maker.get(name)) is not None and node.op_type in MOVES:
+            name = node.input[0]
+        return node is not None and node.op_type == "DequantizeLinear"
 
     def _shape(self, name: str) -> list[int]:
         return list(self.stored[name].dims) if name in self.stored else self._shapes.get(name, [])

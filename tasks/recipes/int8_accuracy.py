@@ -30,6 +30,7 @@ def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto,
     """Raises InputError when NNCF cannot take the graph."""
     os.environ["NNCF_CI"] = "1"  # otherwise it reports its use over the network
     import nncf  # takes seconds
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     nncf.set_log_level(logging.WARNING)
     graph = export(trained.network, trained.dataset)
@@ -55,6 +56,9 @@ def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto,
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(batches),
             ignored_scope=nncf.IgnoredScope(names=kept_in_float(graph, settings)),
+            advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+            ),
         )
     except (RuntimeError, ValueError) as error:  # nncf's own errors are of these kinds
         reason = " ".join(str(error).split())[:300]
