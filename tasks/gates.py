@@ -58,7 +58,7 @@ def choose(
     inside = [
         name
         for name in accuracy
-        if accuracy[references[name]] - accuracy[name] <= policy.max_quantization_loss + ROUNDING
+        if accuracy[references[name]] - accuracy[name] <= policy.max_accuracy_loss + ROUNDING
     ]
     slowest, largest = policy.max_latency_ms or math.inf, 1e6 * (policy.max_size_mb or math.inf)
     inside = [name for name in inside if latency_ms[name] <= slowest and size[name] <= largest] or inside
@@ -165,7 +165,7 @@ def _gains(case: Case, rival: Rival) -> list[str]:
 
 def _quantization_loss(case: Case, policy: PromotionPolicy) -> Verdict:
     ours, reference = case.validation[case.chosen], case.validation[case.reference]
-    value, limit = reference - ours, policy.max_quantization_loss
+    value, limit = reference - ours, policy.max_accuracy_loss
     sentence = (
         f"validation accuracy {ours:.2%} of {case.chosen}, {reference:.2%} of {case.reference}: "
         f"a loss of {100 * value:.2f} points; at most {100 * limit:.2f} is allowed"

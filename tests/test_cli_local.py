@@ -57,7 +57,7 @@ def run(ml_ensemble, monkeypatch):
 
 
 def test_an_ensemble_offers_every_recipe_of_the_best_member_and_of_each_vote(run, ml_ensemble):
-    result, specs = run(SEVERAL, objective="size", max_quantization_loss=0.5)
+    result, specs = run(SEVERAL, objective="size", max_accuracy_loss=0.5)
     names = ["fp32", "int8", "fp32-soft-vote", "int8-soft-vote", "fp32-hard-vote", "int8-hard-vote"]
     assert [spec.name for spec in specs["quantize"]] == names
     (evaluated,) = specs["evaluate"]
@@ -75,7 +75,7 @@ def test_a_vote_that_is_chosen_is_judged_beside_its_own_float_and_names_all_its_
     monkeypatch.setattr(
         "tasks.gates.choose", lambda accuracy, latency, size, references, policy: "int8-soft-vote"
     )
-    result, specs = run(SEVERAL, max_quantization_loss=0.5)
+    result, specs = run(SEVERAL, max_accuracy_loss=0.5)
     evaluation = specs["register"][0].evaluation
     assert result["recipe"] == "int8-soft-vote"
     assert set(evaluation.test) == {"int8-soft-vote", "fp32-soft-vote"}

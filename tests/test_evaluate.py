@@ -77,7 +77,7 @@ def test_the_registered_version_will_lead_back_to_the_checkpoint(ml_night):
 
 
 def test_size_objective_chooses_the_smaller_file(ml_night):
-    policy = PromotionPolicy(min_accuracy=0.5, objective="size", max_quantization_loss=0.5)
+    policy = PromotionPolicy(min_accuracy=0.5, objective="size", max_accuracy_loss=0.5)
     assert evaluate(spec_of(ml_night, policy=policy)).chosen == "int8"
 
 

@@ -7,7 +7,7 @@ from tasks.config import PromotionPolicy
 from tasks.gates import Case, Rival, choose, judge, paired_interval
 from tasks.records import Drift, Scores, Verdict
 
-POLICY = PromotionPolicy(min_accuracy=0.8, max_champion_loss=0.02, max_quantization_loss=0.01)
+POLICY = PromotionPolicy(min_accuracy=0.8, max_champion_loss=0.02, max_accuracy_loss=0.01)
 
 
 def scores(accuracy=0.9, *, size=1_000_000, latency=1.0, sha256="ours") -> Scores:
@@ -171,12 +171,12 @@ def test_the_best_by_objective_inside_the_loss_budget_is_chosen(objective, expec
 
 
 def test_outside_the_budget_only_the_reference_is_left():
-    policy = POLICY.model_copy(update={"max_quantization_loss": 0.005})
+    policy = POLICY.model_copy(update={"max_accuracy_loss": 0.005})
     assert choose(ACCURACY, LATENCY, SIZE, FLOAT, policy) == "fp32"
 
 
 def test_a_loss_of_exactly_the_budget_is_inside():
-    policy = POLICY.model_copy(update={"max_quantization_loss": 0.005})
+    policy = POLICY.model_copy(update={"max_accuracy_loss": 0.005})
     assert choose({"fp32": 0.985, "int8": 0.98}, LATENCY, SIZE, FLOAT, policy) == "int8"
 
 
@@ -190,7 +190,7 @@ def test_a_loss_of_exactly_the_budget_is_inside():
     ],
 )
 def test_what_would_be_refused_for_its_time_or_size_is_chosen_only_when_all_would(limit, expected):
-    policy = PromotionPolicy(objective="accuracy", max_quantization_loss=0.01, **limit)
+    policy = PromotionPolicy(objective="accuracy", max_accuracy_loss=0.01, **limit)
     accuracy, latency = {**ACCURACY, "vote": 0.96}, {**LATENCY, "vote": 3.1}
     size, references = {**SIZE, "vote": 50}, {**FLOAT, "vote": "vote"}
     assert choose(accuracy, latency, size, references, policy) == expected

@@ -45,7 +45,7 @@ class PromotionPolicy(Settings):
         le=1,
         description="Test accuracy that may be lost against the best champion so far, 0 to 1.",
     )
-    max_quantization_loss: float = Field(
+    max_accuracy_loss: float = Field(
         0.005,
         ge=0,
         le=1,
