@@ -32,10 +32,11 @@ class PromotionPolicy(Settings):
         "auto",
         description="'auto' promotes when all gates pass, 'approve' asks a person, 'never' only records.",
     )
-    objective: Literal["latency", "size", "accuracy"] = Field(
+    objective: Literal["latency", "throughput", "size", "accuracy"] = Field(
         "latency",
         description="What the chosen candidate is best at, among those inside the loss budget and the hard "
-        "limits; only 'accuracy' has a reason to choose a vote.",
+        "limits: the median time of one prediction, images per second in batches, the size of the file or "
+        "validation accuracy; only 'accuracy' has a reason to choose a vote.",
         json_schema_extra=ADVANCED,
     )
     min_accuracy: float = Field(0.8, ge=0, le=1, description="Hard floor for test accuracy, 0 to 1.")
@@ -49,7 +50,7 @@ class PromotionPolicy(Settings):
         0.005,
         ge=0,
         le=1,
-        description="Validation accuracy a recipe may lose against fp32 of the same networks, 0 to 1.",
+        description="Validation accuracy a candidate may lose against fp32 of the same networks, 0 to 1.",
     )
     max_latency_ms: float | None = Field(
         None,
