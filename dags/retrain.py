@@ -13,7 +13,7 @@ from airflow.sdk import DAG, AssetAlias, CronTriggerTimetable, dag, get_current_
 from forms import FORCE, chosen, night_params
 from tasks.config import Pipeline
 from tasks.pipelines import override
-from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Message, Plan, Variant, variants
+from tasks.records import Checkpoint, Drift, Evaluation, Message, Plan, Variant, outcome, variants
 from tasks.specs import (
     AssembleSpec,
     CloseSpec,
@@ -101,7 +101,7 @@ def train(member: int, dataset: dict[str, Any]) -> dict[str, Any]:
 
 @task(queue="train", pool="train", execution_timeout=timedelta(hours=6))
 def quantize(recipe: dict[str, Any], checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
-    """Make one candidate, an ONNX file."""
+    """Make one candidate, an ONNX file, or say why the recipe cannot."""
     night, variant = planned_now(), Variant.model_validate(recipe)
     return run(
         "quantize",
@@ -126,7 +126,7 @@ def evaluate(
             plan=night,
             dataset_uri=dataset["dataset_uri"],
             members=tuple(Checkpoint.model_validate(item) for item in checkpoints),
-            candidates=tuple(Candidate.model_validate(item) for item in candidates),
+            candidates=tuple(outcome(item) for item in candidates),
             drifts=tuple(Drift.model_validate(item) for item in dataset["drifts"]),
             settings=night.pipeline.evaluate,
             policy=night.pipeline.promotion,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.config import PromotionPolicy
-from tasks.records import Drift, Scores, Verdict
+from tasks.records import Drift, Pace, Scores, Speed, Verdict
 
 NOTICEABLE: Final = 0.05  # smaller or faster by less than this share is not a gain
 ROUNDING: Final = 1e-9  # 0.985 - 0.98 must not exceed a limit of 0.005
@@ -42,43 +42,18 @@ class Case(NamedTuple):
     new_classes: tuple[str, ...]
 
 
-def choose(
-    accuracy: Mapping[str, float],
-    latency_ms: Mapping[str, float],
-    size: Mapping[str, int],
-    references: Mapping[str, str],
-    policy: PromotionPolicy,
-) -> str:
-    """The candidate that is best by `policy.objective` of those inside the loss budget, on validation data.
-
-    All mappings are per candidate; `references` names the float candidate of the same networks, against which
-    the loss is taken. One beyond the limits of latency or size, which would be refused, is chosen only when
-    all are. Equals are told apart by accuracy, then by latency.
-    """
-    inside = [
-        name
-        for name in accuracy
-        if accuracy[references[name]] - accuracy[name] <= policy.max_quantization_loss + ROUNDING
-    ]
-    slowest, largest = policy.max_latency_ms or math.inf, 1e6 * (policy.max_size_mb or math.inf)
-    inside = [name for name in inside if latency_ms[name] <= slowest and size[name] <= largest] or inside
-    first: dict[str, Mapping[str, float]] = {"latency": latency_ms, "size": size, "accuracy": {}}
-    objective = first[policy.objective]
-    return min(inside, key=lambda name: (objective.get(name, 0), -accuracy[name], latency_ms[name]))
-
-
 def judge(case: Case, policy: PromotionPolicy) -> tuple[Verdict, ...]:
     """One verdict per gate, in the order in which people read them."""
     verdicts = [
         _accuracy_floor(case, policy),
         _non_inferiority(case, policy),
-        _gain(case),
+        _gain(case, policy),
         _quantization_loss(case, policy),
     ]
     if policy.max_latency_ms is not None:
-        verdicts.append(_latency(case.scores, policy.max_latency_ms))
+        verdicts.append(_latency(case.scores.speed, policy.max_latency_ms))
     if policy.max_size_mb is not None:
-        verdicts.append(_size(case.scores, policy.max_size_mb))
+        verdicts.append(_size(case.scores.speed, policy.max_size_mb))
     if policy.max_drift is not None:
         verdicts.append(_drift(case.drift, policy.max_drift))
     return tuple(verdicts)
@@ -127,35 +102,35 @@ def _non_inferiority(case: Case, policy: PromotionPolicy) -> Verdict:
     return Verdict(gate=gate, passed=value >= limit - ROUNDING, value=value, limit=limit, sentence=sentence)
 
 
-def _gain(case: Case) -> Verdict:
+def _gain(case: Case, policy: PromotionPolicy) -> Verdict:
     rival, gate = case.champion, "gain"
     if rival is None:
         sentence = f"there is no champion yet, so {case.chosen} with {case.scores.accuracy:.2%} is the gain"
         return Verdict(gate=gate, passed=True, value=1.0, limit=1.0, sentence=sentence)
-    gains = _gains(case, rival)
+    gains = _gains(case, rival, policy)
     found = (
         "; ".join(gains)
         if gains
         else (
             f"accuracy {_mean(rival.challenger_right):.2%} against {_mean(rival.rival_right):.2%}, "
-            f"{case.scores.size:,} against {rival.scores.size:,} bytes, {case.scores.latency_ms_p50:.2f} "
-            f"against {rival.scores.latency_ms_p50:.2f} ms, the same data and classes"
+            f"{case.scores.speed.size:,} against {rival.scores.speed.size:,} bytes, "
+            f"{case.scores.speed.full.latency_ms_p50:.2f} against "
+            f"{rival.scores.speed.full.latency_ms_p50:.2f} ms, the same data and classes"
         )
     )
     sentence = f"{len(gains)} over champion version {rival.version}, at least 1 is asked: {found}"
     return Verdict(gate=gate, passed=bool(gains), value=float(len(gains)), limit=1.0, sentence=sentence)
 
 
-def _gains(case: Case, rival: Rival) -> list[str]:
+def _gains(case: Case, rival: Rival, policy: PromotionPolicy) -> list[str]:
     ours, theirs = case.scores, rival.scores
     gains = []
     if (value := _mean(rival.challenger_right)) > (other := _mean(rival.rival_right)):
         gains.append(f"accuracy {value:.2%} instead of {other:.2%}")
-    if ours.size <= theirs.size * (1 - NOTICEABLE):
-        gains.append(f"{ours.size / 1e6:.2f} MB instead of {theirs.size / 1e6:.2f} MB")
-    # The same file can only be faster by noise.
-    if ours.sha256 != theirs.sha256 and ours.latency_ms_p50 <= theirs.latency_ms_p50 * (1 - NOTICEABLE):
-        gains.append(f"{ours.latency_ms_p50:.2f} ms instead of {theirs.latency_ms_p50:.2f} ms")
+    if ours.speed.size <= theirs.speed.size * (1 - NOTICEABLE):
+        gains.append(f"{ours.speed.size / 1e6:.2f} MB instead of {theirs.speed.size / 1e6:.2f} MB")
+    if ours.sha256 != theirs.sha256:  # the same file can only be faster by noise
+        gains += _faster(ours.speed.full, theirs.speed.full, policy)
     if case.fresher:
         gains.append("fresher data")
     if case.new_classes:
@@ -163,9 +138,21 @@ def _gains(case: Case, rival: Rival) -> list[str]:
     return gains
 
 
+def _faster(ours: Pace, theirs: Pace, policy: PromotionPolicy) -> list[str]:
+    """Throughput counts only where it is the objective: of more numbers, noise improves one more easily."""
+    gains = []
+    if ours.latency_ms_p50 <= theirs.latency_ms_p50 * (1 - NOTICEABLE):
+        gains.append(f"{ours.latency_ms_p50:.2f} ms instead of {theirs.latency_ms_p50:.2f} ms")
+    if policy.objective == "throughput" and (
+        ours.images_per_second * (1 - NOTICEABLE) >= theirs.images_per_second
+    ):
+        gains.append(f"{ours.images_per_second:,.0f} images/s instead of {theirs.images_per_second:,.0f}")
+    return gains
+
+
 def _quantization_loss(case: Case, policy: PromotionPolicy) -> Verdict:
     ours, reference = case.validation[case.chosen], case.validation[case.reference]
-    value, limit = reference - ours, policy.max_quantization_loss
+    value, limit = reference - ours, policy.max_accuracy_loss
     sentence = (
         f"validation accuracy {ours:.2%} of {case.chosen}, {reference:.2%} of {case.reference}: "
         f"a loss of {100 * value:.2f} points; at most {100 * limit:.2f} is allowed"
@@ -179,16 +166,16 @@ def _quantization_loss(case: Case, policy: PromotionPolicy) -> Verdict:
     )
 
 
-def _latency(scores: Scores, limit: float) -> Verdict:
-    value = scores.latency_ms_p50
+def _latency(speed: Speed, limit: float) -> Verdict:
+    value = speed.full.latency_ms_p50
     sentence = (
-        f"one prediction takes {value:.2f} ms (median, {scores.runtime}); at most {limit:.2f} ms is allowed"
+        f"one prediction takes {value:.2f} ms (median, {speed.runtime}); at most {limit:.2f} ms is allowed"
     )
     return Verdict(gate="latency", passed=value <= limit, value=value, limit=limit, sentence=sentence)
 
 
-def _size(scores: Scores, limit: float) -> Verdict:
-    value = scores.size / 1e6
+def _size(speed: Speed, limit: float) -> Verdict:
+    value = speed.size / 1e6
     sentence = f"the file has {value:.2f} MB; at most {limit:.2f} MB is allowed"
     return Verdict(gate="size", passed=value <= limit, value=value, limit=limit, sentence=sentence)
 

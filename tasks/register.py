@@ -46,10 +46,11 @@ def register(spec: RegisterSpec) -> ModelVersion:
 def describe(evaluation: Evaluation) -> str:
     """What a person reads on the version's page, in Markdown: the recipe, then each gate with its numbers."""
     scores = evaluation.test[evaluation.chosen]
+    speed = scores.speed
     gates = "\n".join(f"- {'✓' if v.passed else '✗'} {v.gate}: {v.sentence}" for v in evaluation.verdicts)
     return (
         f"**{evaluation.chosen}**, {scores.accuracy:.2%} on {scores.images:,} test images, "
-        f"{scores.size / 1e6:.2f} MB, {scores.latency_ms_p50:.2f} ms an image ({scores.runtime})\n\n{gates}"
+        f"{speed.size / 1e6:.2f} MB, {speed.full.latency_ms_p50:.2f} ms an image ({speed.runtime})\n\n{gates}"
     )
 
 
@@ -72,6 +73,7 @@ def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, s
         "nightshift.recipe": evaluation.candidate.recipe,
         "nightshift.vote": evaluation.candidate.vote or "none",
         "nightshift.champion": evaluation.champion_version or "",
+        "nightshift.passed_over": json.dumps(evaluation.passed_over),
         registry.BEST: _best(evaluation),
         registry.DATASET: dataset.digest,
         registry.CHECKPOINTS: json.dumps(

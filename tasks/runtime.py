@@ -1,4 +1,4 @@
-"""Runs a Nightshift ONNX file and times it: ONNX Runtime is the reference, OpenVINO is taken when it agrees.
+"""Runs a Nightshift ONNX file: ONNX Runtime on the CPU is the reference, others are taken when they agree.
 
 Needs numpy and onnxruntime only, so a machine that just predicts can import it. Threads come from
 NIGHTSHIFT_THREADS: without a cap, two processes on the same cores slow each other down many times over.
@@ -9,7 +9,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -20,19 +20,15 @@ from tasks.errors import InputError
 Pixels = NDArray[np.uint8]
 Prediction = tuple[NDArray[np.float32], NDArray[np.int64]]
 Shape = tuple[int | None, int | None, int | None]
-Runtime = Literal["onnxruntime", "openvino"]
-RUNTIMES: Final[tuple[Runtime, ...]] = ("onnxruntime", "openvino")
+Loaded = tuple[Callable[[Pixels], Prediction], Shape]
+Runtime = Literal["onnxruntime", "onnxruntime-cuda", "openvino"]
 AGREEMENT: Final = 0.999  # share of equal top-1 labels below which a faster runtime is not trusted
-WARM_UP: Final = 5
 CHUNK: Final = 256  # images per call when many are predicted
-
-
-class Timing(NamedTuple):
-    """Milliseconds for one image alone (median, 99th percentile), and images per second in batches."""
-
-    latency_ms_p50: float
-    latency_ms_p99: float
-    images_per_second: float
+TURNS: Final = 30  # of each runtime when the fastest is looked for, fewer when they take long
+LEAST_TURNS: Final = 3
+LOOK_SECONDS: Final = 1.0
+PIECE_SECONDS: Final = 0.004  # that one stream of OpenVINO should be busy with a piece of a batch
+LARGEST_PIECE: Final = 16
 
 
 class Session:
@@ -44,10 +40,9 @@ class Session:
             raise InputError(f"runtime {runtime!r} is not installed; installed are {', '.join(installed())}")
         self.runtime: Runtime = runtime
         self.size = len(model)
-        load = _load_onnxruntime if runtime == "onnxruntime" else _load_openvino
         try:
-            self._run, self.shape = load(model)
-        except Exception as error:  # both runtimes raise kinds that are not public
+            self._run, self.shape = LOADERS[runtime](model)
+        except Exception as error:  # the runtimes raise kinds that are not public
             reason = " ".join(str(error).split())[:300]
             raise InputError(
                 f"{runtime} cannot load the model ({reason}); use another recipe or runtime"
@@ -64,107 +59,102 @@ class Session:
                 f"images must be uint8 [N,{wanted}], got {images.dtype} {list(images.shape)}; prepare them "
                 "with tasks.images.prepare"
             )
-        if len(images) <= CHUNK:
-            return self._run(images)
-        pieces = [self._run(images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)]
-        return np.concatenate([p for p, _ in pieces]), np.concatenate([label for _, label in pieces])
+        return self._run(images)
+
+
+class Choice(NamedTuple):
+    """The fastest runtime's session, the share of its labels that are the reference's, and a sentence on each
+    runtime that was passed over because it refuses the file or disagrees."""
+
+    session: Session
+    agreement: float
+    passed_over: tuple[str, ...]
 
 
 def installed() -> tuple[Runtime, ...]:
-    """The runtimes that can be imported here, the reference first."""
-    return tuple(name for name in RUNTIMES if importlib.util.find_spec(name) is not None)
+    """The runtimes that can be used here, the reference first."""
+    cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()  # in the onnxruntime-gpu wheel
+    openvino = importlib.util.find_spec("openvino") is not None
+    usable: dict[Runtime, bool] = {"onnxruntime": True, "onnxruntime-cuda": cuda, "openvino": openvino}
+    return tuple(name for name, there in usable.items() if there)
 
 
-def fastest(model: bytes, images: Pixels, *, runs: int = 30) -> Session:
-    """The fastest installed runtime whose labels on `images` agree with ONNX Runtime's, or ONNX Runtime.
+def threads() -> int:
+    """Threads that a model may use: NIGHTSHIFT_THREADS, or as many as there are cores."""
+    return int(os.environ.get("NIGHTSHIFT_THREADS") or os.cpu_count() or 1)
 
-    A runtime that refuses the file is passed over, since the reference runs it.
+
+def fastest(model: bytes, images: Pixels, *, batch: int = 1) -> Choice:
+    """The installed runtime that predicts `batch` images fastest, of those that agree with the reference.
+
+    A runtime agrees when 99.9 % of its labels on `images`, uint8 [N,H,W,C], are those of ONNX Runtime on the
+    CPU. Those that agree take turns with `batch` of these images at once, for a second or three turns each;
+    the median counts. Raises InputError when the reference cannot load the file.
     """
     reference = Session(model)
     _, expected = reference.predict(images)
-    agreeing: dict[str, Session] = {reference.runtime: reference}
+    agreeing: dict[str, tuple[Session, float]] = {reference.runtime: (reference, 1.0)}
+    passed_over = []
     for name in installed()[1:]:
         try:
             session = Session(model, name)
             _, labels = session.predict(images)
-        except InputError as error:
-            print(f"{name} is passed over: {error}", flush=True)
+        except Exception as error:  # OpenVINO finds some faults only when it runs
+            passed_over.append(f"{name} is passed over: {' '.join(str(error).split())[:300]}")
             continue
         agreement = float(np.mean(labels == expected))
         if agreement >= AGREEMENT:
-            agreeing[name] = session
+            agreeing[name] = (session, agreement)
         else:
-            print(
-                f"{name} is passed over: {agreement:.2%} of its labels are those of onnxruntime", flush=True
+            passed_over.append(
+                f"{name} is passed over: {agreement:.2%} of its labels are those of onnxruntime"
             )
     if len(agreeing) == 1:
-        return reference
-    times = latencies(agreeing, images, runs=runs)
-    return agreeing[min(times, key=lambda name: statistics.median(times[name]))]
+        return Choice(reference, 1.0, tuple(passed_over))
+    seconds = _take_turns({name: session for name, (session, _) in agreeing.items()}, images[:batch])
+    session, agreement = agreeing[min(seconds, key=lambda name: statistics.median(seconds[name]))]
+    return Choice(session, agreement, tuple(passed_over))
 
 
-def measure(
-    sessions: Mapping[str, Session], images: Mapping[str, Pixels], *, runs: int, batch: int
-) -> dict[str, Timing]:
-    """Time models side by side on `images` (each model's own, of the size it takes).
-
-    They take turns within one process, so that noise on the machine meets all of them alike. `runs` single
-    images are timed for each, and a tenth as many batches, 5 at least.
-    """
-    single = _take_turns(
-        {name: _one_by_one(session, images[name]) for name, session in sessions.items()}, runs
-    )
-    full = {name: np.resize(images[name], (batch, *images[name].shape[1:])) for name in sessions}
-    batched = _take_turns(
-        {name: _same_batch(session, full[name]) for name, session in sessions.items()}, max(5, runs // 10)
-    )
-    return {
-        name: Timing(
-            latency_ms_p50=1000 * statistics.median(single[name]),
-            latency_ms_p99=1000 * float(np.percentile(single[name], 99)),
-            images_per_second=batch / statistics.median(batched[name]),
-        )
-        for name in sessions
-    }
-
-
-def latencies(sessions: Mapping[str, Session], images: Pixels, *, runs: int) -> dict[str, list[float]]:
-    """Seconds of each of `runs` single-image predictions of every session, taken in turns."""
-    return _take_turns({name: _one_by_one(session, images) for name, session in sessions.items()}, runs)
-
-
-def _one_by_one(session: Session, images: Pixels) -> Callable[[int], object]:
-    return lambda turn: session.predict(images[turn % len(images)][None])
-
-
-def _same_batch(session: Session, batch: Pixels) -> Callable[[int], object]:
-    return lambda turn: session.predict(batch)
-
-
-def _take_turns(calls: Mapping[str, Callable[[int], object]], runs: int) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(-WARM_UP, runs):
-        for name, call in calls.items():
+def _take_turns(sessions: Mapping[str, Session], images: Pixels) -> dict[str, list[float]]:
+    """Seconds of predictions of the same images by every session; the first of each is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in sessions}
+    end = time.perf_counter() + LOOK_SECONDS
+    for turn in range(TURNS + 1):
+        for name, session in sessions.items():
             begun = time.perf_counter()
-            call(turn)
-            if turn >= 0:
+            session.predict(images)
+            if turn:
                 seconds[name].append(time.perf_counter() - begun)
+        if turn >= LEAST_TURNS and time.perf_counter() > end:
+            break
     return seconds
 
 
-def _threads() -> int:
-    return int(os.environ.get("NIGHTSHIFT_THREADS") or os.cpu_count() or 1)
+def _joined(parts: list[Prediction]) -> Prediction:
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-def _load_onnxruntime(model: bytes) -> tuple[Callable[[Pixels], Prediction], Shape]:
+def _load_cpu(model: bytes) -> Loaded:
+    return _load_onnxruntime(model, "CPUExecutionProvider")
+
+
+def _load_cuda(model: bytes) -> Loaded:
+    onnxruntime.preload_dlls()  # CUDA's libraries from the wheels that torch brings along
+    return _load_onnxruntime(model, "CUDAExecutionProvider")
+
+
+def _load_onnxruntime(model: bytes, provider: str) -> Loaded:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _threads()
+    options.intra_op_num_threads = threads()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=[provider])
+    if provider not in session.get_providers():  # it falls back to the CPU without an error
+        raise RuntimeError(f"{provider} does not start on this machine")
 
     def run(images: Pixels) -> Prediction:
-        probabilities, labels = session.run(["probabilities", "label"], {"images": images})
-        return probabilities, labels
+        parts = [images[start : start + CHUNK] for start in range(0, max(1, len(images)), CHUNK)]
+        return _joined([session.run(["probabilities", "label"], {"images": part}) for part in parts])
 
     height, width, channels = (
         size if isinstance(size, int) else None for size in session.get_inputs()[0].shape[1:]
@@ -172,19 +162,73 @@ def _load_onnxruntime(model: bytes) -> tuple[Callable[[Pixels], Prediction], Sha
     return run, (height, width, channels)
 
 
-def _load_openvino(model: bytes) -> tuple[Callable[[Pixels], Prediction], Shape]:
-    import openvino
+def _load_openvino(model: bytes) -> Loaded:
+    loaded = OpenVINO(model)
+    return loaded.run, loaded.shape
 
-    settings = {"INFERENCE_NUM_THREADS": _threads(), "PERFORMANCE_HINT": "LATENCY"}
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(model, b""), "CPU", settings)
-    request = compiled.create_infer_request()
 
-    def run(images: Pixels) -> Prediction:
-        request.infer({"images": np.ascontiguousarray(images)}, share_inputs=True)
-        # The request's memory is used again by the next call.
-        return request.get_tensor("probabilities").data.copy(), request.get_tensor("label").data.copy()
+class OpenVINO:
+    """One image is computed by all threads together, many in pieces by streams of threads side by side.
 
-    sizes = list(compiled.input("images").get_partial_shape())[1:]
-    height, width, channels = (size.get_length() if size.is_static else None for size in sizes)
-    return run, (height, width, channels)
+    These are two compiled models of fixed shapes, which run up to a third faster than open ones; the second
+    is made when many images are first asked for.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        import openvino
+
+        self._openvino, self._core = openvino, openvino.Core()
+        self._network = self._core.read_model(model, b"")
+        sizes = list(self._network.input("images").get_partial_shape())[1:]
+        height, width, channels = (size.get_length() if size.is_static else None for size in sizes)
+        self.shape: Shape = (height, width, channels)
+        self._single = self._compiled(1, "LATENCY").create_infer_request()
+        self._queue: Any = None
+        self._piece = 0
+
+    def run(self, images: Pixels) -> Prediction:
+        if len(images) == 1:
+            self._single.infer({"images": np.ascontiguousarray(images)}, share_inputs=True)
+            return _outputs(self._single)
+        if self._queue is None:
+            self._prepare_for_many(images.shape[1:])
+        found: dict[int, Prediction] = {}
+        self._queue.set_callback(lambda request, start: found.update({start: _outputs(request)}))
+        for start in range(0, max(1, len(images)), self._piece):
+            piece = images[start : start + self._piece]
+            if missing := self._piece - len(piece):
+                piece = np.concatenate([piece, np.zeros((missing, *piece.shape[1:]), np.uint8)])
+            self._queue.start_async({"images": np.ascontiguousarray(piece)}, start, share_inputs=True)
+        self._queue.wait_all()
+        probabilities, labels = _joined([found[start] for start in sorted(found)])
+        return probabilities[: len(images)], labels[: len(images)]
+
+    def _prepare_for_many(self, image: tuple[int, ...]) -> None:
+        """Pieces small enough for the caches, and large enough to be worth handing over."""
+        seconds, blank = [], np.zeros((1, *image), np.uint8)
+        for _ in range(4):
+            begun = time.perf_counter()
+            self.run(blank)
+            seconds.append(time.perf_counter() - begun)
+        self._piece = min(LARGEST_PIECE, max(1, round(PIECE_SECONDS / min(seconds))))
+        compiled = self._compiled(self._piece, "THROUGHPUT")
+        jobs = 2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self._queue = self._openvino.AsyncInferQueue(compiled, jobs)
+
+    def _compiled(self, images: int, hint: str) -> Any:
+        if None not in self.shape:
+            self._network.reshape({"images": [images, *self.shape]})
+        settings = {"INFERENCE_NUM_THREADS": threads(), "PERFORMANCE_HINT": hint}
+        return self._core.compile_model(self._network, "CPU", settings)
+
+
+def _outputs(request: Any) -> Prediction:
+    """Copies, since the request's memory is used again by the next call."""
+    return request.get_tensor("probabilities").data.copy(), request.get_tensor("label").data.copy()
+
+
+LOADERS: Final[Mapping[Runtime, Callable[[bytes], Loaded]]] = {
+    "onnxruntime": _load_cpu,
+    "onnxruntime-cuda": _load_cuda,
+    "openvino": _load_openvino,
+}

@@ -21,6 +21,7 @@ from tasks.records import (
     Plan,
     Record,
     Start,
+    Unmade,
     Variant,
 )
 
@@ -63,7 +64,7 @@ class EvaluateSpec(Record):
     plan: Plan
     dataset_uri: str
     members: tuple[Checkpoint, ...]
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Candidate | Unmade, ...]
     drifts: tuple[Drift, ...] = ()
     settings: EvaluateSettings
     policy: PromotionPolicy

@@ -34,7 +34,7 @@ latency_runs = 10
 throughput_batch = 16
 [promotion]
 min_accuracy = 0
-max_quantization_loss = 1
+max_accuracy_loss = 1
 """,
 }
 # Faults are noticed and tried again within seconds instead of minutes.

@@ -7,16 +7,25 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
 import pytest
+import speeds
 import torch
 from safetensors.numpy import save
 
-from tasks import storage
-from tasks.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings, digest_of
+from tasks import contenders, storage, timing
+from tasks.config import (
+    EvaluateSettings,
+    Pipeline,
+    PreprocessSettings,
+    PromotionPolicy,
+    QuantizeSettings,
+    TrainSettings,
+    digest_of,
+)
 from tasks.config.quantization import RECIPES
 from tasks.quantize import quantize
 from tasks.records import (
@@ -31,8 +40,11 @@ from tasks.records import (
     Shard,
     variants,
 )
-from tasks.specs import QuantizeSpec, TrainSpec
+from tasks.specs import EvaluateSpec, QuantizeSpec, TrainSpec
 from tasks.train import train
+
+if TYPE_CHECKING:
+    from tasks.registry import Registered
 
 CLASSES = ("bottom-left", "bottom-right", "top-left", "top-right")
 PER_SPLIT = {"train": 80, "validation": 24, "test": 24}
@@ -134,6 +146,38 @@ def make_plan(dataset: Dataset, settings: TrainSettings = SETTINGS) -> Plan:
     )
 
 
+def registered(night: Night, recipe: str = "fp32", **changes: Any) -> "Registered":
+    """A candidate of the night as version 3 of its model, with changes."""
+    from tasks.registry import Registered  # imports mlflow, which takes seconds
+
+    candidate = night.candidates[recipe]
+    values = {
+        "version": "3",
+        "sha256": candidate.model.sha256,
+        "model": storage.read_artifact(candidate.model),
+        "classes": night.dataset.classes,
+        "preprocess": night.dataset.preprocess,
+        "tags": {"nightshift.data_digest": night.plan.data_digest},
+        **changes,
+    }
+    return Registered(**values)
+
+
+def spec_of(night: Night | Ensemble, **changes: Any) -> EvaluateSpec:
+    """To evaluate all candidates of the night, with changes."""
+    plan = night.plan.model_copy(update=changes.pop("plan", {}))
+    policy = changes.pop("policy", PromotionPolicy(min_accuracy=0.5))
+    candidates = changes.pop("candidates", tuple(night.candidates.values()))
+    return EvaluateSpec(
+        plan=plan,
+        dataset_uri=night.dataset_uri,
+        members=night.members if isinstance(night, Ensemble) else (night.checkpoint,),
+        candidates=candidates,
+        settings=EvaluateSettings(latency_runs=10, throughput_batch=8),
+        policy=policy,
+    )
+
+
 @pytest.fixture
 def ml_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store of its own for one test."""
@@ -222,3 +266,29 @@ def _settle(patch: pytest.MonkeyPatch, root: Path) -> None:
     patch.setenv("NIGHTSHIFT_THREADS", "1")
     patch.delenv("MLFLOW_TRACKING_URI", raising=False)
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def crowned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the champions that the registry answers with; the registry itself has its own tests."""
+
+    from tasks.registry import Champions  # imports mlflow, which takes seconds
+
+    def crown(current: "Registered", best: "Registered | None" = None) -> None:
+        monkeypatch.setattr(contenders, "champions", lambda name: Champions(current, best or current))
+
+    return crown
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, np.ndarray]]:
+    """Nothing is measured; the images that every model would have been timed on, call by call."""
+    calls = []
+
+    def measure(models, images, settings):
+        assert set(images) == set(models)
+        calls.append(images)
+        return speeds.measure(models, images, settings)
+
+    monkeypatch.setattr(timing, "measure", measure)
+    return calls

@@ -5,11 +5,12 @@ from ml_fixtures import SEVERAL
 
 from tasks import register as registering
 from tasks import tracking
+from tasks.choice import Choice
 from tasks.cli import local
 from tasks.config import EvaluateSettings, Pipeline, PromotionPolicy, TrainSettings
 from tasks.evaluate import evaluate
 from tasks.quantize import quantize
-from tasks.records import Artifact, ModelVersion, Start
+from tasks.records import Artifact, Candidate, ModelVersion, Start, Unmade
 from tasks.specs import TrainSpec
 from tasks.train import train
 
@@ -17,7 +18,7 @@ REAL = {"train": train, "quantize": quantize, "evaluate": evaluate}
 
 
 @pytest.fixture
-def run(ml_ensemble, monkeypatch):
+def run(ml_ensemble, timed, monkeypatch):
     """Runs a night on the ensemble's data; the specs of all stages by name, and its result."""
     monkeypatch.setattr(tracking, "run_url", lambda run_id: "http://mlflow")
 
@@ -57,7 +58,7 @@ def run(ml_ensemble, monkeypatch):
 
 
 def test_an_ensemble_offers_every_recipe_of_the_best_member_and_of_each_vote(run, ml_ensemble):
-    result, specs = run(SEVERAL, objective="size", max_quantization_loss=0.5)
+    result, specs = run(SEVERAL, objective="size", max_accuracy_loss=0.5)
     names = ["fp32", "int8", "fp32-soft-vote", "int8-soft-vote", "fp32-hard-vote", "int8-hard-vote"]
     assert [spec.name for spec in specs["quantize"]] == names
     (evaluated,) = specs["evaluate"]
@@ -67,15 +68,31 @@ def test_an_ensemble_offers_every_recipe_of_the_best_member_and_of_each_vote(run
     assert list(evaluation.validation) == names
     assert result["recipe"] == evaluation.chosen == "int8"
     assert set(evaluation.test) == {"int8", "fp32"}
+    found = evaluation.speeds["int8"]
+    assert result["metrics"]["latency_ms_p50"] == found.full.latency_ms_p50
+    assert result["metrics"]["size"] == found.size
+    assert result["front"] == list(evaluation.front)
+    assert result["passed_over"] == {}
+
+
+def test_a_candidate_that_cannot_be_made_is_in_the_result_and_the_others_go_on(run, monkeypatch):
+    def made(spec):
+        if spec.name == "int8":
+            return Unmade(recipe="int8", reason="no room for 32 images")
+        return quantize(spec)
+
+    monkeypatch.setitem(REAL, "quantize", made)
+    result, specs = run(SEVERAL.model_copy(update={"members": 1}))
+    assert [type(each) for each in specs["evaluate"][0].candidates] == [Candidate, Unmade]
+    assert result["recipe"] == "fp32"
+    assert result["passed_over"] == {"int8": "int8 was not made: no room for 32 images"}
 
 
 def test_a_vote_that_is_chosen_is_judged_beside_its_own_float_and_names_all_its_members(
     run, ml_ensemble, monkeypatch
 ):
-    monkeypatch.setattr(
-        "tasks.gates.choose", lambda accuracy, latency, size, references, policy: "int8-soft-vote"
-    )
-    result, specs = run(SEVERAL, max_quantization_loss=0.5)
+    monkeypatch.setattr("tasks.choice.choose", lambda *given: Choice("int8-soft-vote", {}))
+    result, specs = run(SEVERAL, max_accuracy_loss=0.5)
     evaluation = specs["register"][0].evaluation
     assert result["recipe"] == "int8-soft-vote"
     assert set(evaluation.test) == {"int8-soft-vote", "fp32-soft-vote"}

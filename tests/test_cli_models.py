@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 from typer.testing import CliRunner, Result
 
-from tasks import storage
-from tasks.cli import app
+from tasks import runtime, storage
+from tasks.cli import app, models
 
 FACTS = {
     "nightshift.classes": '["dark", "bright"]',
@@ -133,6 +133,53 @@ def test_more_images_than_one_batch_keep_their_order(tmp_path: Path, onnx_file: 
     assert [row["label"] for row in rows] == [
         "bright" if number % 3 == 0 else "dark" for number in range(150)
     ]
+
+
+def test_the_fastest_runtime_is_looked_for_only_where_that_pays(
+    tmp_path: Path, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(20):
+        cv2.imwrite(str(folder / f"{number:03d}.png"), np.full((8, 8), 255 * (number % 3 == 0), np.uint8))
+    few = predict(onnx_file, folder, "--json")
+    assert "is the fastest" not in few.stderr
+    monkeypatch.setattr(models, "MANY", 20)
+    monkeypatch.setattr(models, "BATCH", 8)
+    taken: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        runtime.Session,
+        "predict",
+        lambda self, pixels, real=runtime.Session.predict: (
+            taken.append((self.runtime, len(pixels))) or real(self, pixels)
+        ),
+    )
+    many = predict(onnx_file, folder, "--json")
+    rows = [[json.loads(line)["label"] for line in each.stdout.splitlines()] for each in (few, many)]
+    assert rows[0] == rows[1] == ["bright" if number % 3 == 0 else "dark" for number in range(20)]
+    (said,) = [line for line in many.stderr.splitlines() if "is the fastest" in line]
+    chosen = said.split()[0]
+    assert said == (
+        f"{chosen} is the fastest runtime here, with 100.00% of the first 8 labels those of onnxruntime"
+    )
+    assert taken[-3:] == [(chosen, 8), (chosen, 8), (chosen, 4)]
+    assert {name for name, _ in taken} == {*runtime.installed()}
+
+
+def test_a_runtime_that_refuses_the_file_is_said(
+    images: Path, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(model: bytes) -> runtime.Loaded:
+        raise RuntimeError("no kernel for this")
+
+    monkeypatch.setattr(models, "MANY", 1)
+    monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", "openvino"))
+    monkeypatch.setitem(runtime.LOADERS, "openvino", fails)  # type: ignore[arg-type]
+    result = predict(onnx_file, images / "day.jpg", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["label"] == "bright"
+    assert "openvino is passed over: openvino cannot load the model (no kernel for this)" in result.stderr
+    assert "onnxruntime is the fastest runtime here" in result.stderr
 
 
 def test_a_model_in_the_store_is_read_by_its_address(tmp_path: Path, images: Path, onnx_file: Path) -> None:

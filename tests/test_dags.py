@@ -9,9 +9,9 @@ import pytest
 from tasks.config import STAGE_SETTINGS, TrainSettings
 from tasks.errors import InputError
 from tasks.pipelines import load_pipeline, override
-from tasks.records import Artifact, Start
+from tasks.records import Artifact, Start, Unmade
 from tasks.spaces import parse
-from tasks.specs import SweepSpec
+from tasks.specs import EvaluateSpec, SweepSpec
 
 DAGS = Path(__file__).parent.parent / "dags"
 NAMES = sorted(path.stem for path in (DAGS / "pipelines").glob("*.toml"))
@@ -104,6 +104,19 @@ def test_quantize_is_mapped_over_recipes_and_votes(
         module.quantize.function(json.loads(json.dumps(recipe)), checkpoints)
     assert [spec.name for spec in specs] == names
     assert [len(spec.checkpoints) for spec in specs] == [members if spec.vote else 1 for spec in specs]
+
+
+def test_evaluate_is_told_what_was_made_and_what_was_not(airflow_home, ml_night, monkeypatch):
+    import retrain as module
+
+    made, unmade = ml_night.candidates["fp32"], Unmade(recipe="int8", reason="no room")
+    specs = []
+    monkeypatch.setattr(module, "planned_now", lambda: ml_night.plan)
+    monkeypatch.setattr(module, "run", lambda stage, spec: specs.append(spec))
+    returned = [each.model_dump(mode="json") for each in (made, unmade)]
+    module.evaluate.function([], returned, {"dataset_uri": ml_night.dataset_uri, "drifts": []})
+    assert specs[0].candidates == (made, unmade)
+    assert EvaluateSpec.model_validate_json(specs[0].model_dump_json()) == specs[0]
 
 
 def test_retries_timeouts_and_the_teardown(retrain):

@@ -1,60 +1,23 @@
 """Judging a night: the recipe by validation, the champion on the same images, the report and its key."""
 
 import json
-from collections.abc import Callable
 
 import numpy as np
 import pytest
+from ml_fixtures import registered, spec_of
 
+from tasks import contenders, storage, timing
 from tasks import evaluate as stage
-from tasks import storage
-from tasks.config import EvaluateSettings, PreprocessSettings, PromotionPolicy
+from tasks.config import PreprocessSettings, PromotionPolicy
+from tasks.dataset import load_split
 from tasks.errors import InputError
 from tasks.evaluate import evaluate
-from tasks.records import Artifact
+from tasks.records import Artifact, Unmade
 from tasks.register import tags_of
-from tasks.registry import CHECKPOINTS, Champions, Registered
-from tasks.specs import EvaluateSpec
+from tasks.registry import CHECKPOINTS
 
-QUICK = EvaluateSettings(latency_runs=10, throughput_batch=8)
-
-
-def spec_of(night, **changes):
-    plan = night.plan.model_copy(update=changes.pop("plan", {}))
-    policy = changes.pop("policy", PromotionPolicy(min_accuracy=0.5))
-    candidates = changes.pop("candidates", tuple(night.candidates.values()))
-    return EvaluateSpec(
-        plan=plan,
-        dataset_uri=night.dataset_uri,
-        members=getattr(night, "members", None) or (night.checkpoint,),
-        candidates=candidates,
-        settings=QUICK,
-        policy=policy,
-    )
-
-
-def registered(night, recipe: str = "fp32", **changes) -> Registered:
-    candidate = night.candidates[recipe]
-    values = {
-        "version": "3",
-        "sha256": candidate.model.sha256,
-        "model": storage.read_artifact(candidate.model),
-        "classes": night.dataset.classes,
-        "preprocess": night.dataset.preprocess,
-        "tags": {"nightshift.data_digest": night.plan.data_digest},
-        **changes,
-    }
-    return Registered(**values)
-
-
-@pytest.fixture
-def crowned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Sets the champions that the registry answers with; the registry itself has its own tests."""
-
-    def crown(current: Registered, best: Registered | None = None) -> None:
-        monkeypatch.setattr(stage, "_champions", lambda name: Champions(current, best or current))
-
-    return crown
+REAL = timing.measure  # what the fixture `timed` replaces
+pytestmark = pytest.mark.usefixtures("timed")
 
 
 def test_first_night_passes_and_leaves_a_report(ml_night):
@@ -77,7 +40,7 @@ def test_the_registered_version_will_lead_back_to_the_checkpoint(ml_night):
 
 
 def test_size_objective_chooses_the_smaller_file(ml_night):
-    policy = PromotionPolicy(min_accuracy=0.5, objective="size", max_quantization_loss=0.5)
+    policy = PromotionPolicy(min_accuracy=0.5, objective="size", max_accuracy_loss=0.5)
     assert evaluate(spec_of(ml_night, policy=policy)).chosen == "int8"
 
 
@@ -86,7 +49,7 @@ def test_a_size_limit_that_is_missed_refuses_with_both_numbers(ml_night):
     evaluation = evaluate(spec_of(ml_night, policy=policy))
     failed = {verdict.gate: verdict for verdict in evaluation.verdicts if not verdict.passed}
     assert set(failed) == {"size"}
-    size = evaluation.test[evaluation.chosen].size
+    size = evaluation.test[evaluation.chosen].speed.size
     assert (failed["size"].value, failed["size"].limit) == (size / 1e6, 0.001)
     assert not evaluation.passed
 
@@ -122,23 +85,6 @@ def test_champion_is_compared_by_class_name_and_not_judged_on_classes_it_lacks(m
     assert "new classes top-right" in gain.sentence
 
 
-def test_champion_with_classes_in_another_order_is_translated(ml_night, crowned):
-    reversed_classes = tuple(reversed(ml_night.dataset.classes))
-    crowned(registered(ml_night, classes=reversed_classes))
-    assert evaluate(spec_of(ml_night)).test["champion"].accuracy < 0.2
-
-
-def test_champion_with_other_preprocessing_reads_the_originals(ml_night, crowned, monkeypatch):
-    read = []
-    original = storage.read
-    monkeypatch.setattr(storage, "read", lambda uri: read.append(uri) or original(uri))
-    # A PNG prepared by cropping and by stretching is the same square here, so the scores must agree.
-    crowned(registered(ml_night, preprocess=PreprocessSettings(image_size=8, resize="stretch")))
-    evaluation = evaluate(spec_of(ml_night))
-    assert sum("/incoming/tiny/batch-1/" in uri for uri in read) == 24
-    assert evaluation.test["champion"].accuracy == evaluation.test["fp32"].accuracy
-
-
 def test_best_champion_of_another_version_is_judged_too(ml_night, crowned):
     crowned(registered(ml_night), registered(ml_night, "int8", version="1"))
     evaluation = evaluate(spec_of(ml_night))
@@ -154,6 +100,7 @@ def test_the_standings_of_an_ensemble_are_in_the_report_and_in_mlflow(ml_ensembl
     rows = []
     monkeypatch.setattr(tracking, "log_metrics", lambda run_id, batch: rows.extend(batch))
     monkeypatch.setattr(tracking, "log_artifact", lambda run_id, path, data: None)
+    monkeypatch.setattr(tracking, "set_tags", lambda run_id, given: None)
     evaluation = evaluate(spec_of(ml_ensemble, plan={"mlflow_run_id": "run"}))
     logged = {name: value for name, value, _ in rows if name.startswith("validation/")}
     names = ("member-0", "member-1", "member-2", "soft-vote", "hard-vote", *ml_ensemble.candidates)
@@ -169,18 +116,60 @@ def test_a_single_network_has_no_standings(ml_night):
     assert "Members of the ensemble" not in storage.read_artifact(evaluate(spec_of(ml_night)).report).decode()
 
 
-def test_evaluation_needs_the_float_reference_of_every_vote(ml_ensemble):
-    names = ("fp32", "int8", "int8-soft-vote")
-    candidates = tuple(ml_ensemble.candidates[name] for name in names)
-    with pytest.raises(
-        InputError, match="needs the fp32-soft-vote candidate, got fp32, int8, int8-soft-vote"
-    ):
-        evaluate(spec_of(ml_ensemble, candidates=candidates))
+def test_a_candidate_beyond_the_policy_is_passed_over_with_its_numbers(ml_night):
+    limit = (ml_night.candidates["fp32"].model.size + ml_night.candidates["int8"].model.size) / 2e6
+    policy = PromotionPolicy(min_accuracy=0.5, objective="accuracy", max_accuracy_loss=0.5, max_size_mb=limit)
+    evaluation = evaluate(spec_of(ml_night, policy=policy))
+    assert evaluation.chosen == "int8"
+    assert list(evaluation.passed_over) == ["fp32"]
+    assert f"more than the {limit:.2f} allowed" in evaluation.passed_over["fp32"]
+    page = storage.read_artifact(evaluation.report).decode()
+    assert evaluation.passed_over["fp32"].removeprefix("fp32 ") in page
 
 
-def test_evaluation_needs_the_float_reference(ml_night):
-    with pytest.raises(InputError, match="needs the fp32 candidate, got int8"):
-        evaluate(spec_of(ml_night, candidates=(ml_night.candidates["int8"],)))
+def test_all_are_timed_once_on_training_images_and_a_champion_of_other_pixels_on_its_own(
+    ml_night, crowned, timed
+):
+    other = PreprocessSettings(image_size=8, resize="stretch")
+    crowned(registered(ml_night), registered(ml_night, "int8", version="1", preprocess=other))
+    evaluation = evaluate(spec_of(ml_night))
+    (images,) = timed
+    assert list(images) == list(evaluation.speeds) == ["fp32", "int8", "champion", "best"]
+    train = {image.tobytes() for image in load_split(ml_night.dataset, "train").images.numpy()}
+    test = {image.tobytes() for image in load_split(ml_night.dataset, "test").images.numpy()}
+    for name, given in images.items():
+        assert {image.tobytes() for image in given} == (test if name == "best" else train)
+    assert evaluation.test["champion"].speed == evaluation.speeds["champion"]
+
+
+def test_a_champion_of_other_channels_is_no_rival_and_not_timed(ml_night, crowned, timed):
+    crowned(registered(ml_night, preprocess=ml_night.dataset.preprocess.model_copy(update={"channels": 5})))
+    evaluation = evaluate(spec_of(ml_night))
+    assert "champion" not in {*evaluation.test, *evaluation.speeds, *timed[0]}
+    assert evaluation.unknown_to_champion == 24
+
+
+def test_the_test_split_sees_the_chosen_its_reference_and_no_other_candidate(ml_ensemble, monkeypatch):
+    seen = []
+    original = contenders.of_candidate
+    monkeypatch.setattr(
+        contenders, "of_candidate", lambda *given: seen.append(given[1].name) or original(*given)
+    )
+    policy = PromotionPolicy(min_accuracy=0.5, objective="size", max_accuracy_loss=0.5)
+    evaluate(spec_of(ml_ensemble, policy=policy))
+    assert seen == ["int8", "fp32"]
+
+
+def test_times_are_measured_and_the_front_is_of_them(ml_night, monkeypatch):
+    monkeypatch.setattr(timing, "measure", REAL)
+    evaluation = evaluate(spec_of(ml_night))
+    assert set(evaluation.speeds) == {"fp32", "int8"}
+    quickest = min(evaluation.speeds, key=lambda name: evaluation.speeds[name].full.latency_ms_p50)
+    assert evaluation.front[0] == quickest
+    assert evaluation.speeds["int8"].size == ml_night.candidates["int8"].model.size
+    assert evaluation.machine.cores > 0
+    page = storage.read_artifact(evaluation.report).decode()
+    assert f"{evaluation.machine.cores} core" in page
 
 
 def test_a_changed_candidate_is_refused(ml_night):
@@ -190,23 +179,31 @@ def test_a_changed_candidate_is_refused(ml_night):
         evaluate(spec_of(ml_night, candidates=(wrong,)))
 
 
-def test_numbers_and_report_go_to_the_night_s_run(ml_night, monkeypatch):
+def test_numbers_report_and_pictures_go_to_the_night_s_run(ml_night, crowned, monkeypatch):
     from tasks import tracking
 
-    rows, files = [], {}
-    monkeypatch.setattr(tracking, "log_metrics", lambda run_id, batch: rows.extend(batch))
+    rows, files, tags = [], {}, {}
+    monkeypatch.setattr(tracking, "log_metrics", lambda run_id, batch: rows.append(batch))
     monkeypatch.setattr(tracking, "log_artifact", lambda run_id, path, data: files.update({path: data}))
-    evaluation = evaluate(spec_of(ml_night, plan={"mlflow_run_id": "run"}))
-    logged = {name: value for name, value, _ in rows}
+    monkeypatch.setattr(tracking, "set_tags", lambda run_id, given: tags.update(given))
+    crowned(registered(ml_night))
+    unmade = Unmade(recipe="int8", vote="soft", reason="no room")
+    candidates = (*ml_night.candidates.values(), unmade)
+    evaluation = evaluate(spec_of(ml_night, plan={"mlflow_run_id": "run"}, candidates=candidates))
+    (batch,) = rows
+    logged = {name: value for name, value, _ in batch}
     assert logged["test/fp32/accuracy"] == evaluation.test["fp32"].accuracy
+    assert logged["test/champion/latency_ms_p50"] == evaluation.speeds["champion"].full.latency_ms_p50
+    for name in ("fp32", "int8"):
+        found = evaluation.speeds[name]
+        assert logged[f"candidates/{name}/latency_ms_p50"] == found.full.latency_ms_p50
+        assert logged[f"candidates/{name}/single/latency_ms_p99"] == found.single.latency_ms_p99
+        assert logged[f"candidates/{name}/size"] == ml_night.candidates[name].model.size
+    loss = evaluation.validation["fp32"] - evaluation.validation["int8"]
+    assert logged["candidates/int8/accuracy_loss"] == loss
+    assert not any(name.startswith("candidates/champion") for name in logged)
+    assert tags == {"nightshift.passed_over": "int8-soft-vote was not made: no room"}
     assert files["report/report.html"] == storage.read_artifact(evaluation.report)
     assert files["report/confusion.png"].startswith(b"\x89PNG")
+    assert files["report/candidates.png"].startswith(b"\x89PNG")
     assert np.isfinite(list(logged.values())).all()
-
-
-def test_a_champion_of_other_channels_is_no_rival(ml_night, crowned):
-    other = ml_night.dataset.preprocess.model_copy(update={"channels": 5})
-    crowned(registered(ml_night, preprocess=other))
-    evaluation = evaluate(spec_of(ml_night))
-    assert "champion" not in evaluation.test
-    assert evaluation.unknown_to_champion == 24

@@ -2,15 +2,16 @@
 
 import numpy as np
 import pytest
+from speeds import speed
 
 from tasks.config import PromotionPolicy
-from tasks.gates import Case, Rival, choose, judge, paired_interval
+from tasks.gates import Case, Rival, judge, paired_interval
 from tasks.records import Drift, Scores, Verdict
 
-POLICY = PromotionPolicy(min_accuracy=0.8, max_champion_loss=0.02, max_quantization_loss=0.01)
+POLICY = PromotionPolicy(min_accuracy=0.8, max_champion_loss=0.02, max_accuracy_loss=0.01)
 
 
-def scores(accuracy=0.9, *, size=1_000_000, latency=1.0, sha256="ours") -> Scores:
+def scores(accuracy=0.9, *, size=1_000_000, latency=1.0, throughput=1000, sha256="ours") -> Scores:
     return Scores(
         model="int8",
         sha256=sha256,
@@ -21,11 +22,7 @@ def scores(accuracy=0.9, *, size=1_000_000, latency=1.0, sha256="ours") -> Score
         f1=accuracy,
         per_class={},
         confusion=(),
-        latency_ms_p50=latency,
-        latency_ms_p99=latency,
-        images_per_second=1000,
-        runtime="onnxruntime",
-        size=size,
+        speed=speed(latency, size=size, throughput=throughput),
     )
 
 
@@ -127,6 +124,16 @@ def test_noise_is_no_gain(facts):
     assert not verdict("gain", champion=rival(**facts)).passed
 
 
+@pytest.mark.parametrize(("objective", "passed"), [("throughput", True), ("latency", False)])
+def test_throughput_is_a_gain_only_where_it_is_the_objective(objective, passed):
+    policy = POLICY.model_copy(update={"objective": objective})
+    found = verdict("gain", policy, champion=rival(throughput=940))
+    assert found.passed is passed
+    assert ("1,000 images/s instead of 940" in found.sentence) is passed
+    assert not verdict("gain", policy, champion=rival(throughput=960)).passed
+    assert not verdict("gain", policy, champion=rival(throughput=500, sha256="ours")).passed
+
+
 @pytest.mark.parametrize(("int8", "passed"), [(0.90, True), (0.91, True), (0.95, True), (0.89, False)])
 def test_the_loss_to_quantization_is_bounded(int8, passed):
     found = verdict("quantization loss", validation={"fp32": 0.91, "int8": int8})
@@ -156,51 +163,8 @@ def test_models_that_never_differ_still_have_an_interval():
     assert low < 0 < high
 
 
-ACCURACY = {"fp32": 0.950, "int8": 0.942, "fast": 0.90}
-LATENCY = {"fp32": 3.0, "int8": 1.0, "fast": 0.1}
-SIZE = {"fp32": 40, "int8": 10, "fast": 1}
-FLOAT = dict.fromkeys(ACCURACY, "fp32")
-
-
-@pytest.mark.parametrize(
-    ("objective", "expected"), [("latency", "int8"), ("size", "int8"), ("accuracy", "fp32")]
-)
-def test_the_best_by_objective_inside_the_loss_budget_is_chosen(objective, expected):
-    policy = POLICY.model_copy(update={"objective": objective})
-    assert choose(ACCURACY, LATENCY, SIZE, FLOAT, policy) == expected
-
-
-def test_outside_the_budget_only_the_reference_is_left():
-    policy = POLICY.model_copy(update={"max_quantization_loss": 0.005})
-    assert choose(ACCURACY, LATENCY, SIZE, FLOAT, policy) == "fp32"
-
-
-def test_a_loss_of_exactly_the_budget_is_inside():
-    policy = POLICY.model_copy(update={"max_quantization_loss": 0.005})
-    assert choose({"fp32": 0.985, "int8": 0.98}, LATENCY, SIZE, FLOAT, policy) == "int8"
-
-
-@pytest.mark.parametrize(
-    ("limit", "expected"),
-    [
-        ({}, "vote"),
-        ({"max_latency_ms": 2.0}, "int8"),
-        ({"max_size_mb": 1e-5}, "int8"),
-        ({"max_latency_ms": 0.01}, "vote"),
-    ],
-)
-def test_what_would_be_refused_for_its_time_or_size_is_chosen_only_when_all_would(limit, expected):
-    policy = PromotionPolicy(objective="accuracy", max_quantization_loss=0.01, **limit)
-    accuracy, latency = {**ACCURACY, "vote": 0.96}, {**LATENCY, "vote": 3.1}
-    size, references = {**SIZE, "vote": 50}, {**FLOAT, "vote": "vote"}
-    assert choose(accuracy, latency, size, references, policy) == expected
-
-
 def test_a_loss_is_taken_against_the_float_candidate_of_the_same_networks():
     accuracy = {"fp32": 0.95, "fp32-soft-vote": 0.97, "int8-soft-vote": 0.955}
-    references = {"fp32": "fp32", "fp32-soft-vote": "fp32-soft-vote", "int8-soft-vote": "fp32-soft-vote"}
-    latency, size = {**dict.fromkeys(accuracy, 2.0), "int8-soft-vote": 1.0}, dict.fromkeys(accuracy, 1)
-    assert choose(accuracy, latency, size, references, POLICY) != "int8-soft-vote"
     found = verdict(
         "quantization loss", chosen="int8-soft-vote", reference="fp32-soft-vote", validation=accuracy
     )

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel, ValidationError
+from speeds import speed
 
 from tasks import records, specs
 from tasks.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
@@ -107,6 +108,13 @@ def test_without_a_vote_the_best_member_is_taken_and_the_first_of_equals() -> No
     ]
     assert Variant(recipe="int8").of(members) == (members[1],)
     assert Variant(recipe="int8", vote="hard").of(members) == tuple(members)
+
+
+def test_a_speed_gives_its_numbers_flat() -> None:
+    numbers = speed(2.0, size=7).numbers
+    assert (numbers["latency_ms_p50"], numbers["single/latency_ms_p50"], numbers["size"]) == (2.0, 6.0, 7)
+    assert (numbers["threads"], numbers["single/threads"], numbers["load_seconds"]) == (4, 1, 0.25)
+    assert all(isinstance(value, int | float) for value in numbers.values())
 
 
 def test_settings_travel_inside_records_and_are_validated_there() -> None:

@@ -3,15 +3,16 @@
 import subprocess
 import sys
 import time
-from typing import ClassVar
+from collections.abc import Callable
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from tasks import runtime, storage
 from tasks.dataset import load_split
 from tasks.errors import InputError
-from tasks.runtime import Session, fastest, measure
+from tasks.runtime import Session, fastest
 
 
 @pytest.fixture
@@ -52,12 +53,18 @@ def test_results_are_not_overwritten_by_the_next_call(model, images, name):
     assert np.array_equal(first, kept)
 
 
-def test_many_images_go_in_pieces(model, images, monkeypatch):
-    whole = Session(model).predict(images)
+@pytest.mark.parametrize("name", runtime.installed())
+@pytest.mark.parametrize("count", [0, 2, 13, 24])
+def test_many_images_go_in_pieces_and_come_back_in_order(model, images, monkeypatch, name, count):
     monkeypatch.setattr(runtime, "CHUNK", 7)
-    pieces = Session(model).predict(images)
-    np.testing.assert_allclose(pieces[0], whole[0], atol=1e-6)
-    assert pieces[1].tolist() == whole[1].tolist()
+    monkeypatch.setattr(runtime, "LARGEST_PIECE", 5)
+    session = Session(model, name)
+    probabilities, labels = session.predict(images[:count])
+    assert (probabilities.shape, labels.shape) == ((count, 4), (count,))
+    for number in range(count):
+        alone, label = session.predict(images[number : number + 1])
+        np.testing.assert_allclose(probabilities[number], alone[0], atol=1e-2)
+        assert labels[number] == label[0]
 
 
 @pytest.mark.parametrize(
@@ -80,53 +87,97 @@ def test_a_runtime_that_is_not_installed_names_those_that_are(model, monkeypatch
         Session(model, "openvino")
 
 
-class Other(Session):
-    """The reference made slow, and a second runtime that gives the first `wrong` labels wrong."""
+def loads(seconds: float, wrong: int = 0) -> Callable[[bytes], runtime.Loaded]:
+    """A runtime that takes so long for each call, and gives that many of the first labels wrong."""
 
-    wrong: ClassVar[int] = 0
+    def load(model: bytes) -> runtime.Loaded:
+        real, shape = runtime._load_cpu(model)
 
-    def __init__(self, model: bytes, runtime: runtime.Runtime = "onnxruntime") -> None:
-        super().__init__(model, "onnxruntime")
-        real, self.runtime = self._run, runtime
-
-        def slow(images):
-            time.sleep(0.005)
-            return real(images)
-
-        def quick(images):
+        def run(images: np.ndarray) -> runtime.Prediction:
+            time.sleep(seconds)
             probabilities, labels = real(images)
-            labels[: self.wrong] = (labels[: self.wrong] + 1) % 4
+            labels[:wrong] = (labels[:wrong] + 1) % 4
             return probabilities, labels
 
-        self._run = slow if runtime == "onnxruntime" else quick
+        return run, shape
+
+    return load
 
 
-@pytest.mark.parametrize(("wrong", "expected"), [(0, "openvino"), (1, "onnxruntime")])
-def test_the_fastest_runtime_that_agrees_is_taken(model, images, monkeypatch, capsys, wrong, expected):
-    monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", "openvino"))
-    monkeypatch.setattr(runtime, "Session", Other)
-    monkeypatch.setattr(Other, "wrong", wrong)
-    assert fastest(model, images).runtime == expected
-    assert ("openvino is passed over: 95.83%" in capsys.readouterr().out) == (wrong == 1)
+def fails(model: bytes) -> runtime.Loaded:
+    raise RuntimeError("no kernel for\nthis")
 
 
-def test_models_are_timed_in_turns(model, images):
-    calls: list[str] = []
+@pytest.fixture
+def two(monkeypatch) -> Callable[..., None]:
+    """Makes the reference slow, and OpenVINO whatever is given."""
 
-    def session(name: str) -> Session:
-        made = Session(model)
-        run = made._run
-        made._run = lambda pixels: calls.append(f"{name}{len(pixels)}") or run(pixels)
-        return made
+    def install(loader: Callable[[bytes], runtime.Loaded]) -> None:
+        monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", "openvino"))
+        monkeypatch.setattr(runtime, "LOADERS", {"onnxruntime": loads(0.01), "openvino": loader})
 
-    timings = measure({"a": session("a"), "b": session("b")}, {"a": images, "b": images}, runs=10, batch=48)
-    warm = runtime.WARM_UP
-    assert calls == ["a1", "b1"] * (warm + 10) + ["a48", "b48"] * (warm + 5)
-    for timing in timings.values():
-        assert 0 < timing.latency_ms_p50 <= timing.latency_ms_p99
-        assert timing.images_per_second > 0
+    return install
+
+
+def test_the_fastest_runtime_is_taken(model, images, two):
+    two(loads(0.001))
+    choice = fastest(model, images)
+    assert (choice.session.runtime, choice.agreement, choice.passed_over) == ("openvino", 1.0, ())
+
+
+def test_a_slower_runtime_is_not_taken(model, images, two):
+    two(loads(0.03))
+    assert fastest(model, images).session.runtime == "onnxruntime"
+
+
+def test_a_runtime_that_disagrees_is_passed_over(model, images, two):
+    two(loads(0.001, wrong=1))
+    choice = fastest(model, images)
+    assert (choice.session.runtime, choice.agreement) == ("onnxruntime", 1.0)
+    assert choice.passed_over == ("openvino is passed over: 95.83% of its labels are those of onnxruntime",)
+
+
+@pytest.mark.parametrize("when", ["it loads", "it runs"])
+def test_a_runtime_that_refuses_the_file_is_passed_over_with_a_sentence(model, images, two, when):
+    two(fails if when == "it loads" else lambda model: (fails, (8, 8, 3)))
+    choice = fastest(model, images)
+    assert choice.session.runtime == "onnxruntime"
+    assert len(choice.passed_over) == 1
+    assert choice.passed_over[0].startswith("openvino is passed over: ")
+    assert "no kernel for this" in choice.passed_over[0]
+
+
+def test_how_many_images_at_once_decides_what_is_fastest(model, images, two):
+    def load(model: bytes) -> runtime.Loaded:
+        run, shape = runtime._load_cpu(model)
+        return lambda pixels: time.sleep(0.03 if len(pixels) == 1 else 0) or run(pixels), shape
+
+    two(load)
+    assert fastest(model, images).session.runtime == "onnxruntime"
+    assert fastest(model, images, batch=8).session.runtime == "openvino"
+
+
+def test_cuda_is_among_the_runtimes_where_onnxruntime_has_it(monkeypatch):
+    assert "onnxruntime-cuda" not in runtime.installed()
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    assert runtime.installed()[:2] == ("onnxruntime", "onnxruntime-cuda")
+
+
+def test_cuda_is_taken_when_it_is_fastest(model, images, monkeypatch):
+    monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", "onnxruntime-cuda"))
+    monkeypatch.setattr(runtime, "LOADERS", {"onnxruntime": loads(0.01), "onnxruntime-cuda": loads(0.001)})
+    assert fastest(model, images).session.runtime == "onnxruntime-cuda"
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_cuda_that_does_not_start_is_not_taken_for_the_cpu(model, images, monkeypatch):
+    monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", "onnxruntime-cuda"))
+    choice = fastest(model, images)
+    assert choice.session.runtime == "onnxruntime"
+    assert "CUDAExecutionProvider does not start on this machine" in choice.passed_over[0]
 
 
 def test_threads_are_capped_by_the_environment(monkeypatch):
     monkeypatch.setenv("NIGHTSHIFT_THREADS", "3")
-    assert runtime._threads() == 3
+    assert runtime.threads() == 3

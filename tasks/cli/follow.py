@@ -7,11 +7,16 @@ from typing import Any
 from rich.console import Console
 
 from tasks.cli.airflow import Airflow
+from tasks.records import Evaluation
 
 STAGES = ("plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register")
 POLL_SECONDS = 0.7
 PROMOTION_SECONDS = 90  # how long the scheduler may take to start the promotion of a challenger
 FINISHED = ("success", "failed")
+METRICS = (  # of the result
+    *("accuracy", "precision", "recall", "f1"),
+    *("latency_ms_p50", "latency_ms_p99", "images_per_second", "memory_mb", "size"),
+)
 
 
 def follow(airflow: Airflow, name: str, run_id: str, console: Console) -> dict[str, Any]:
@@ -27,6 +32,8 @@ def follow(airflow: Airflow, name: str, run_id: str, console: Console) -> dict[s
         "version": None,
         "recipe": None,
         "metrics": {},
+        "passed_over": {},
+        "front": [],
         "seconds": seconds(airflow.tasks(dag, run_id)),
         "airflow_url": f"{airflow.url}/dags/{dag}/runs/{run_id}",
         "mlflow_url": None,
@@ -41,6 +48,8 @@ def follow(airflow: Airflow, name: str, run_id: str, console: Console) -> dict[s
         return {**result, "state": "nothing-new", "reason": reason}
     evaluation = airflow.xcom(dag, run_id, "evaluate")
     result |= summary(registered, evaluation)
+    for sentence in result["passed_over"].values():
+        console.print(f"passed over: {sentence}", markup=False)
     if registered["state"] == "challenger":
         result["state"] = _promotion(airflow, name, run_id, console)
         result["seconds"] = seconds(airflow.tasks(dag, run_id))
@@ -51,15 +60,18 @@ def summary(registered: dict[str, Any], evaluation: dict[str, Any]) -> dict[str,
     """The parts of the JSON line that come from the registered version and its evaluation."""
     from tasks import tracking
 
-    chosen = evaluation["test"][evaluation["chosen"]]
-    names = ("accuracy", "precision", "recall", "f1", "latency_ms_p50", "images_per_second", "size")
+    judged = Evaluation.model_validate(evaluation)
+    scores = judged.test[judged.chosen]
+    numbers = {**scores.quality, **scores.speed.numbers}
     return {
         "mlflow_run_id": registered["mlflow_run_id"],
         "state": registered["state"],
         "model": f"models:/{registered['name']}/{registered['version']}",
         "version": registered["version"],
-        "recipe": evaluation["chosen"],
-        "metrics": {key: chosen[key] for key in names},
+        "recipe": judged.chosen,
+        "metrics": {name: numbers[name] for name in METRICS},
+        "passed_over": judged.passed_over,
+        "front": list(judged.front),
         "mlflow_url": tracking.run_url(registered["mlflow_run_id"]),
         "reasons": registered["reasons"],
     }

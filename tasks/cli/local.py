@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from tasks.cli.follow import summary
 from tasks.config import Pipeline
 from tasks.errors import NightshiftError
-from tasks.records import Candidate, Checkpoint, Drift, Evaluation, Plan, variants
+from tasks.records import Checkpoint, Drift, Evaluation, Plan, outcome, variants
 from tasks.runner import run_stage
 from tasks.specs import (
     AssembleSpec,
@@ -90,7 +90,7 @@ def _model(plan: Plan, assembled: dict[str, Any], stage: Stage) -> tuple[dict[st
         for member in range(settings.train.members)
     )
     candidates = tuple(
-        Candidate.model_validate(
+        outcome(
             stage(
                 "quantize",
                 QuantizeSpec(

@@ -10,11 +10,13 @@ import typer
 
 if TYPE_CHECKING:
     from tasks.config import PreprocessSettings
-    from tasks.runtime import Session
+    from tasks.runtime import Pixels, Session
 
 app = typer.Typer()
 
 BATCH = 64  # images per call of the model
+LOOK = 16  # of them are timed in each runtime
+MANY = 512  # files from which looking for the fastest runtime repays itself
 
 
 class Prediction(NamedTuple):
@@ -105,19 +107,31 @@ def _read_file(model: str) -> bytes:
 
 def _predict(data: bytes, files: list[Path], model: str) -> Iterator[Prediction]:
     """Predictions in the order of the files, decoded and resized as the model's training images were."""
+    import numpy as np
+
     from tasks.runtime import Session
 
     session = Session(data)
     classes, settings = _facts(_metadata(data), model)
+    choose = len(files) >= MANY
     for start in range(0, len(files), BATCH):
-        yield from _predict_batch(session, classes, settings, files[start : start + BATCH])
+        batch = files[start : start + BATCH]
+        pixels, refused = _prepare(batch, settings)
+        if pixels and choose:
+            session, choose = _fastest(data, np.stack(pixels)), False
+        labelled = zip(*session.predict(np.stack(pixels)), strict=True) if pixels else iter(())
+        for file in batch:
+            if file in refused:
+                yield refused[file]
+            else:
+                row, label = next(labelled)
+                yield Prediction(str(file), classes[int(label)], float(row[int(label)]))
 
 
-def _predict_batch(
-    session: "Session", classes: list[str], settings: "PreprocessSettings", files: list[Path]
-) -> Iterator[Prediction]:
-    import numpy as np
-
+def _prepare(
+    files: list[Path], settings: "PreprocessSettings"
+) -> "tuple[list[Pixels], dict[Path, Prediction]]":
+    """The pixels of the files that can be read, and what is said of the others."""
     from tasks.images import Unreadable, prepare
 
     pixels, refused = [], {}
@@ -128,16 +142,22 @@ def _predict_batch(
             refused[file] = Prediction(str(file), None, None, error.reason, error.detail)
         except OSError as error:
             refused[file] = Prediction(str(file), None, None, "unreadable-file", str(error.strerror))
-    probabilities, labels = (
-        session.predict(np.stack(pixels)) if pixels else (np.empty((0, 0)), np.empty(0, int))
+    return pixels, refused
+
+
+def _fastest(data: bytes, pixels: "Pixels") -> "Session":
+    """The runtime for many images, as the first of them tell; said on stderr with how far it agrees."""
+    from tasks import runtime
+
+    choice = runtime.fastest(data, pixels, batch=LOOK)
+    for sentence in choice.passed_over:
+        print(sentence, file=sys.stderr)
+    print(
+        f"{choice.session.runtime} is the fastest runtime here, with {choice.agreement:.2%} of the first "
+        f"{len(pixels)} labels those of onnxruntime",
+        file=sys.stderr,
     )
-    results = zip(labels, probabilities, strict=True)
-    for file in files:
-        if file in refused:
-            yield refused[file]
-        else:
-            label, row = next(results)
-            yield Prediction(str(file), classes[int(label)], float(row[int(label)]))
+    return choice.session
 
 
 def _metadata(data: bytes) -> dict[str, str]:

@@ -30,4 +30,5 @@ from tasks.records.models import Candidate as Candidate
 from tasks.records.models import Checkpoint as Checkpoint
 from tasks.records.models import Unmade as Unmade
 from tasks.records.models import Variant as Variant
+from tasks.records.models import outcome as outcome
 from tasks.records.models import variants as variants

@@ -56,6 +56,13 @@ class Speed(Record):
     memory_mb: float  # peak of a process that holds the model and nothing else of ours
     size: int  # bytes of the file
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """All numbers by name: those of all threads by their own, those of one thread below `single/`."""
+        own = self.model_dump(exclude={"runtime", "single", "full"})
+        single = {f"single/{name}": value for name, value in self.single.model_dump().items()}
+        return {**self.full.model_dump(), **single, **own}
+
 
 class Scores(Record):
     """How one model did on one split."""
@@ -69,11 +76,12 @@ class Scores(Record):
     f1: float
     per_class: dict[str, dict[str, float]]
     confusion: tuple[tuple[int, ...], ...]  # rows: true class, columns: predicted class
-    latency_ms_p50: float
-    latency_ms_p99: float
-    images_per_second: float
-    runtime: str
-    size: int
+    speed: Speed
+
+    @property
+    def quality(self) -> dict[str, float]:
+        """Accuracy, precision, recall and F1, and of how many images."""
+        return self.model_dump(include={"images", "accuracy", "precision", "recall", "f1"})
 
 
 class Evaluation(Record):
@@ -84,6 +92,10 @@ class Evaluation(Record):
     classes: tuple[str, ...]
     validation: dict[str, float]  # accuracy per candidate on the validation split
     test: dict[str, Scores]  # chosen candidate, its fp32 reference, champion, best
+    speeds: dict[str, Speed]  # of every candidate, and of the champions that are judged
+    machine: Machine
+    passed_over: dict[str, str]  # sentence per candidate that was not made or breaks a limit, unless chosen
+    front: tuple[str, ...]  # candidates that none beats in accuracy and latency, quickest first
     champion_version: str | None
     best_version: str | None  # the best champion so far, by its version
     verdicts: tuple[Verdict, ...]

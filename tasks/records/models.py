@@ -1,6 +1,7 @@
 """Records of what is made of the images: trained networks, and the ONNX files of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tasks.config import Pipeline, TrainSettings, VoteRule
 from tasks.records.data import Artifact, Record
@@ -60,3 +61,8 @@ class Unmade(Variant):
     """A candidate that its recipe could not make, and why in one sentence; the others go on without it."""
 
     reason: str
+
+
+def outcome(result: Mapping[str, Any]) -> Candidate | Unmade:
+    """What the stage `quantize` came to, from the plain dict that it returned."""
+    return (Unmade if "reason" in result else Candidate).model_validate(result)

@@ -7,7 +7,9 @@ from typing import NamedTuple
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
+from tasks.choice import Comparison
 from tasks.records import Dataset, Plan, Scores, Standings, Verdict
+from tasks.report import candidates as candidates
 from tasks.report.page import PAGE
 
 
@@ -16,26 +18,37 @@ class Findings(NamedTuple):
 
     plan: Plan
     dataset: Dataset
-    chosen: str
+    comparison: Comparison
     verdicts: tuple[Verdict, ...]
     standings: Standings | None  # of an ensemble
-    validation: dict[str, float]
     test: dict[str, Scores]
     versions: dict[str, str]
     unknown_to_champion: int
 
 
-def render(findings: Findings, figure: bytes) -> bytes:
+class Pictures(NamedTuple):
+    """PNG files: the confusion matrix of the chosen candidate, and all candidates beside each other."""
+
+    confusion: bytes
+    candidates: bytes
+
+
+def render(findings: Findings, pictures: Pictures) -> bytes:
     """The page as UTF-8; names come from file names of strangers, so all of them are escaped."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.2f} %"
+    environment.filters["number"] = lambda value, digits=2: f"{value:,.{digits}f}"
     page = environment.from_string(PAGE).render(
         **findings._asdict(),
+        chosen=findings.comparison.chosen,
+        rows=candidates.rows(findings.comparison),
+        times=sorted(findings.comparison.speeds.items(), key=lambda item: item[1].full.latency_ms_p50),
+        machine=candidates.machine_line(findings.comparison.machine),
         passed=all(verdict.passed for verdict in findings.verdicts),
         refused_by=[verdict for verdict in findings.verdicts if not verdict.passed],
-        figure=base64.b64encode(figure).decode(),
+        pictures={name: base64.b64encode(data).decode() for name, data in pictures._asdict().items()},
     )
     return page.encode()
 

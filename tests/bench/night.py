@@ -78,7 +78,7 @@ def first_use(clone: Path) -> None:
     record("demo: fresh clone to JSON line", install + up + ingest + seconds, "s")
     for stage, value in result["seconds"].items():
         record(f"digits night: {stage}", value, "s")
-    for metric in ("accuracy", "latency_ms_p50", "images_per_second", "size"):
+    for metric in ("accuracy", "latency_ms_p50", "images_per_second", "memory_mb", "size"):
         record(f"digits champion ({result['recipe']}): {metric}", result["metrics"][metric], metric)
 
 

@@ -1,0 +1,67 @@
+"""What a followed night says, without Airflow."""
+
+import io
+from typing import Any
+
+import pytest
+from ml_fixtures import spec_of
+from rich.console import Console
+
+from tasks import tracking
+from tasks.cli.follow import follow
+from tasks.evaluate import evaluate
+from tasks.records import Unmade
+
+
+class Ended:
+    """Airflow with one night that ended; `given` is what its tasks returned."""
+
+    url = "http://airflow"
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.given = given
+
+    def run_state(self, dag: str, run_id: str) -> str:
+        return "success"
+
+    def tasks(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+        return []
+
+    def xcom(self, dag: str, run_id: str, task: str, key: str = "return_value") -> Any:
+        return self.given.get(task)
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """Follows such a night; its result and what was printed."""
+    monkeypatch.setattr(tracking, "run_url", lambda run_id: "http://mlflow")
+
+    def through(given: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        printed = io.StringIO()
+        return follow(Ended(given), "tiny", "run-1", Console(file=printed, width=200)), printed.getvalue()
+
+    return through
+
+
+def test_what_was_passed_over_is_said_and_in_the_result(said, ml_night, timed):
+    unmade = Unmade(recipe="int8", reason="node [head] has no int8 kernel")
+    evaluation = evaluate(spec_of(ml_night, candidates=(ml_night.candidates["fp32"], unmade)))
+    registered = {"name": "tiny", "version": "1", "state": "refused", "reasons": [], "mlflow_run_id": "run"}
+    given = {"register": registered, "evaluate": evaluation.model_dump(mode="json")}
+    result, printed = said(given)
+    sentence = "int8 was not made: node [head] has no int8 kernel"
+    assert f"passed over: {sentence}" in printed
+    assert result["passed_over"] == {"int8": sentence}
+    assert result["front"] == ["fp32"]
+    assert (result["state"], result["recipe"]) == ("refused", "fp32")
+    speed = evaluation.speeds["fp32"]
+    assert result["metrics"]["latency_ms_p50"] == speed.full.latency_ms_p50
+    assert result["metrics"]["memory_mb"] == speed.memory_mb
+    assert result["metrics"]["accuracy"] == evaluation.test["fp32"].accuracy
+
+
+def test_a_night_that_trained_nothing_has_the_same_keys(said):
+    result, printed = said({"assemble": "too few new images"})
+    assert (result["state"], result["reason"]) == ("nothing-new", "too few new images")
+    assert (result["passed_over"], result["front"], result["metrics"]) == ({}, [], {})
+    assert "too few new images" in printed
