@@ -10,8 +10,8 @@ help:
 	@echo "make demo   bring everything up and run one night on real handwritten digits"
 	@echo "make test   run the whole test suite"
 	@echo "make lint   ruff and mypy"
-	@echo "make bench  measure, and write bench.json; PHOTOS=FOLDER of JPEGs adds decoding,"
-	@echo "            CIFAR10=FOLDER of its images an hour of training"
+	@echo "make bench  measure, and write bench.json; PHOTOS=FOLDER of JPEGs adds decoding"
+	@echo "            and networks at 224 pixels, CIFAR10=FOLDER two hours of training"
 	@echo "make down   stop what make demo started"
 	@echo "make lock   resolve requirements.lock again after a change in pyproject.toml"
 
@@ -44,8 +44,10 @@ lint: setup
 bench: setup
 	$(BIN)/python tests/bench/night.py
 	$(BIN)/python tests/bench/train.py
+	$(BIN)/python tests/bench/quantize.py $(PHOTOS)
 	$(BIN)/python tests/bench/accuracy.py digits digits
-	$(if $(CIFAR10),$(BIN)/python tests/bench/accuracy.py cifar10 $(CIFAR10))
+	$(if $(CIFAR10),$(BIN)/python tests/bench/accuracy.py cifar10 $(CIFAR10) \
+	  --set 'quantize.recipes=["fp32", "fp16", "int8", "int8-accuracy", "int8-qat", "binary"]')
 	$(if $(PHOTOS),$(BIN)/python tests/bench/images.py $(PHOTOS))
 	$(if $(PHOTOS),$(BIN)/python tests/bench/preprocess.py $(PHOTOS))
 

@@ -20,7 +20,7 @@ RECIPES: Final = tuple(
 
 def _known(recipe: str) -> str:
     if recipe not in RECIPES:
-        raise ValueError(f"recipe {recipe!r} is unknown; known are {', '.join(RECIPES)}")
+        raise ValueError(f"must be one of {', '.join(RECIPES)}, got {recipe!r}")
     return recipe
 
 

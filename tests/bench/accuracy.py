@@ -32,10 +32,11 @@ def main() -> int:
     os.environ["NIGHTSHIFT_STORE"] = f"file://{STORE}/store"
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{STORE}/mlflow.db"
 
+    from tasks.cli.nights import parse_settings
     from tasks.pipelines import load_pipeline, override
 
     pipeline = load_pipeline(ROOT / "dags" / "pipelines" / f"{asked.pipeline}.toml")
-    pipeline = override(pipeline, dict(each.split("=", 1) for each in asked.set))
+    pipeline = override(pipeline, parse_settings(asked.set))
     uri = dataset(pipeline, folder)
     found = [one(pipeline, uri, seed) for seed in range(asked.seeds)]
     name = ", ".join([f"{asked.pipeline} on the test split, {asked.seeds} seeds", *asked.set])
@@ -73,7 +74,7 @@ def one(pipeline: object, uri: str, seed: int) -> tuple[dict[str, float], float]
     """Test accuracy of every recipe, and the seconds of the training."""
     from tasks import runtime, storage
     from tasks.dataset import load_split
-    from tasks.records import Candidate, Checkpoint, Dataset
+    from tasks.records import Candidate, Checkpoint, Dataset, outcome
     from tasks.runner import run_stage
     from tasks.specs import QuantizeSpec, TrainSpec
 
@@ -83,7 +84,9 @@ def one(pipeline: object, uri: str, seed: int) -> tuple[dict[str, float], float]
     accuracies = {}
     for recipe in pipeline.quantize.recipes:
         spec = QuantizeSpec(recipe=recipe, checkpoints=(checkpoint,), settings=pipeline.quantize)
-        candidate = Candidate.model_validate(run_stage("quantize", spec))
+        candidate = outcome(run_stage("quantize", spec))
+        if not isinstance(candidate, Candidate):
+            raise SystemExit(f"{candidate.name}: {candidate.reason}")
         _, labels = runtime.Session(storage.read_artifact(candidate.model)).predict(test.images.numpy())
         accuracies[recipe] = float((labels == test.labels.numpy()).mean())
     print(f"seed {seed}: {accuracies}, {checkpoint.seconds:.0f} s", flush=True)
