@@ -20,7 +20,7 @@ from tasks.networks.vote import Vote
 from tasks.progress import Progress
 from tasks.recipes import Trained
 
-# It begins with good weights and is short, and rounding needs what bfloat16 would round away.
+# It begins with good weights and is short.
 BRIEF: Final[dict[str, Any]] = {
     "freeze": "none",
     "backbone_rate": 1.0,
@@ -34,12 +34,16 @@ GoOn = Callable[[nn.Module], None]  # trains a network in place
 
 
 def tuned(
-    trained: Trained, adapt: Callable[[nn.Module, GoOn], nn.Module], **changes: float | int | str
+    trained: Trained,
+    adapt: Callable[[nn.Module, GoOn], nn.Module],
+    *,
+    precision: torch.dtype | None = None,
+    **changes: float | int | str,
 ) -> nn.Module:
     """What `trained` holds, each of its networks replaced by what `adapt(network, go_on)` makes of it.
 
     `go_on` trains a network that takes float32 [N,C,H,W] and gives logits, in place; `changes` are settings
-    of that training, such as epochs and learning_rate.
+    of that training, such as epochs and learning_rate. The precision is found, if none is given.
     """
     settings = trained.settings.model_copy(update={**BRIEF, **changes})
     numbers = itertools.count()
@@ -54,7 +58,7 @@ def tuned(
         training = Training(
             network, feed, validation, dataset=trained.dataset, settings=settings, seed=settings.seed
         )
-        training.precision = Precision(find_device(), torch.float32)
+        training.precision = Precision(find_device(), precision)
         for epoch in training.run(progress):
             print(
                 f"epoch {epoch.number}/{settings.epochs}  loss {epoch.train_loss:.3f}  "

@@ -3,6 +3,7 @@
 from typing import Final
 
 import onnx
+import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
@@ -29,6 +30,13 @@ def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto,
         unrounded(folded)
         return folded
 
-    network = tuned(trained, adapt, epochs=settings.qat_epochs, optimizer="adamw", learning_rate=RATE)
+    network = tuned(
+        trained,
+        adapt,
+        precision=torch.float32,  # bfloat16 has no place for 256 steps
+        epochs=settings.qat_epochs,
+        optimizer="adamw",
+        learning_rate=RATE,
+    )
     graph, details = int8.make(trained._replace(network=network), settings)
     return graph, details | {"epochs": settings.qat_epochs}
