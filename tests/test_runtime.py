@@ -57,7 +57,6 @@ def test_results_are_not_overwritten_by_the_next_call(model, images, name):
 @pytest.mark.parametrize("count", [0, 2, 13, 24])
 def test_many_images_go_in_pieces_and_come_back_in_order(model, images, monkeypatch, name, count):
     monkeypatch.setattr(runtime, "CHUNK", 7)
-    monkeypatch.setattr(runtime, "LARGEST_PIECE", 5)
     session = Session(model, name)
     probabilities, labels = session.predict(images[:count])
     assert (probabilities.shape, labels.shape) == ((count, 4), (count,))
@@ -65,6 +64,18 @@ def test_many_images_go_in_pieces_and_come_back_in_order(model, images, monkeypa
         alone, label = session.predict(images[number : number + 1])
         np.testing.assert_allclose(probabilities[number], alone[0], atol=1e-2)
         assert labels[number] == label[0]
+
+
+@pytest.mark.parametrize(
+    ("images", "side", "threads", "size"),
+    [
+        *((0, 8, 2, 1), (2, 8, 2, 1), (8, 8, 2, 4), (31, 8, 2, 4), (32, 8, 2, 16), (128, 8, 2, 64)),
+        *((128, 8, 1, 64), (128, 8, 16, 4), (9999, 8, 2, 64), (128, 224, 2, 4), (128, 2000, 2, 1)),
+    ],
+)
+def test_a_piece_is_a_share_for_each_thread_and_not_too_large(monkeypatch, images, side, threads, size):
+    monkeypatch.setenv("NIGHTSHIFT_THREADS", str(threads))
+    assert runtime.piece_size((images, side, side, 3)) == size
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,23 @@ def test_the_largest_batch_is_a_setting(largest, batches):
     assert [*timing._batches(largest)] == batches
 
 
+def test_one_process_has_all_threads_and_one_has_one(images, monkeypatch):
+    caps: list[set[str]] = []
+    load = Process.load
+
+    def noted(process: Process) -> None:
+        variables = psutil.Process(process.pid).environ()
+        caps.append({variables["NIGHTSHIFT_THREADS"], variables["OMP_NUM_THREADS"]})
+        assert "MALLOC_TOP_PAD_" not in variables
+        load(process)
+
+    monkeypatch.setattr(Process, "load", noted)
+    monkeypatch.setenv("NIGHTSHIFT_THREADS", "2")
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "268435456")  # as a stage has it
+    measure({"a": onnx_model(1)}, {"a": images}, SETTINGS)
+    assert caps == [{"2"}, {"1"}]
+
+
 def test_no_process_is_left(images, started):
     measure({"a": onnx_model(1)}, {"a": images}, SETTINGS)
     assert len(started) == 2

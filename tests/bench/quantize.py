@@ -45,6 +45,7 @@ SETTINGS = QuantizeSettings(
 
 def main(photos: str | None = None) -> int:
     torch.set_num_threads(runtime.threads())
+    runtime.AGREEMENT = 0  # an untrained network has no label that it prefers
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-", dir="/var/tmp") as folder:
         os.environ["NIGHTSHIFT_STORE"] = f"file://{folder}"
         noise = np.random.default_rng(0)
