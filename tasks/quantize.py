@@ -5,7 +5,7 @@ python -m tasks quantize --spec spec.json --result result.json
 
 import time
 
-from tasks import ensemble, export, graphs, recipes, storage
+from tasks import ensemble, export, graphs, recipes, storage, tuning
 from tasks.config import digest_of, store_root
 from tasks.errors import InputError
 from tasks.records import Candidate, Dataset, Unmade
@@ -40,6 +40,7 @@ def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
         seconds=round(time.perf_counter() - begun, 3),
     )
     storage.write_record(done, candidate)
+    tuning.forget(folder)
     facts = ", ".join(f"{name} {value}" for name, value in details.items())
     print(
         f"{candidate.name}: {artifact.size / 1e6:.2f} MB, {facts}, in {candidate.seconds:.1f} s", flush=True

@@ -30,7 +30,14 @@ BRIEF: Final[dict[str, Any]] = {
     "compile": "no",
     "schedule": "one_cycle",
 }
+PROGRESS: Final = "progress"  # folder, within that of the candidate, of how far its trainings are
 GoOn = Callable[[nn.Module], None]  # trains a network in place
+
+
+def forget(folder: str) -> None:
+    """Remove how far the trainings of a candidate are, once it is made."""
+    for kept in list(storage.listing(storage.join(folder, PROGRESS))):
+        storage.delete(storage.join(folder, PROGRESS, kept.key))
 
 
 def tuned(
@@ -52,7 +59,7 @@ def tuned(
 
     def go_on(network: nn.Module) -> None:
         progress = Progress(
-            storage.join(trained.folder, f"progress-{next(numbers)}.safetensors"),
+            storage.join(trained.folder, PROGRESS, f"{next(numbers)}.safetensors"),
             minutes=settings.checkpoint_minutes,
         )
         training = Training(

@@ -297,3 +297,8 @@ def test_recipes_are_found_by_name():
     for wrong in ("int4", "../int8", "", "os"):
         with pytest.raises(InputError, match="known are binary, fp16, fp32, int8, int8-accuracy, int8-qat"):
             recipes.find(wrong)
+
+
+def test_nothing_of_a_training_stays_beside_its_candidate(ml_every):
+    folder = Path(ml_every["int8-qat"].model.uri.removeprefix("file://")).parent
+    assert {file.name for file in folder.rglob("*") if file.is_file()} == {"model.onnx", "candidate.json"}

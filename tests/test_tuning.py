@@ -8,7 +8,7 @@ from tasks import ensemble, recipes, storage
 from tasks.loop import Training
 from tasks.networks.mirrored import Mirrored
 from tasks.networks.vote import Vote
-from tasks.tuning import tuned
+from tasks.tuning import forget, tuned
 
 
 @pytest.fixture
@@ -51,7 +51,9 @@ def test_each_network_of_a_vote_is_tuned_by_itself(ml_ensemble, tmp_path):
     assert len({id(inner) for inner in met}) == 3
     for old, member in zip(before, after.members, strict=True):
         assert any(not torch.equal(a, b) for a, b in zip(old, weights(member), strict=True))
-    assert len(list(tmp_path.glob("progress-*.safetensors"))) == 3
+    assert len(list(tmp_path.glob("progress/*.safetensors"))) == 3
+    forget(whole.folder)
+    assert not list(tmp_path.glob("progress/*"))
 
 
 def test_what_was_broken_off_goes_on_with_the_same_result(trained, ml_night, tmp_path, monkeypatch):
@@ -73,7 +75,7 @@ def test_what_was_broken_off_goes_on_with_the_same_result(trained, ml_night, tmp
         patch.setattr("tasks.progress.SHARE", 1e9)  # saving is always worth it
         with pytest.raises(KeyboardInterrupt):
             tuned(again, go, epochs=3)
-    assert storage.exists(f"file://{tmp_path}/other/progress-0.safetensors")
+    assert storage.exists(f"file://{tmp_path}/other/progress/0.safetensors")
     counted = []
     monkeypatch.setattr(Training, "advance", lambda self, p=None: counted.append(1) or advance(self, p))
     fresh = again._replace(network=ensemble.restore((ml_night.checkpoint,), ml_night.dataset, None))
