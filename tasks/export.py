@@ -95,10 +95,7 @@ def finish(graph: onnx.ModelProto, dataset: Dataset, recipe: str) -> bytes:
     Raises InputError when the graph is not valid or does not give what it promises.
     """
     graph = _without_traces(graph)
-    # Small networks feel it: names of nodes, which nothing refers to, and shapes, which follow from the rest.
-    del graph.graph.value_info[:]
-    for node in graph.graph.node:
-        node.name = ""
+    _shorten(graph.graph)
     facts = {
         "nightshift.classes": json.dumps(list(dataset.classes), ensure_ascii=False),
         "nightshift.preprocess": json.dumps(dataset.preprocess.pixel_settings()),
@@ -147,6 +144,23 @@ def _without_traces(graph: onnx.ModelProto) -> onnx.ModelProto:
         part.doc_string = ""
         del part.metadata_props[:]
     return clean
+
+
+def _shorten(graph: onnx.GraphProto) -> None:
+    """Leave out what small networks feel: names, but for those of weights, and shapes, which follow."""
+    del graph.value_info[:]
+    kept = {value.name for value in (*graph.input, *graph.output)}
+    kept |= {tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
+    short: dict[str, str] = {"": ""}  # an input that is left out
+
+    def name(long: str) -> str:
+        return long if long in kept else short.setdefault(long, f"_{len(short)}")
+
+    for tensor in graph.initializer:
+        tensor.name = name(tensor.name)
+    for node in graph.node:
+        node.name = ""
+        node.input[:], node.output[:] = map(name, node.input), map(name, node.output)
 
 
 @contextlib.contextmanager

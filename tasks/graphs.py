@@ -14,7 +14,7 @@ from onnx import NodeProto
 from tasks.export import INPUT
 
 LAYERS: Final = ("Conv", "Gemm", "MatMul")
-PASSED_ON: Final = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Split", "Transpose")
+PASSED_ON: Final = ("Cast", "DequantizeLinear", "Div", "Identity", "Mul", "Reshape", "Split", "Transpose")
 MOVES: Final = ("Concat", "Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 FLOAT_BITS: Final = 32
 
@@ -141,6 +141,7 @@ def proof(model: onnx.ModelProto) -> dict[str, float | int | str]:
     return {
         "nodes": len(model.graph.node),
         "layers": len(layers),
+        "weights": weights,
         "quantized_nodes": sum(layer.is_int8 for layer in layers),
         "int8_share": round(quick / max(1, adds), 4),
         "weight_bits": round(sum(layer.weights * layer.weight_bits for layer in layers) / max(1, weights), 3),

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -24,7 +24,7 @@ from tasks.recipes import Details, Trained, int8
 from tasks.tuning import GoOn, tuned
 
 RATE: Final = 2e-3
-STEPS: Final = 127  # what int8 makes of the one size that a channel's weights have
+STEPS: Final = 127  # what int8 makes of the one size that a channel's weights have, with few exceptions
 
 
 class Sign(nn.Module):
@@ -58,6 +58,28 @@ def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto,
     return packed(graph), details | {"epochs": settings.binary_epochs}
 
 
+def _has_one_size(weights: NDArray[np.int8]) -> bool:
+    """Whether int8 [O,I,h,w] are plus or minus one number in each output channel."""
+    sizes = abs(weights.astype(np.int16)).reshape(len(weights), -1)
+    return bool(weights.all() and (sizes == sizes[:, :1]).all())
+
+
+def _unpacked(name: str, sizes: NDArray[np.int32], constants: dict[str, NDArray[Any]]) -> list[NodeProto]:
+    """Nodes from the flat signs of a layer to its weights, whose sizes are int32 [O,1,1,1]."""
+    flat = [f"{name}_flat", f"{name}_shape"]
+    if (sizes == STEPS).all():
+        return [helper.make_node("Reshape", flat, [name])]
+    # Where a bias is large beside its weights, these take fewer steps, so that the bias fits its integer.
+    constants |= {f"{name}_sizes": sizes, "binary_steps": np.array(STEPS, dtype=np.int32)}
+    return [
+        helper.make_node("Reshape", flat, [f"{name}_signs"]),
+        helper.make_node("Cast", [f"{name}_signs"], [f"{name}_wide"], to=onnx.TensorProto.INT32),
+        helper.make_node("Mul", [f"{name}_wide", f"{name}_sizes"], [f"{name}_product"]),
+        helper.make_node("Div", [f"{name}_product", "binary_steps"], [f"{name}_sized"]),
+        helper.make_node("Cast", [f"{name}_sized"], [name], to=onnx.TensorProto.INT8),
+    ]
+
+
 def packed(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with the weights of binary layers at a bit each, unpacked by its first nodes.
 
@@ -68,7 +90,7 @@ def packed(model: onnx.ModelProto) -> onnx.ModelProto:
     binary = {
         name: weights
         for name, weights in stored.items()
-        if weights.dtype == np.int8 and weights.ndim == 4 and (abs(weights.astype(np.int16)) == STEPS).all()
+        if weights.dtype == np.int8 and weights.ndim == 4 and _has_one_size(weights)
     }
     if not binary:
         raise InputError("recipe binary made no layer binary; it needs a network of several convolutions")
@@ -89,8 +111,10 @@ def packed(model: onnx.ModelProto) -> onnx.ModelProto:
         helper.make_node("Gather", ["binary_table", "binary_bytes"], ["binary_rows"], axis=0),
         helper.make_node("Reshape", ["binary_rows", "binary_line"], ["binary_all"]),
         helper.make_node("Split", ["binary_all", "binary_sizes"], names, axis=0),
-        *(helper.make_node("Reshape", [f"{name}_flat", f"{name}_shape"], [name]) for name in binary),
     ]
+    for name, weights in binary.items():
+        sizes_of_channels = abs(weights.astype(np.int32)).max((1, 2, 3), keepdims=True)
+        nodes += _unpacked(name, sizes_of_channels, constants)
     kept = [*nodes, *graph.node]
     del graph.node[:]
     graph.node.extend(kept)
