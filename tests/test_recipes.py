@@ -30,7 +30,7 @@ BOUNDS = {
     "fp32": (1e-5, 32.0, 0),
     "fp16": (2e-3, 16.0, 0),
     "int8": (0.01, 8.0, 21),
-    "int8-accuracy": (0.03, 8.0, 21),
+    "int8-accuracy": (0.01, 8.0, 21),
     "int8-qat": (0.02, 8.0, 21),
     "binary": (0.2, 1.1, 21),
 }
@@ -233,6 +233,13 @@ def test_ranges_are_taken_as_asked(trained, method):
     graph, details = int8.make(trained, SETTINGS.model_copy(update={"calibration": method}))
     assert details["calibration"] == method
     assert proof(graph)["quantized_nodes"] == 21
+
+
+def test_int8_is_taken_as_it_is_where_it_keeps_the_budget(trained):
+    plain, details = int8.make(trained, SETTINGS)
+    graph, told = recipes.find("int8-accuracy").make(trained, SETTINGS)
+    assert graph.SerializeToString() == plain.SerializeToString()
+    assert told == details
 
 
 def test_accuracy_is_kept_by_leaving_layers_in_float(trained):

@@ -1,7 +1,8 @@
 """Recipe `int8-accuracy`: int8 as far as accuracy allows; layers that hurt most stay in float.
 
-NNCF quantizes all layers, and where validation accuracy drops by more than the budget, it ranks them by what
-each costs and puts them back into float, one after the other, until the budget is kept.
+Where `int8` keeps the budget of validation accuracy, its graph is taken. Otherwise NNCF quantizes the
+network, ranks its layers by what each costs, and puts one after the other back into float until the budget is
+kept.
 """
 
 import logging
@@ -18,8 +19,7 @@ from tasks.config import QuantizeSettings, digest_of
 from tasks.dataset import Images, load_split
 from tasks.errors import InputError
 from tasks.export import INPUT, export
-from tasks.recipes import Details, Trained
-from tasks.recipes.int8 import kept_in_float
+from tasks.recipes import Details, Trained, int8
 from tasks.runtime import Session
 
 BATCH: Final = 64
@@ -27,35 +27,46 @@ Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [B,H,W,C] and labe
 
 
 def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto, Details]:
-    """Raises InputError when NNCF cannot take the graph."""
+    """Raises InputError when NNCF is needed and cannot take the graph."""
+    validation = _batches(load_split(trained.dataset, "validation"))
+    graph = export(trained.network, trained.dataset)
+    quantized, details = int8.make(trained, settings)
+    lost = _accuracy(graph, validation)[0] - _accuracy(quantized, validation)[0]
+    if lost <= settings.accuracy_budget:
+        return quantized, details
+    print(f"int8 loses {100 * lost:.2f} points of validation accuracy; NNCF looks for the layers", flush=True)
+    return _restored(graph, trained, settings, validation)
+
+
+def _accuracy(model: onnx.ModelProto, batches: Iterable[Batch]) -> tuple[float, list[float]]:
+    """Share of right labels, 0 to 1, of all images and of each batch."""
+    session = Session(model.SerializeToString())
+    right = [session.predict(pixels)[1] == labels for pixels, labels in batches]
+    return float(np.concatenate(right).mean()), [float(batch.mean()) for batch in right]
+
+
+def _restored(
+    graph: onnx.ModelProto, trained: Trained, settings: QuantizeSettings, validation: list[Batch]
+) -> tuple[onnx.ModelProto, Details]:
+    """The graph quantized by NNCF, with as many layers back in float as the budget takes."""
     os.environ["NNCF_CI"] = "1"  # otherwise it reports its use over the network
     import nncf  # takes seconds
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     nncf.set_log_level(logging.WARNING)
-    graph = export(trained.network, trained.dataset)
     images = calibration_images(trained.dataset, settings.calibration_images, trained.settings.seed)
-    batches, validation = _batches(images), _batches(load_split(trained.dataset, "validation"))
-    reached: list[float] = []
-
-    def accuracy(model: onnx.ModelProto, items: Iterable[Batch]) -> tuple[float, list[float]]:
-        """Share of right labels, of all images and of each batch."""
-        session = Session(model.SerializeToString())
-        right = [session.predict(pixels)[1] == labels for pixels, labels in items]
-        reached.append(float(np.concatenate(right).mean()))
-        return reached[-1], [float(batch.mean()) for batch in right]
-
+    batches = _batches(images)
     try:
         quantized = nncf.quantize_with_accuracy_control(
             graph,
             nncf.Dataset(batches, lambda batch: {INPUT: batch[0]}),
             nncf.Dataset(validation, lambda batch: {INPUT: batch[0]}),
-            accuracy,
+            _accuracy,
             max_drop=settings.accuracy_budget,
             preset=nncf.QuantizationPreset.MIXED,  # activations unsigned
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(batches),
-            ignored_scope=nncf.IgnoredScope(names=kept_in_float(graph, settings)),
+            ignored_scope=nncf.IgnoredScope(names=int8.kept_in_float(graph, settings)),
             advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
             ),
