@@ -74,6 +74,7 @@ class Training:
         self.precision = Precision(device)
         self.compiled = compiled(network, settings, device, feed.steps * settings.epochs)
         self.trained = self.compiled  # in every epoch anew, for all processes
+        self.teacher: nn.Module | None = None  # whose probabilities are wanted instead of the labels
         self.generator = torch.Generator(device)
         self.pieces = settings.accumulation
         self.epochs: list[Epoch] = []
@@ -160,9 +161,11 @@ class Training:
             pixels = augment(piece.images, settings, self.dataset.image_size, self.generator)
             pixels = shrunk(pixels, side_in(epoch, settings, self.dataset.image_size))
             pixels, wanted = mix(pixels, piece.labels, len(self.dataset.classes), settings, self.generator)
+            seen = standardised(pixels, self.dataset)
+            wanted = wanted if self.teacher is None else probabilities(self.teacher, seen)
             with self.ranks.apart(self.trained, piece is not pieces[-1]):
                 with self.precision.autocast():
-                    logits = self.trained(standardised(pixels, self.dataset))
+                    logits = self.trained(seen)
                 loss = self.loss_of(logits.float(), wanted) * (len(piece.labels) / len(batch.labels))
                 self.precision.backward(loss)
             total += loss.detach()
@@ -216,6 +219,13 @@ class Training:
         self.pieces, self.rate = state["pieces"], state["rate"]
         self.losses = [loss.to(device) for loss in state["losses"]]
         self.epochs = [Epoch(*epoch) for epoch in state["epochs"]]
+
+
+@torch.no_grad()
+def probabilities(network: nn.Module, pixels: Tensor) -> Tensor:
+    """float32 [B,K] of standardised pixels [B,C,H,W], without a way back."""
+    shares: Tensor = network(pixels).float().softmax(1)
+    return shares
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ The loop, the images and the augmentation are those of the training; a tuning th
 
 import itertools
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch import nn
@@ -31,7 +31,12 @@ BRIEF: Final[dict[str, Any]] = {
     "schedule": "one_cycle",
 }
 PROGRESS: Final = "progress"  # folder, within that of the candidate, of how far its trainings are
-GoOn = Callable[[nn.Module], None]  # trains a network in place
+
+
+class GoOn(Protocol):
+    """Trains a network in place: towards the labels, or towards what a teacher says of the same images."""
+
+    def __call__(self, network: nn.Module, teacher: nn.Module | None = None) -> None: ...
 
 
 def forget(folder: str) -> None:
@@ -57,7 +62,7 @@ def tuned(
     feed = open_feed(trained.dataset, settings, settings.seed)
     validation = load_split(trained.dataset, "validation")
 
-    def go_on(network: nn.Module) -> None:
+    def go_on(network: nn.Module, teacher: nn.Module | None = None) -> None:
         progress = Progress(
             storage.join(trained.folder, PROGRESS, f"{next(numbers)}.safetensors"),
             minutes=settings.checkpoint_minutes,
@@ -66,6 +71,7 @@ def tuned(
             network, feed, validation, dataset=trained.dataset, settings=settings, seed=settings.seed
         )
         training.precision = Precision(find_device(), precision)
+        training.teacher = None if teacher is None else teacher.to(find_device()).eval()
         for epoch in training.run(progress):
             print(
                 f"epoch {epoch.number}/{settings.epochs}  loss {epoch.train_loss:.3f}  "

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tasks import ensemble, recipes, storage
+from tasks.dataset import load_split, scaled, standardised
 from tasks.loop import Training
 from tasks.networks.mirrored import Mirrored
 from tasks.networks.vote import Vote
@@ -54,6 +55,25 @@ def test_each_network_of_a_vote_is_tuned_by_itself(ml_ensemble, tmp_path):
     assert len(list(tmp_path.glob("progress/*.safetensors"))) == 3
     forget(whole.folder)
     assert not list(tmp_path.glob("progress/*"))
+
+
+class Stubborn(nn.Module):
+    """Says class 2 of every image."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return 20 * nn.functional.one_hot(torch.full((len(pixels),), 2), 4).float()
+
+
+def test_a_teacher_is_followed_instead_of_the_labels(trained):
+    def follow(network: nn.Module, go_on) -> nn.Module:
+        go_on(network, teacher=Stubborn())
+        return network
+
+    network = tuned(trained, follow, epochs=4, label_smoothing=0.0)
+    images = load_split(trained.dataset, "test").images
+    with torch.no_grad():
+        said = network(standardised(scaled(images), trained.dataset)).argmax(1)
+    assert (said == 2).float().mean() > 0.9  # a quarter of the labels
 
 
 def test_what_was_broken_off_goes_on_with_the_same_result(trained, ml_night, tmp_path, monkeypatch):

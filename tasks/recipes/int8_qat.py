@@ -1,4 +1,8 @@
-"""Recipe `int8-qat`: a short training in which weights adapt to rounding, then the quantization of `int8`."""
+"""Recipe `int8-qat`: a short training in which weights adapt to rounding, then the quantization of `int8`.
+
+What is wanted is what the float network says of the same images (Hinton et al., "Distilling the knowledge in
+a neural network", 2015): the labels alone would lead to another network, as good on average and not the same.
+"""
 
 from typing import Final
 
@@ -26,7 +30,7 @@ def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto,
 
     def adapt(network: nn.Module, go_on: GoOn) -> nn.Module:
         folded = fuse(network)
-        go_on(rounding(folded, pixels))
+        go_on(rounding(folded, pixels), teacher=network)
         unrounded(folded)
         return folded
 
@@ -37,6 +41,7 @@ def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto,
         epochs=settings.qat_epochs,
         optimizer="adamw",
         learning_rate=RATE,
+        label_smoothing=0.0,
     )
     graph, details = int8.make(trained._replace(network=network), settings)
     return graph, details | {"epochs": settings.qat_epochs}
