@@ -108,10 +108,10 @@ def test_one_process_has_all_threads_and_one_has_one(images, monkeypatch):
     load = Process.load
 
     def noted(process: Process) -> None:
+        load(process)  # first: a process that has hardly begun shows no variables yet
         variables = psutil.Process(process.pid).environ()
         caps.append({variables["NIGHTSHIFT_THREADS"], variables["OMP_NUM_THREADS"]})
         assert "MALLOC_TOP_PAD_" not in variables
-        load(process)
 
     monkeypatch.setattr(Process, "load", noted)
     monkeypatch.setenv("NIGHTSHIFT_THREADS", "2")
