@@ -29,7 +29,7 @@ def describe() -> Machine:
         features=tuple(name for name in FEATURES if name in flags),
         cores=os.cpu_count() or 1,
         threads=runtime.threads(),
-        versions={name: _version(name) for name in runtime.installed()},
+        versions=_versions(),
     )
 
 
@@ -44,6 +44,9 @@ def _cpuinfo() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in rows}
 
 
-def _version(name: runtime.Runtime) -> str:
+def _versions() -> dict[str, str]:
     # The wheel of ONNX Runtime has other names too, such as onnxruntime-gpu.
-    return importlib.metadata.version(name) if name == "openvino" else str(onnxruntime.__version__)
+    found = {"onnxruntime": str(onnxruntime.__version__)}
+    if "openvino" in runtime.installed():
+        found["openvino"] = importlib.metadata.version("openvino")
+    return found

@@ -4,9 +4,10 @@ import os
 import platform
 
 import onnxruntime
+import openvino
 import pytest
 
-from tasks import machine, runtime
+from tasks import machine
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -38,7 +39,7 @@ def test_this_machine_is_named(monkeypatch):
     assert found.processor not in ("", "unknown")
     assert (found.cores, found.threads) == (os.cpu_count(), 3)
     assert found.versions["onnxruntime"] == onnxruntime.__version__
-    assert [*found.versions] == [*runtime.installed()]
+    assert openvino.__version__.startswith(found.versions["openvino"])
     assert all(version[0].isdigit() for version in found.versions.values())
 
 

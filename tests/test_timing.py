@@ -55,7 +55,7 @@ def test_every_number_comes_from_runs_of_the_real_candidates(ml_night, monkeypat
     speeds, machine = measure(models, dict.fromkeys(models, split), SETTINGS)
     assert [*speeds] == [*models]
     for name, speed in speeds.items():
-        assert speed.runtime in machine.versions
+        assert speed.runtime.split("-")[0] in machine.versions
         assert 0.999 <= speed.agreement <= 1
         assert (speed.single.threads, speed.full.threads) == (1, 2)
         for pace in (speed.single, speed.full):
