@@ -74,6 +74,11 @@ def calibration_images(dataset: Dataset, count: int, seed: int) -> Images:
     return images._replace(images=centre_crop(images.images, dataset.image_size))
 
 
+def images_digest(images: Images) -> str:
+    """Which images these are, in whichever order."""
+    return digest_of(sorted(bytes(row).hex() for row in images.ids.tolist()))
+
+
 @contextlib.contextmanager
 def calibrated(
     graph: onnx.ModelProto, dataset: Dataset, settings: QuantizeSettings, kinds: tuple[str, ...], seed: int
@@ -95,13 +100,12 @@ def calibrated(
         assert ranges is not None  # noqa: S101 for mypy: there is at least one size
         file = Path(folder, "ranges.json")
         save_tensors_data(ranges, file)
-        ids = sorted(bytes(row).hex() for row in images.ids[:seen].tolist())
         yield Calibration(
             file,
             {
                 "calibration": settings.calibration,
                 "calibration_images": seen,
-                "calibration_digest": digest_of(ids),
+                "calibration_digest": images_digest(images.at(slice(seen))),
                 "calibration_growth": round(growth, 4),
             },
         )

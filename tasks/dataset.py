@@ -31,6 +31,10 @@ class Images(NamedTuple):
         parts = (tensor.tensor_split(count) for tensor in self)
         return [Images(*part) for part in zip(*parts, strict=True)]
 
+    def batches(self, size: int) -> list["Images"]:
+        """Cut into as few as hold at most `size` images each."""
+        return self.pieces(-(-len(self.labels) // size))
+
     @classmethod
     def joined(cls, parts: list["Images"]) -> "Images":
         return cls(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))

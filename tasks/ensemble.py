@@ -45,7 +45,7 @@ def standings(checkpoints: Sequence[Checkpoint], dataset: Dataset) -> Standings:
     networks = [_restore(checkpoint, dataset).to(device) for checkpoint in checkpoints]
     split = load_split(dataset, "validation")
     right = torch.zeros(len(networks) + len(vote.RULES), dtype=torch.int64)
-    for images, labels, _ in split.pieces(-(-len(split.labels) // BATCH)):
+    for images, labels, _ in split.batches(BATCH):
         pixels = standardised(scaled(images.to(device)), dataset)
         logits = torch.stack([network(pixels) for network in networks]).cpu()
         given = [*logits.argmax(2), *(rule(logits)[1] for rule in vote.RULES.values())]

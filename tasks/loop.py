@@ -246,7 +246,7 @@ def score(
     precision = precision or Precision(device)
     mine = images.at(ranks.span(len(images.labels)))
     right, loss = torch.zeros((), dtype=torch.int64, device=device), torch.zeros((), device=device)
-    for batch in mine.pieces(-(-len(mine.labels) // EVALUATION_BATCH)):
+    for batch in mine.batches(EVALUATION_BATCH):
         pixels, labels, _ = batch.to(device)
         with precision.autocast():
             logits = network(standardised(scaled(pixels), dataset)).float()

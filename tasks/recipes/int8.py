@@ -25,7 +25,13 @@ QUANTIZED: Final = ("Conv", "Gemm", "Add", "Relu", "MaxPool")
 
 
 def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto, Details]:
-    graph = export(trained.network, trained.dataset)
+    return quantized(export(trained.network, trained.dataset), trained, settings)
+
+
+def quantized(
+    graph: onnx.ModelProto, trained: Trained, settings: QuantizeSettings
+) -> tuple[onnx.ModelProto, Details]:
+    """The exported float graph of what was trained, in integers."""
     with calibrated(graph, trained.dataset, settings, QUANTIZED, trained.settings.seed) as calibration:
         return _quantized(graph, calibration.ranges, settings), calibration.details
 

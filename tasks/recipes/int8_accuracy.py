@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tasks.calibration import calibration_images
-from tasks.config import QuantizeSettings, digest_of
+from tasks.calibration import calibration_images, images_digest
+from tasks.config import QuantizeSettings
 from tasks.dataset import Images, load_split
 from tasks.errors import InputError
 from tasks.export import INPUT, export
@@ -30,7 +30,7 @@ def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto,
     """Raises InputError when NNCF is needed and cannot take the graph."""
     validation = _batches(load_split(trained.dataset, "validation"))
     graph = export(trained.network, trained.dataset)
-    quantized, details = int8.make(trained, settings)
+    quantized, details = int8.quantized(graph, trained, settings)
     lost = _accuracy(graph, validation)[0] - _accuracy(quantized, validation)[0]
     if lost <= settings.accuracy_budget:
         return quantized, details
@@ -76,10 +76,9 @@ def _restored(
         raise InputError(f"NNCF cannot quantize the network ({reason}); use recipe int8 instead") from error
     return quantized, {
         "calibration_images": len(images.labels),
-        "calibration_digest": digest_of(sorted(bytes(row).hex() for row in images.ids.tolist())),
+        "calibration_digest": images_digest(images),
     }
 
 
 def _batches(images: Images) -> list[Batch]:
-    pieces = images.pieces(-(-len(images.labels) // BATCH))
-    return [(piece.images.numpy(), piece.labels.numpy()) for piece in pieces]
+    return [(batch.images.numpy(), batch.labels.numpy()) for batch in images.batches(BATCH)]

@@ -25,8 +25,7 @@ RATE: Final = 1e-5  # low, since the network is good already and need only move 
 def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto, Details]:
     dataset = trained.dataset
     images = calibration_images(dataset, settings.calibration_images, trained.settings.seed)
-    batches = images.pieces(-(-len(images.labels) // BATCH))
-    pixels = [standardised(scaled(batch.images), dataset) for batch in batches]
+    pixels = [standardised(scaled(batch.images), dataset) for batch in images.batches(BATCH)]
 
     def adapt(network: nn.Module, go_on: GoOn) -> nn.Module:
         folded = fuse(network)

@@ -1,6 +1,6 @@
 """Measure size, speed and making of each recipe's file beside torch in float32; lines go to bench.json.
 
-python tests/bench/quantize.py [PHOTOS]      (a quarter of an hour, nothing else may run)
+python tests/bench/quantize.py [PHOTOS]      (half an hour, nothing else may run)
 
 PHOTOS is what `nightshift ingest` takes, and adds the ResNet-18 and the ResNet-50 at 224 pixels; without it
 only the networks for 32 pixels are measured, on noise. Networks are not trained, which changes no size and no
