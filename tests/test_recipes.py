@@ -264,6 +264,23 @@ def test_accuracy_is_kept_by_leaving_layers_in_float(trained):
     assert 0 < proof(graph)["quantized_nodes"] < proof(plain)["quantized_nodes"]
 
 
+def test_what_nncf_cannot_take_is_said_in_a_sentence(trained, monkeypatch):
+    import nncf
+
+    def refuse(*given, **options):
+        raise nncf.UnsupportedModelError("an operation is unknown")
+
+    monkeypatch.setattr(nncf, "quantize_with_accuracy_control", refuse)
+    monkeypatch.setattr(
+        recipes.find("int8-accuracy"), "_accuracy", lambda model, batches: (len(lost.pop()), [])
+    )
+    lost = ["", "1"]  # int8 is right nowhere, and fp32 everywhere
+    with pytest.raises(
+        InputError, match=r"NNCF cannot quantize the network \(an operation is unknown\); use"
+    ):
+        recipes.find("int8-accuracy").make(trained, SETTINGS)
+
+
 def test_binary_weights_are_one_bit_and_one_size_per_channel(ml_every):
     graph = graph_of(ml_every["binary"]).graph
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
