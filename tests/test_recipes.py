@@ -264,6 +264,15 @@ def test_accuracy_is_kept_by_leaving_layers_in_float(trained):
     assert 0 < proof(graph)["quantized_nodes"] < proof(plain)["quantized_nodes"]
 
 
+def test_what_onnx_runtime_cannot_take_is_said_in_a_sentence(trained, monkeypatch):
+    def refuse(*given, **options):
+        raise ValueError("an operation is unknown")
+
+    monkeypatch.setattr(int8, "quantize_static", refuse)
+    with pytest.raises(InputError, match=r"cannot quantize the network \(an operation is unknown\); leave"):
+        int8.make(trained, SETTINGS)
+
+
 def test_what_nncf_cannot_take_is_said_in_a_sentence(trained, monkeypatch):
     import nncf
 

@@ -15,6 +15,7 @@ from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from tasks.calibration import METHODS, calibrated
 from tasks.config import QuantizeSettings
+from tasks.errors import InputError
 from tasks.export import export
 from tasks.graphs import Graph
 from tasks.recipes import Details, Trained
@@ -31,9 +32,18 @@ def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto,
 def quantized(
     graph: onnx.ModelProto, trained: Trained, settings: QuantizeSettings
 ) -> tuple[onnx.ModelProto, Details]:
-    """The exported float graph of what was trained, in integers."""
+    """The exported float graph of what was trained, in integers.
+
+    Raises InputError when ONNX Runtime cannot take the graph.
+    """
     with calibrated(graph, trained.dataset, settings, QUANTIZED, trained.settings.seed) as calibration:
-        return _quantized(graph, calibration.ranges, settings), calibration.details
+        try:
+            return _quantized(graph, calibration.ranges, settings), calibration.details
+        except Exception as error:  # of many kinds, none of them public
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"ONNX Runtime cannot quantize the network ({reason}); leave int8 out of quantize.recipes"
+            ) from error
 
 
 def kept_in_float(graph: onnx.ModelProto, settings: QuantizeSettings) -> list[str]:
