@@ -7,13 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tasks import runtime, storage
 from tasks.calibration import calibration_images
 from tasks.config import PreprocessSettings
-from tasks.dataset import stratified
 from tasks.errors import InputError
 from tasks.records import Candidate, Dataset, Unmade
 from tasks.runtime import Pixels
@@ -22,20 +20,25 @@ if TYPE_CHECKING:
     from tasks.registry import Champions, Registered
 
 Labels = NDArray[np.int64]
+Shares = NDArray[np.float32]
 DOWNLOADS: Final = 8  # original images fetched at a time for a champion with other preprocess settings
 CALIBRATION: Final = 1024  # images that show a model at its usual work while it is timed
 
 
 class Contender(NamedTuple):
-    """One model on the test split: `known` marks the images of classes it knows, `predicted` are indices into
-    the classes of the data set (-1: a class that the data set lacks), for all images. One that takes other
-    pixels than the data set's has some of them to be timed on, uint8 [n,H,W,C]."""
+    """One model on the N test images, answering in the K classes of the data set, whatever its own are."""
 
     model: bytes
     sha256: str
-    predicted: Labels
-    known: NDArray[np.bool_]
-    pixels: Pixels | None = None
+    pixels: Pixels  # uint8 [N,H,W,C], the test images as it takes them
+    index: Labels  # its own classes as classes of the data set, -1 where that has no such class
+    known: NDArray[np.bool_]  # [N], whether it knows the image's class
+    probabilities: Shares  # float32 [N,K]; what it gives to classes that the data set lacks is left out
+    predicted: Labels  # [N], -1 for a class that the data set lacks
+
+    def answers(self, pixels: Pixels, classes: int) -> tuple[Shares, Labels]:
+        """Probabilities and labels as above, for other images."""
+        return _translated(runtime.Session(self.model), pixels, self.index, classes)
 
 
 def made(outcomes: Iterable[Candidate | Unmade]) -> tuple[dict[str, Candidate], dict[str, str]]:
@@ -71,10 +74,11 @@ def calibration(dataset: Dataset, seed: int) -> Pixels:
     return calibration_images(dataset, CALIBRATION, seed).images.contiguous().numpy()
 
 
-def of_candidate(model: bytes, candidate: Candidate, images: Pixels) -> Contender:
+def of_candidate(model: bytes, candidate: Candidate, images: Pixels, classes: int) -> Contender:
     """A candidate on the test images."""
-    _, predicted = runtime.Session(model).predict(images)
-    return Contender(model, candidate.model.sha256, predicted, np.ones(len(images), dtype=bool))
+    index, known = np.arange(classes), np.ones(len(images), dtype=bool)
+    answers = _translated(runtime.Session(model), images, index, classes)
+    return Contender(model, candidate.model.sha256, images, index, known, *answers)
 
 
 def of_registered(registered: "Registered", dataset: Dataset, images: Pixels, labels: Labels) -> Contender:
@@ -82,20 +86,28 @@ def of_registered(registered: "Registered", dataset: Dataset, images: Pixels, la
 
     One that takes other channels than the images have knows none of them.
     """
+    names = {name: number for number, name in enumerate(dataset.classes)}
+    index = np.array([names.get(name, -1) for name in registered.classes], dtype=np.int64)
+    model, sha256 = registered.model, registered.sha256
     if not registered.preprocess.reads(dataset.preprocess):
-        nothing = np.zeros(len(images), np.int64)
-        return Contender(registered.model, registered.sha256, nothing, nothing.astype(np.bool_))
-    own = None
+        none, nothing = np.zeros(len(images), bool), np.zeros((len(images), len(names)), np.float32)
+        return Contender(model, sha256, images, index, none, nothing, np.full(len(images), -1))
     if not registered.preprocess.same_pixels(dataset.preprocess):
         # What may be too large to read is the data set's to say.
         settings = dataset.preprocess.model_copy(update=registered.preprocess.pixel_settings())
-        own = _originals(dataset, settings)
-    _, predicted = runtime.Session(registered.model).predict(images if own is None else own)
-    index = {name: number for number, name in enumerate(dataset.classes)}
-    translated = np.array([index.get(name, -1) for name in registered.classes], dtype=np.int64)
-    known = np.isin(labels, translated)
-    some = None if own is None else own[stratified(torch.from_numpy(labels), CALIBRATION, 0)]
-    return Contender(registered.model, registered.sha256, translated[predicted], known, some)
+        images = _originals(dataset, settings)
+    answers = _translated(runtime.Session(model), images, index, len(names))
+    return Contender(model, sha256, images, index, np.isin(labels, index), *answers)
+
+
+def _translated(
+    session: runtime.Session, images: Pixels, index: Labels, classes: int
+) -> tuple[Shares, Labels]:
+    own, predicted = session.predict(images)
+    there = index >= 0
+    probabilities = np.zeros((len(images), classes), np.float32)
+    probabilities[:, index[there]] = own[:, there]
+    return probabilities, index[predicted]
 
 
 def _originals(dataset: Dataset, settings: PreprocessSettings) -> Pixels:

@@ -17,6 +17,15 @@ from tasks.records.data import Refusal as Refusal
 from tasks.records.data import Shard as Shard
 from tasks.records.data import Split as Split
 from tasks.records.data import Start as Start
+from tasks.records.evidence import Attack as Attack
+from tasks.records.evidence import Corruption as Corruption
+from tasks.records.evidence import Curve as Curve
+from tasks.records.evidence import Evidence as Evidence
+from tasks.records.evidence import Example as Example
+from tasks.records.evidence import Paired as Paired
+from tasks.records.evidence import Reliability as Reliability
+from tasks.records.evidence import Robustness as Robustness
+from tasks.records.evidence import Slice as Slice
 from tasks.records.judgement import Decision as Decision
 from tasks.records.judgement import Evaluation as Evaluation
 from tasks.records.judgement import Machine as Machine

@@ -71,17 +71,29 @@ class Scores(Record):
     sha256: str
     images: int
     accuracy: float
+    interval: tuple[float, float]  # 95 %, of the accuracy
+    top_k: float  # share of images whose label is among the k likeliest classes
+    k: int
     precision: float  # macro, as recall and f1
     recall: float
     f1: float
+    weighted_precision: float  # by the images of each class
+    weighted_f1: float
+    roc_auc: float | None  # macro, each class against all others; None where one class is all there is
+    average_precision: float | None
+    brier: float  # mean squared error of the probabilities, 0 to 2
+    calibration_error: float  # expected, 15 bins, 0 to 1
     per_class: dict[str, dict[str, float]]
     confusion: tuple[tuple[int, ...], ...]  # rows: true class, columns: predicted class
     speed: Speed
 
     @property
     def quality(self) -> dict[str, float]:
-        """Accuracy, precision, recall and F1, and of how many images."""
-        return self.model_dump(include={"images", "accuracy", "precision", "recall", "f1"})
+        """All that is a number."""
+        texts = {"model", "sha256", "interval", "per_class", "confusion", "speed"}
+        low, high = self.interval
+        numbers = self.model_dump(exclude=texts, exclude_none=True)
+        return {**numbers, "accuracy_low": low, "accuracy_high": high}
 
 
 class Evaluation(Record):
