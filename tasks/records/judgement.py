@@ -13,6 +13,7 @@ class Verdict(Record):
     passed: bool
     value: float
     limit: float
+    champion: float | None = None  # the same number of the champion it is compared with, where it has one
     sentence: str
 
 
@@ -77,6 +78,7 @@ class Scores(Record):
     precision: float  # macro, as recall and f1
     recall: float
     f1: float
+    f1_interval: tuple[float, float]  # 95 %, by bootstrap over the images
     weighted_precision: float  # by the images of each class
     weighted_f1: float
     roc_auc: float | None  # macro, each class against all others; None where one class is all there is
@@ -90,7 +92,7 @@ class Scores(Record):
     @property
     def quality(self) -> dict[str, float]:
         """All that is a number."""
-        texts = {"model", "sha256", "interval", "per_class", "confusion", "speed"}
+        texts = {"model", "sha256", "interval", "f1_interval", "per_class", "confusion", "speed"}
         low, high = self.interval
         numbers = self.model_dump(exclude=texts, exclude_none=True)
         return {**numbers, "accuracy_low": low, "accuracy_high": high}
@@ -111,7 +113,8 @@ class Evaluation(Record):
     champion_version: str | None
     best_version: str | None  # the best champion so far, by its version
     verdicts: tuple[Verdict, ...]
-    report: Artifact
+    report: Artifact  # the page
+    evidence: Artifact  # Evidence, beside it
     unknown_to_champion: int  # test images of classes that the champion does not know
 
     @property

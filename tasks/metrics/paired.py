@@ -1,0 +1,45 @@
+"""Two models on the same images: who was right where the other was not, and what chance explains of it."""
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from tasks.records import Paired
+
+NORMAL_95: Final = 1.959964
+
+
+def compare(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
+    """Both bool [N], whether the model is right about each image.
+
+    The p-value is that of McNemar's exact test: of the images that only one has right, each falls to either
+    with equal chance when the two are equally good.
+    """
+    wins, losses = int(np.sum(first & ~second)), int(np.sum(second & ~first))
+    low, high = paired_interval(first, second)
+    return Paired(
+        images=len(first),
+        wins=wins,
+        losses=losses,
+        difference=(wins - losses) / max(1, len(first)),
+        low=low,
+        high=high,
+        p_value=float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
+    )
+
+
+def paired_interval(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float]:
+    """95 % interval of the difference in accuracy, first less second, on the same images.
+
+    Agresti and Min 2005: the Wald interval for matched pairs after adding half a pair to each of the four
+    cells, which keeps its coverage on small sets and when the two never differ.
+    """
+    count = len(first) + 2
+    wins = float(np.sum(first & ~second)) + 0.5
+    losses = float(np.sum(second & ~first)) + 0.5
+    difference = (wins - losses) / count
+    spread = NORMAL_95 * math.sqrt(max(0.0, wins + losses - (wins - losses) ** 2 / count)) / count
+    return max(-1.0, difference - spread), min(1.0, difference + spread)
