@@ -1,6 +1,5 @@
 """Who is judged on the test split, and what they predict there: candidates of the night and champions."""
 
-import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from tasks import runtime, storage
 from tasks.calibration import calibration_images
 from tasks.config import PreprocessSettings
-from tasks.errors import InputError
+from tasks.dataset import originals
 from tasks.records import Candidate, Dataset, Unmade
 from tasks.runtime import Pixels
 
@@ -31,14 +30,14 @@ class Contender(NamedTuple):
     model: bytes
     sha256: str
     pixels: Pixels  # uint8 [N,H,W,C], the test images as it takes them
-    index: Labels  # its own classes as classes of the data set, -1 where that has no such class
+    places: Labels  # its own classes as classes of the data set, -1 where that has no such class
     known: NDArray[np.bool_]  # [N], whether it knows the image's class
     probabilities: Shares  # float32 [N,K]; what it gives to classes that the data set lacks is left out
     predicted: Labels  # [N], -1 for a class that the data set lacks
 
     def answers(self, pixels: Pixels, classes: int) -> tuple[Shares, Labels]:
         """Probabilities and labels as above, for other images."""
-        return _translated(runtime.Session(self.model), pixels, self.index, classes)
+        return _translated(runtime.Session(self.model), pixels, self.places, classes)
 
 
 def made(outcomes: Iterable[Candidate | Unmade]) -> tuple[dict[str, Candidate], dict[str, str]]:
@@ -114,25 +113,10 @@ def _originals(dataset: Dataset, settings: PreprocessSettings) -> Pixels:
     """The test images read again from the source and prepared with other settings, in shard order."""
     from tasks import images  # imports OpenCV, which most nights don't need here
 
-    keys: list[str] = []
-    for shard in dataset.shards:
-        if shard.split == "test":
-            named = _keys(storage.read_artifact(shard.file), shard.file.uri, shard.images)
-            dropped = set(shard.drop)
-            keys += [key for row, key in enumerate(named) if row not in dropped]
+    keys = originals(dataset, "test")
 
     def prepared(key: str) -> Pixels:
         return images.prepare(storage.read(storage.join(dataset.source, key)), settings)
 
     with ThreadPoolExecutor(DOWNLOADS) as pool:
         return np.stack(list(pool.map(prepared, keys)))
-
-
-def _keys(shard: bytes, uri: str, count: int) -> list[str]:
-    """`batch/key` of each row, from the metadata in the header of a safetensors file."""
-    length = int.from_bytes(shard[:8], "little")
-    facts = json.loads(shard[8 : 8 + length]).get("__metadata__", {})
-    keys: list[str] = json.loads(facts.get("keys", "[]"))
-    if len(keys) != count:
-        raise InputError(f"shard {uri} names {len(keys)} originals for {count} images; preprocess it again")
-    return keys

@@ -1,8 +1,10 @@
 """Shards to tensors. No Python per image; how a training gets its batches of them is in `feed`."""
 
+import json
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -157,3 +159,23 @@ def read_rows(
     if shard.drop:
         images, labels, ids = images[kept], labels[kept], ids[kept]
     return Images(images, index[labels], ids).at(rows.rows)
+
+
+def originals(dataset: Dataset, split: Split) -> list[str]:
+    """`batch/key` of every image of the split, in the order of `load_split`.
+
+    Raises InputError when a shard does not name them.
+    """
+    keys: list[str] = []
+    for rows in rows_of(dataset, split):
+        shard = rows.shard
+        data = storage.read_artifact(shard.file)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        named = json.loads(header.get("__metadata__", {}).get("keys", "[]"))
+        if len(named) != shard.images:
+            raise InputError(
+                f"shard {shard.file.uri} names {len(named)} originals for {shard.images} images; preprocess "
+                "it again"
+            )
+        keys += np.delete(np.array(named, dtype=object), list(shard.drop)).tolist()
+    return keys

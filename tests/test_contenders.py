@@ -59,7 +59,8 @@ def test_classes_are_compared_by_name(there, ml_night):
     usual = judged()
     assert (usual.predicted == labels).mean() > 0.9
     assert usual.known.all()
-    assert usual.pixels is None
+    assert (usual.probabilities.argmax(1) == usual.predicted).all()
+    assert np.allclose(usual.probabilities.sum(1), 1, atol=1e-5)
     turned = judged(classes=tuple(reversed(ml_night.dataset.classes)))
     assert turned.predicted.tolist() == (3 - usual.predicted).tolist()
 
@@ -69,6 +70,8 @@ def test_a_class_that_the_champion_lacks_is_not_known_to_it(there, ml_night):
     found = judged(classes=(*ml_night.dataset.classes[:3], "gone"))
     assert found.known.tolist() == (labels != 3).tolist()
     assert set(found.predicted[labels == 3]) == {-1}
+    assert np.all(found.probabilities[:, 3] == 0)
+    assert np.array_equal(found.probabilities[:, :3], judged().probabilities[:, :3])
 
 
 def test_other_preprocessing_reads_the_originals(there, ml_night, monkeypatch):
@@ -81,10 +84,16 @@ def test_other_preprocessing_reads_the_originals(there, ml_night, monkeypatch):
     assert sum("/incoming/tiny/batch-1/" in uri for uri in read) == 24
     assert found.predicted.tolist() == judged().predicted.tolist()
     test = load_split(ml_night.dataset, "test").images.numpy()
+    assert found.pixels is not judged().pixels
     assert np.array_equal(found.pixels, test)
-    monkeypatch.setattr(contenders, "CALIBRATION", 6)
-    some = judged(preprocess=PreprocessSettings(image_size=8, resize="stretch")).pixels
-    assert some.shape == (6, 8, 8, 3)
+
+
+def test_other_images_are_answered_in_the_classes_of_the_data_set(there, ml_night):
+    judged, _ = there
+    turned = judged(classes=tuple(reversed(ml_night.dataset.classes)))
+    probabilities, predicted = turned.answers(turned.pixels[5:9], classes=4)
+    assert np.array_equal(predicted, turned.predicted[5:9])
+    assert np.allclose(probabilities, turned.probabilities[5:9], atol=1e-6)
 
 
 def test_other_channels_know_nothing(there, ml_night):
