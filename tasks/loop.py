@@ -23,6 +23,7 @@ from tasks.dataset import Images, scaled, standardised
 from tasks.device import Precision, compiled, find_device, out_of_memory, pieces_for
 from tasks.errors import InputError
 from tasks.feed import Feed, class_counts, seed_at
+from tasks.hardening import harden
 from tasks.progress import Progress, State
 from tasks.ranks import ALONE, Ranks
 from tasks.records import Dataset
@@ -161,6 +162,7 @@ class Training:
             pixels = augment(piece.images, settings, self.dataset.image_size, self.generator)
             pixels = shrunk(pixels, side_in(epoch, settings, self.dataset.image_size))
             pixels, wanted = mix(pixels, piece.labels, len(self.dataset.classes), settings, self.generator)
+            pixels = self._hardened(pixels, wanted)
             seen = standardised(pixels, self.dataset)
             wanted = wanted if self.teacher is None else probabilities(self.teacher, seen)
             with self.ranks.apart(self.trained, piece is not pieces[-1]):
@@ -172,6 +174,17 @@ class Training:
         self.course.step(self.precision)
         self.result.follow()
         return total
+
+    def _hardened(self, pixels: Tensor, wanted: Tensor) -> Tensor:
+        return harden(
+            self.network,
+            pixels,
+            lambda logits: self.loss_of(logits, wanted),
+            self.dataset,
+            self.settings,
+            self.precision,
+            self.generator,
+        )
 
     def _pieces(self, batch: Images) -> int:
         """As set, or as few as memory allows, which is found out before the first step."""

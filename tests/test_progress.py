@@ -27,6 +27,7 @@ COURSES = [
     {"optimizer": "rmsprop", "schedule": "plateau", "learning_rate": 0.001, "imbalance": "sampling"},
     {"optimizer": "adam", "dropout": 0.3, "mixup": 0.4, "auto_augment": "trivial", "patience": 50},
     {"model": "resnet9", "pooling": "gem", "accumulation": 2, "loss": "bce", "clip_norm": 1.0},
+    {"adversarial": "pgd", "adversarial_steps": 2, "dropout": 0.2, "accumulation": 2},
     {"freeze": "layer3", "unfreeze_epoch": 3, "backbone_rate": 0.3, "ema": 0.9},
     {"freeze": "backbone", "unfreeze_epoch": 2, "optimizer": "muon", "schedule": "plateau"},
     {"freeze": "backbone", "unfreeze_epoch": 4, "optimizer": "adamw", "clip_norm": 1.0},
