@@ -30,6 +30,7 @@ class Batch(NamedTuple):
     name: str
     files: tuple[File, ...]
     manifest: File | None
+    newest: float = 0.0  # when the last of them was written, seconds since 1970
 
     def seen(self) -> BatchSeen:
         digest = hashlib.sha256(repr(self.manifest).encode())
@@ -55,7 +56,7 @@ def complete(objects: Iterable[Stored], settle_seconds: float, waiting: list[str
                 files.append((key, stored.size, stored.etag))
         if files and (ready or time.time() - newest >= settle_seconds):
             files.sort()
-            yield Batch(name, tuple(files), manifest)
+            yield Batch(name, tuple(files), manifest, newest)
         elif files:
             waiting.append(name)
 

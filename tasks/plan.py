@@ -27,6 +27,7 @@ class Outlook(NamedTuple):
     waiting: list[str]  # batches that are still arriving
     parts: list[Part]
     todo: list[Part]
+    newest: float  # when the newest object of a complete batch was written, seconds since 1970
 
 
 def plan(spec: PlanSpec) -> Plan:
@@ -54,6 +55,7 @@ def plan(spec: PlanSpec) -> Plan:
         previous=seen.previous.digest if seen.previous else "",
         drift_limit=verdict.drift_limit,
         salt=spec.night if verdict.again else "",
+        newest=seen.newest,
         start=start.find(pipeline.train.weights, pipeline.name) if verdict.work else None,
     )
     return draft.model_copy(update={"mlflow_run_id": open_run(draft)}) if draft.work else draft
@@ -68,8 +70,10 @@ def outlook(spec: PlanSpec) -> Outlook:
     waiting: list[str] = []
     seen: dict[str, BatchSeen] = {}
     parts: list[Part] = []
+    newest = 0.0
     for batch in batches.complete(storage.listing(source), pipeline.settle_minutes * 60, waiting):
         seen[batch.name] = batch.seen()
+        newest = max(newest, batch.newest)
         parts += batches.cut(batch, pipeline.preprocess, source)
     if not parts:
         raise InputError(
@@ -83,7 +87,7 @@ def outlook(spec: PlanSpec) -> Outlook:
     decided = ledger.decided(pipeline.name, *digests, waiting=asks)
     verdict = schedule.judge(Facts(pipeline, seen, last, previous, decided, forced=spec.force))
     todo = _todo(parts) if verdict.work else []
-    return Outlook(verdict, seen, previous, waiting, parts, todo)
+    return Outlook(verdict, seen, previous, waiting, parts, todo, newest)
 
 
 def source_of(pipeline: Pipeline) -> str:

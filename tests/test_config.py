@@ -216,3 +216,16 @@ def test_every_preprocess_setting_is_known_to_change_the_pixels_or_not() -> None
     others = {"part_seconds", "validation_fraction", "test_fraction", "max_pixels", "max_side", "animated"}
     others |= {"max_megabytes", "decode_seconds", "decode_megabytes"}
     assert set(PreprocessSettings.model_fields) == PIXELS | others
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ({"min_accuracy": 0.9, "min_first_accuracy": 0.8}, r"at least min_accuracy \(0.9\).*, got 0.8"),
+        ({"mode": "never", "first_champion": "approve"}, "needs mode 'auto' or 'approve', got 'never'"),
+        ({"min_recall": 0.5}, "min_recall"),
+    ],
+)
+def test_a_policy_that_cannot_be_kept_is_refused_in_words(policy: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Pipeline.model_validate({"name": "pets", "promotion": policy})

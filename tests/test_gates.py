@@ -5,22 +5,41 @@ import pytest
 from speeds import speed
 
 from tasks.config import PromotionPolicy
-from tasks.gates import Case, Rival, judge, paired_interval
-from tasks.records import Drift, Scores, Verdict
+from tasks.gates import Case, Rival, judge
+from tasks.records import Attack, Corruption, Drift, Robustness, Scores, Verdict
 
 POLICY = PromotionPolicy(min_accuracy=0.8, max_champion_loss=0.02, max_accuracy_loss=0.01)
 
 
-def scores(accuracy=0.9, *, size=1_000_000, latency=1.0, throughput=1000, sha256="ours") -> Scores:
+def scores(
+    accuracy=0.9,
+    *,
+    size=1_000_000,
+    latency=1.0,
+    throughput=1000,
+    sha256="ours",
+    recalls=None,
+    calibration=0.02,
+) -> Scores:
     return Scores(
         model="int8",
         sha256=sha256,
         images=100,
         accuracy=accuracy,
+        interval=(accuracy - 0.06, accuracy + 0.06),
+        top_k=0.99,
+        k=3,
         precision=accuracy,
         recall=accuracy,
         f1=accuracy,
-        per_class={},
+        f1_interval=(accuracy, accuracy),
+        weighted_precision=accuracy,
+        weighted_f1=accuracy,
+        roc_auc=0.98,
+        average_precision=0.97,
+        brier=0.1,
+        calibration_error=calibration,
+        per_class={name: {"recall": recall} for name, recall in (recalls or {"cat": accuracy}).items()},
         confusion=(),
         speed=speed(latency, size=size, throughput=throughput),
     )
@@ -31,19 +50,26 @@ def right(share: float, count: int = 100) -> np.ndarray:
 
 
 def rival(theirs=0.9, ours=0.9, *, version="4", **facts) -> Rival:
-    return Rival(version, scores(theirs, **{"sha256": "theirs", **facts}), right(ours), right(theirs))
+    """100 images in turn of two classes, the first ones right."""
+    labels = np.arange(100) % 2
+    return Rival(version, scores(theirs, **{"sha256": "theirs", **facts}), labels, right(ours), right(theirs))
 
 
 def case(**changes) -> Case:
     values = {
         "chosen": "int8",
         "reference": "fp32",
+        "classes": ("cat", "dog"),
         "scores": scores(),
         "validation": {"fp32": 0.91, "int8": 0.91},
+        "float32": rival(version=""),
         "champion": None,
         "best": None,
+        "robustness": None,
         "fresher": False,
         "drift": None,
+        "leakage": 0.0,
+        "data_age_days": None,
         "new_classes": (),
     }
     return Case(**{**values, **changes})
@@ -55,7 +81,14 @@ def verdict(gate: str, policy: PromotionPolicy = POLICY, **changes) -> Verdict:
 
 def test_without_a_champion_its_gates_pass_and_say_so():
     verdicts = judge(case(), POLICY)
-    assert [v.gate for v in verdicts] == ["accuracy floor", "non-inferiority", "gain", "quantization loss"]
+    assert [v.gate for v in verdicts] == [
+        "accuracy floor",
+        "non-inferiority",
+        "gain",
+        "quantization loss",
+        "class loss",
+        "leakage",
+    ]
     assert all(v.passed for v in verdicts)
     assert sum("there is no champion yet" in v.sentence for v in verdicts) == 2
 
@@ -87,7 +120,8 @@ def test_a_challenger_may_lose_no_more_than_the_margin_to_the_best_champion(ours
 
 
 def test_a_champion_that_knows_no_class_is_no_rival():
-    empty = Rival("4", scores(0.9), np.zeros(0, bool), np.zeros(0, bool))
+    none = np.zeros(0, bool)
+    empty = Rival("4", scores(0.9), np.zeros(0, np.int64), none, none)
     found = verdict("non-inferiority", best=empty)
     assert found.passed
     assert "knows none of the classes" in found.sentence
@@ -149,20 +183,6 @@ def test_limits_for_latency_and_size_hold_when_set(limit, passed):
         assert (found.passed, found.value, found.limit) == (passed, 1.0, limit)
 
 
-def test_paired_interval_is_agresti_and_min_s():
-    # 20 pairs won, 10 lost, of 100: (20.5 - 10.5) / 102, and its spread.
-    first = np.array([True] * 20 + [False] * 10 + [True] * 70)
-    second = np.array([False] * 20 + [True] * 10 + [True] * 70)
-    low, high = paired_interval(first, second)
-    assert (low + high) / 2 == pytest.approx(10 / 102)
-    assert (high - low) / 2 == pytest.approx(1.959964 * (31 - 100 / 102) ** 0.5 / 102)
-
-
-def test_models_that_never_differ_still_have_an_interval():
-    low, high = paired_interval(right(0.9), right(0.9))
-    assert low < 0 < high
-
-
 def test_a_loss_is_taken_against_the_float_candidate_of_the_same_networks():
     accuracy = {"fp32": 0.95, "fp32-soft-vote": 0.97, "int8-soft-vote": 0.955}
     found = verdict(
@@ -170,3 +190,147 @@ def test_a_loss_is_taken_against_the_float_candidate_of_the_same_networks():
     )
     assert not found.passed
     assert "95.50% of int8-soft-vote, 97.00% of fp32-soft-vote: a loss of 1.50 points" in found.sentence
+
+
+def test_verdicts_carry_the_champions_number():
+    champion = rival(0.95, 0.9, size=900_000, latency=2.0, calibration=0.01)
+    policy = PromotionPolicy(max_size_mb=2, max_latency_ms=3, max_calibration_error=0.05)
+    found = {v.gate: v.champion for v in judge(case(champion=champion, best=champion), policy)}
+    assert found["accuracy floor"] == found["non-inferiority"] == pytest.approx(0.95)
+    assert (found["latency"], found["size"], found["calibration"]) == (2.0, 0.9, 0.01)
+    assert {v.champion for v in judge(case(), policy)} == {None}
+
+
+@pytest.mark.parametrize(("accuracy", "passed"), [(0.92, True), (0.9, False)])
+def test_the_first_champion_has_a_floor_of_its_own(accuracy, passed):
+    policy = PromotionPolicy(min_accuracy=0.8, min_first_accuracy=0.92)
+    found = verdict("accuracy floor", policy, scores=scores(accuracy))
+    assert (found.passed, found.limit) == (passed, 0.92)
+    assert "of a first champion" in found.sentence
+    assert verdict("accuracy floor", policy, scores=scores(accuracy), champion=rival()).limit == 0.8
+
+
+@pytest.mark.parametrize(("recall", "passed"), [(0.7, True), (0.69, False)])
+def test_every_class_has_a_floor_when_one_is_set(recall, passed):
+    policy = PromotionPolicy(min_class_recall=0.7)
+    ours = scores(recalls={"cat": 0.95, "dog": recall})
+    theirs = rival(recalls={"cat": 0.9, "dog": 0.85})
+    found = verdict("class recall", policy, scores=ours, champion=theirs)
+    assert (found.passed, found.value, found.limit, found.champion) == (passed, recall, 0.7, 0.85)
+    assert "dog" in found.sentence
+
+
+def lost(cats: int) -> Rival:
+    """The challenger has that many of 50 cats wrong that the rival has right, and all else right."""
+    labels = np.arange(100) % 2
+    wrong = np.zeros(100, bool)
+    wrong[np.flatnonzero(labels == 0)[:cats]] = True
+    return Rival("4", scores(1.0, sha256="theirs"), labels, ~wrong, np.ones(100, bool))
+
+
+@pytest.mark.parametrize(("cats", "passed"), [(5, True), (6, False)])
+@pytest.mark.parametrize("against", ["float32", "best"])
+def test_no_class_may_lose_more_than_the_limit_to_the_champion_or_to_quantization(against, cats, passed):
+    found = verdict("class loss", PromotionPolicy(max_class_loss=0.1), **{against: lost(cats)})
+    assert found.passed is passed
+    assert found.value == pytest.approx(cats / 50)
+    assert f"class cat is {1 - cats / 50:.2%} against 100.00%" in found.sentence
+    assert ("version 4" in found.sentence) is (against == "best")
+
+
+def test_a_class_of_few_images_is_not_refused_for_what_chance_explains():
+    labels = np.array([0, 0, 0, 0, 1])
+    ours = np.array([False, False, True, True, True])
+    few = Rival("", scores(), labels, ours, np.ones(5, bool))
+    found = verdict("class loss", float32=few)
+    assert found.passed
+    assert found.value == 0.5
+
+
+def test_without_a_limit_no_class_is_judged():
+    assert all(v.gate != "class loss" for v in judge(case(), PromotionPolicy(max_class_loss=None)))
+
+
+@pytest.mark.parametrize(("limit", "passed"), [(0.02, True), (0.01, False)])
+def test_calibration_is_a_gate_when_a_limit_is_set(limit, passed):
+    found = verdict("calibration", PromotionPolicy(max_calibration_error=limit))
+    assert (found.passed, found.value) == (passed, 0.02)
+
+
+def tried(ours: float, theirs: float | None = None) -> Robustness:
+    shares = {"int8": ours} | ({} if theirs is None else {"champion": theirs})
+    return Robustness(
+        images=100,
+        clean=dict.fromkeys(shares, 0.95),
+        corruptions=(
+            Corruption(family="fog", severity=1, accuracy={k: v + 0.1 for k, v in shares.items()}),
+            Corruption(family="fog", severity=5, accuracy={k: v - 0.1 for k, v in shares.items()}),
+        ),
+        attacks=(
+            Attack(kind="fgsm", epsilon=2, accuracy=dict.fromkeys(shares, 0.5)),
+            Attack(kind="pgd", epsilon=2, accuracy=dict.fromkeys(shares, 0.4)),
+        ),
+        seconds=1,
+    )
+
+
+@pytest.mark.parametrize(("value", "passed"), [(0.7, True), (0.69, False)])
+def test_robustness_has_floors_and_a_margin_to_the_champion(value, passed):
+    policy = PromotionPolicy(min_corrupted_accuracy=0.7, max_corrupted_loss=0.05, min_attacked_accuracy=0.4)
+    facts = {"robustness": tried(value, 0.75), "champion": rival()}
+    for gate in ("corruption floor", "corruption loss"):
+        found = verdict(gate, policy, **facts)
+        assert (found.passed, found.value, found.limit) == (passed, pytest.approx(value), pytest.approx(0.7))
+        assert found.champion == pytest.approx(0.75)
+    attacked = verdict("attack floor", policy, **facts)
+    assert (attacked.passed, attacked.value, attacked.champion) == (True, 0.4, 0.4)
+    assert "PGD" in attacked.sentence
+    assert not verdict("attack floor", PromotionPolicy(min_attacked_accuracy=0.41), **facts).passed
+
+
+def test_robustness_is_not_compared_with_a_champion_that_lacks_a_class():
+    policy = PromotionPolicy(max_corrupted_loss=0.05)
+    facts = {"robustness": tried(0.5, 0.9), "champion": rival(), "new_classes": ("owl",)}
+    assert verdict("corruption loss", policy, **facts).passed
+
+
+@pytest.mark.parametrize(("ours", "passed"), [(0.72, True), (0.71, False)])
+def test_a_sturdier_model_is_a_gain(ours, passed):
+    found = verdict("gain", champion=rival(), robustness=tried(ours, 0.7))
+    assert found.passed is passed
+    assert ("72.00% instead of 70.00% on corrupted images" in found.sentence) is passed
+
+
+@pytest.mark.parametrize(("leakage", "passed"), [(0.01, True), (0.02, False)])
+def test_training_images_that_look_like_test_images_are_limited(leakage, passed):
+    found = verdict("leakage", leakage=leakage)
+    assert (found.passed, found.value, found.limit) == (passed, leakage, 0.01)
+
+
+@pytest.mark.parametrize(("age", "passed"), [(2.0, True), (2.1, False), (None, False)])
+def test_old_data_is_refused_when_a_limit_is_set(age, passed):
+    assert verdict("freshness", PromotionPolicy(max_data_age_days=2), data_age_days=age).passed is passed
+
+
+def pair(wins: int, losses: int, count: int = 1000) -> Rival:
+    """A best champion against which the challenger wins and loses so many images."""
+    ours, theirs = np.ones(count, bool), np.ones(count, bool)
+    theirs[:wins] = False
+    ours[wins : wins + losses] = False
+    return Rival("4", scores(theirs.mean(), sha256="theirs"), np.zeros(count, np.int64), ours, theirs)
+
+
+@pytest.mark.parametrize(("significance", "passed"), [(None, True), (0.05, False), (0.001, True)])
+def test_a_significant_loss_is_refused_inside_the_margin_where_the_policy_says_so(significance, passed):
+    # 2 won and 12 lost: p = 0.013 by McNemar's exact test, and one point of two that may be lost.
+    policy = PromotionPolicy(max_champion_loss=0.02, significance=significance)
+    found = verdict("non-inferiority", policy, best=pair(2, 12))
+    assert found.passed is passed
+    assert "p = 0.013" in found.sentence
+
+
+@pytest.mark.parametrize(("wins", "passed"), [(3, False), (12, True)])
+def test_a_gain_in_accuracy_has_to_be_significant_where_the_policy_says_so(wins, passed):
+    policy = PromotionPolicy(significance=0.05)
+    assert verdict("gain", policy, champion=pair(wins, 2)).passed is passed
+    assert verdict("gain", PromotionPolicy(), champion=pair(wins, 2)).passed

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.config.base import ADVANCED, Settings, digest_of
 from tasks.config.data import AssembleSettings, PreprocessSettings, RetrainPolicy
@@ -78,6 +78,22 @@ class Pipeline(Settings):
         if value is not None and not SIMPLE_CRON.match(value):
             raise ValueError(f"schedule must be five cron fields or @daily and the like, got {value!r}")
         return value
+
+    @model_validator(mode="after")
+    def _tries_what_it_asks(self) -> "Pipeline":
+        policy, tried = self.promotion, self.evaluate
+        for name in ("min_corrupted_accuracy", "max_corrupted_loss", "min_attacked_accuracy"):
+            if getattr(policy, name) is not None and tried.robustness == "none":
+                raise ValueError(
+                    f"promotion.{name} needs evaluate.robustness 'quick' or 'full', got 'none', which tries "
+                    "nothing"
+                )
+        if policy.min_attacked_accuracy is not None and tried.attack_epsilon == 0:
+            raise ValueError(
+                "promotion.min_attacked_accuracy needs evaluate.attack_epsilon above 0, got 0, which tries "
+                "no attack"
+            )
+        return self
 
     def settings_digest(self) -> str:
         """Digest of what shapes the model; when and from where a night runs is not part of it."""

@@ -1,0 +1,70 @@
+"""What the gates look at, and the form of what they say."""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.records import Drift, Robustness, Scores, Verdict
+
+ROUNDING: Final = 1e-9  # 0.985 - 0.98 must not exceed a limit of 0.005
+Right = NDArray[np.bool_]
+
+
+class Rival(NamedTuple):
+    """Another model, and who was right on the images whose class it knows.
+
+    `labels` are the images' true classes, int64 [N]; `challenger_right` and `rival_right` are bool [N].
+    """
+
+    version: str  # of a champion; the float reference has none
+    scores: Scores
+    labels: NDArray[np.int64]
+    challenger_right: Right
+    rival_right: Right
+
+
+class Case(NamedTuple):
+    """The chosen candidate, its float reference and the champions on the same test images."""
+
+    chosen: str
+    reference: str  # the float candidate of the same networks
+    classes: tuple[str, ...]
+    scores: Scores
+    validation: Mapping[str, float]  # accuracy per candidate
+    float32: Rival  # the reference on the test images
+    champion: Rival | None
+    best: Rival | None  # the best champion so far; the present one when it is that
+    robustness: Robustness | None
+    fresher: bool  # made of other data than the champion
+    drift: Drift | None  # of the data from the champion's training data
+    leakage: float  # training images that look like a validation or test image, as a share of all
+    data_age_days: float | None  # of the newest image, None where the source does not tell
+    new_classes: tuple[str, ...]
+
+
+def champions_corrupted(case: Case) -> float | None:
+    """The champion's mean accuracy on corrupted images, where it knows the class of every image."""
+    tried = case.robustness
+    if tried is None or not tried.corruptions or case.new_classes or "champion" not in tried.clean:
+        return None
+    return tried.corrupted("champion")
+
+
+def at_most(gate: str, value: float, limit: float, sentence: str, champion: float | None = None) -> Verdict:
+    passed = value <= limit + ROUNDING
+    return Verdict(gate=gate, passed=passed, value=value, limit=limit, champion=champion, sentence=sentence)
+
+
+def at_least(gate: str, value: float, limit: float, sentence: str, champion: float | None = None) -> Verdict:
+    passed = value >= limit - ROUNDING
+    return Verdict(gate=gate, passed=passed, value=value, limit=limit, champion=champion, sentence=sentence)
+
+
+def points(difference: float) -> str:
+    return f"{100 * difference:+.2f}"
+
+
+def mean(right: Right) -> float:
+    return float(right.mean()) if len(right) else 0.0
