@@ -79,7 +79,8 @@ def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, s
         registry.CHECKPOINTS: json.dumps(
             [weights.model_dump() for weights in evaluation.candidate.checkpoints]
         ),
-        "nightshift.report": evaluation.report.uri,
+        registry.REPORT: evaluation.report.uri,
+        "nightshift.evidence": evaluation.evidence.uri,
     }
 
 

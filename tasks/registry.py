@@ -24,6 +24,7 @@ SHA256, STATE, REASONS = "nightshift.sha256", "nightshift.state", "nightshift.re
 CLASSES, PREPROCESS, BEST = "nightshift.classes", "nightshift.preprocess", "nightshift.best_version"
 DATA, SETTINGS = "nightshift.data_digest", "nightshift.settings_digest"
 ACCURACY, DATASET = "nightshift.test_accuracy", "nightshift.dataset"
+REPORT = "nightshift.report"  # address of the page that shows the evidence
 CHECKPOINTS = "nightshift.checkpoints"  # the float weights that the version was made of, Artifacts
 
 

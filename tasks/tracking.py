@@ -221,6 +221,15 @@ def log_artifact(run_id: str, path_in_run: str, data: bytes) -> None:
 
 
 @worded()
+def log_artifacts(run_id: str, folder: str, files: Mapping[str, bytes]) -> None:
+    """Store several files of one folder of the run at once."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, data in files.items():
+            Path(temporary, name).write_bytes(data)
+        client().log_artifacts(run_id, temporary, folder)
+
+
+@worded()
 def log_dataset(run_id: str, *, name: str, digest: str, source: str, rows: int) -> None:
     """Record the data set version as an input of the run."""
     entity = Dataset(

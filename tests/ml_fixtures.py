@@ -87,14 +87,19 @@ def picture(label: int, side: int, noise: np.random.Generator) -> np.ndarray:
 
 
 def build_dataset(
-    root: Path, *, side: int = 8, stored: int | None = None, classes: tuple[str, ...] = CLASSES
+    root: Path,
+    *,
+    side: int = 8,
+    stored: int | None = None,
+    classes: tuple[str, ...] = CLASSES,
+    per_split: dict[str, int] = PER_SPLIT,
 ) -> str:
     """Write originals, one shard per split and the manifest below `root`; the URI of the manifest."""
     noise, shards, counts = np.random.default_rng(7), [], {}
     settings = PreprocessSettings(image_size=side, stored_size=stored)
     source = f"file://{root}/incoming/tiny"
     for split in SPLITS:
-        total = PER_SPLIT[split]
+        total = per_split[split]
         labels = np.arange(total) % len(classes)
         images = np.stack([picture(int(label), settings.side, noise) for label in labels])
         keys, ids = [], []
@@ -120,8 +125,8 @@ def build_dataset(
         image_size=side,
         preprocess=settings,
         source=source,
-        batches={"batch-1": BatchSeen(files=sum(PER_SPLIT.values()), digest="b" * 64)},
-        profile=Profile(images=sum(PER_SPLIT.values()), classes={}, histograms={}),
+        batches={"batch-1": BatchSeen(files=sum(per_split.values()), digest="b" * 64)},
+        profile=Profile(images=sum(per_split.values()), classes={}, histograms={}),
         duplicates=Duplicates(merged=0, conflicting=0, near=0, near_excluded=True),
     )
     uri = f"file://{root}/datasets/{dataset.digest}.json"

@@ -12,12 +12,16 @@ from tasks.config import PreprocessSettings, PromotionPolicy
 from tasks.dataset import load_split
 from tasks.errors import InputError
 from tasks.evaluate import evaluate
-from tasks.records import Artifact, Unmade
+from tasks.records import Artifact, Evidence, Unmade
 from tasks.register import tags_of
 from tasks.registry import CHECKPOINTS
 
 REAL = timing.measure  # what the fixture `timed` replaces
 pytestmark = pytest.mark.usefixtures("timed")
+
+
+def evidence_of(evaluation) -> Evidence:
+    return Evidence.model_validate_json(storage.read_artifact(evaluation.evidence))
 
 
 def test_first_night_passes_and_leaves_a_report(ml_night):
@@ -99,7 +103,7 @@ def test_the_standings_of_an_ensemble_are_in_the_report_and_in_mlflow(ml_ensembl
 
     rows = []
     monkeypatch.setattr(tracking, "log_metrics", lambda run_id, batch: rows.extend(batch))
-    monkeypatch.setattr(tracking, "log_artifact", lambda run_id, path, data: None)
+    monkeypatch.setattr(tracking, "log_artifacts", lambda run_id, folder, given: None)
     monkeypatch.setattr(tracking, "set_tags", lambda run_id, given: None)
     evaluation = evaluate(spec_of(ml_ensemble, plan={"mlflow_run_id": "run"}))
     logged = {name: value for name, value, _ in rows if name.startswith("validation/")}
@@ -184,7 +188,7 @@ def test_numbers_report_and_pictures_go_to_the_night_s_run(ml_night, crowned, mo
 
     rows, files, tags = [], {}, {}
     monkeypatch.setattr(tracking, "log_metrics", lambda run_id, batch: rows.append(batch))
-    monkeypatch.setattr(tracking, "log_artifact", lambda run_id, path, data: files.update({path: data}))
+    monkeypatch.setattr(tracking, "log_artifacts", lambda run_id, folder, given: files.update(given))
     monkeypatch.setattr(tracking, "set_tags", lambda run_id, given: tags.update(given))
     crowned(registered(ml_night))
     unmade = Unmade(recipe="int8", vote="soft", reason="no room")
@@ -203,7 +207,14 @@ def test_numbers_report_and_pictures_go_to_the_night_s_run(ml_night, crowned, mo
     assert logged["candidates/int8/accuracy_loss"] == loss
     assert not any(name.startswith("candidates/champion") for name in logged)
     assert tags == {"nightshift.passed_over": "int8-soft-vote was not made: no room"}
-    assert files["report/report.html"] == storage.read_artifact(evaluation.report)
-    assert files["report/confusion.png"].startswith(b"\x89PNG")
-    assert files["report/candidates.png"].startswith(b"\x89PNG")
+    tried = evidence_of(evaluation).robustness
+    assert logged["robustness/champion/corrupted"] == tried.corrupted("champion")
+    assert logged["robustness/fp32/fog-4"] == tried.corruptions[5].accuracy["fp32"]
+    assert logged["test/champion/calibration_error"] == evaluation.test["champion"].calibration_error
+    assert files["report.html"] == storage.read_artifact(evaluation.report)
+    assert files["evidence.json"] == storage.read_artifact(evaluation.evidence)
+    assert files["model_card.md"].startswith(b"# tiny, night-1")
+    pictures = {name for name in files if name.endswith(".png")}
+    assert {"confusion.png", "candidates.png", "reliability.png", "curves.png", "hardest.png"} <= pictures
+    assert all(files[name].startswith(b"\x89PNG") for name in pictures)
     assert np.isfinite(list(logged.values())).all()

@@ -1,4 +1,4 @@
-"""Records of what the test images show about each model beyond a score: figures for people, and some for gates.
+"""Records of what the test images show about each model beyond a score: for people, and some for gates.
 
 They are kept as one file beside the report; what travels between tasks is its address.
 """

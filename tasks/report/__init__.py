@@ -1,16 +1,26 @@
-"""The report of a night: one HTML file that needs nothing else, the verdict first."""
+"""The report of a night: one HTML file that needs nothing else, the verdict first.
+
+    pictures = draw(findings, images, overlays)
+    page = render(findings, pictures)
+
+`tasks.report.model_card` says the same in Markdown.
+"""
 
 import base64
-import io
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from jinja2 import Environment, StrictUndefined
-from matplotlib.figure import Figure
+import numpy as np
+from jinja2 import DictLoader, Environment, StrictUndefined
+from numpy.typing import NDArray
 
 from tasks.choice import Comparison
-from tasks.records import Dataset, Plan, Scores, Standings, Verdict
+from tasks.records import Dataset, Evidence, Plan, Scores, Standings, Verdict
 from tasks.report import candidates as candidates
-from tasks.report.page import PAGE
+from tasks.report import candidates_page, evidence_page, pictures, quality
+from tasks.report.page import PAGE, STYLE
+
+Pixels = NDArray[np.uint8]
 
 
 class Findings(NamedTuple):
@@ -24,61 +34,91 @@ class Findings(NamedTuple):
     test: dict[str, Scores]
     versions: dict[str, str]
     unknown_to_champion: int
+    evidence: Evidence
+
+    @property
+    def passed(self) -> bool:
+        return all(verdict.passed for verdict in self.verdicts)
 
 
 class Pictures(NamedTuple):
-    """PNG files: the confusion matrix of the chosen candidate, and all candidates beside each other."""
+    """PNG files; None where there is nothing to show."""
 
     confusion: bytes
     candidates: bytes
+    reliability: bytes
+    curves: bytes | None
+    wrong: bytes | None
+    hardest: bytes | None
+    suspects: bytes | None
 
 
-def render(findings: Findings, pictures: Pictures) -> bytes:
+def draw(findings: Findings, images: Pixels, overlays: Mapping[int, Pixels]) -> Pictures:
+    """All figures. `images` are the test images uint8 [N,H,W,C]; `overlays` uint8 [H,W,3] by their row."""
+    comparison, evidence = findings.comparison, findings.evidence
+    chosen = findings.test[comparison.chosen]
+    wrong, hardest, suspects = evidence.confidently_wrong, evidence.hardest, evidence.suspects
+    return Pictures(
+        confusion=quality.confusion(chosen, findings.dataset.classes),
+        candidates=candidates.figure(comparison, findings.plan.pipeline.promotion),
+        reliability=quality.reliability(evidence.reliability),
+        curves=quality.curves(evidence.curves) if evidence.curves else None,
+        wrong=pictures.grid(wrong, images, overlays) if wrong else None,
+        hardest=pictures.grid(hardest, images, overlays) if hardest else None,
+        suspects=pictures.grid(suspects, images, overlays, suspected=True) if suspects else None,
+    )
+
+
+def render(findings: Findings, drawn: Pictures) -> bytes:
     """The page as UTF-8; names come from file names of strangers, so all of them are escaped."""
+    sections = _sections(findings, drawn)
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=DictLoader({"page": PAGE, **sections}),
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.2f} %"
     environment.filters["number"] = lambda value, digits=2: f"{value:,.{digits}f}"
-    page = environment.from_string(PAGE).render(
-        **findings._asdict(),
-        chosen=findings.comparison.chosen,
-        rows=candidates.rows(findings.comparison),
-        times=sorted(findings.comparison.speeds.items(), key=lambda item: item[1].full.latency_ms_p50),
-        machine=candidates.machine_line(findings.comparison.machine),
-        passed=all(verdict.passed for verdict in findings.verdicts),
-        refused_by=[verdict for verdict in findings.verdicts if not verdict.passed],
-        pictures={name: base64.b64encode(data).decode() for name, data in pictures._asdict().items()},
+    environment.filters["span"] = lambda pair: f"{100 * pair[0]:.1f}–{100 * pair[1]:.1f}"
+    encoded = {name: base64.b64encode(data).decode() for name, data in drawn._asdict().items() if data}
+    page = environment.get_template("page").render(
+        **_facts(findings), sections=list(sections), pictures=encoded
     )
     return page.encode()
 
 
-def confusion_figure(scores: Scores, classes: tuple[str, ...]) -> bytes:
-    """The confusion matrix as a PNG: shares of each true class, with counts where there is room."""
-    count = len(classes)
-    side = max(3.5, min(12.0, 1.2 + 0.45 * count))
-    figure = Figure(figsize=(side, side), layout="constrained", dpi=110)
-    axes = figure.subplots()
-    shares = [[cell / max(1, sum(row)) for cell in row] for row in scores.confusion]
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(
-        xlabel="predicted class", ylabel="true class", title=f"{scores.model}, {scores.images:,} test images"
-    )
-    if count <= 40:
-        names = [_plain(name) for name in classes]
-        axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 3 else 0)
-        axes.set_yticks(range(count), names)
-    if count <= 20:
-        for y, row in enumerate(scores.confusion):
-            for x, cell in enumerate(row):
-                if cell:
-                    colour = "white" if shares[y][x] > 0.5 else "black"
-                    axes.text(x, y, str(cell), ha="center", va="center", color=colour, fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+def _sections(findings: Findings, drawn: Pictures) -> dict[str, str]:
+    """The templates of the sections that have something to show, in their order."""
+    evidence = findings.evidence
+    every = {
+        "paired": evidence_page.PAIRED if evidence.paired else "",
+        "candidates": candidates_page.CANDIDATES,
+        "robustness": evidence_page.ROBUSTNESS if evidence.robustness else "",
+        "confusion": evidence_page.CONFUSION,
+        "wrong": evidence_page.WRONG if drawn.wrong else "",
+        "suspects": evidence_page.SUSPECTS if drawn.suspects else "",
+        "hardest": evidence_page.HARDEST if drawn.hardest else "",
+        "classes": evidence_page.CLASSES,
+        "slices": evidence_page.SLICES if evidence.slices else "",
+        "calibration": evidence_page.CALIBRATION,
+        "curves": evidence_page.CURVES if drawn.curves else "",
+        "times": candidates_page.TIMES,
+        "members": candidates_page.MEMBERS if findings.standings else "",
+    }
+    return {name: template for name, template in every.items() if template}
 
 
-def _plain(name: str) -> str:
-    """A class name for a figure: not too long, and without the dollar signs that start formulas."""
-    return (name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$")
+def _facts(findings: Findings) -> dict[str, Any]:
+    comparison = findings.comparison
+    return {
+        **findings._asdict(),
+        "style": STYLE,
+        "chosen": comparison.chosen,
+        "rows": candidates.rows(comparison),
+        "times": sorted(comparison.speeds.items(), key=lambda item: item[1].full.latency_ms_p50),
+        "machine": candidates.machine_line(comparison.machine),
+        "passed": findings.passed,
+        "refused_by": [verdict for verdict in findings.verdicts if not verdict.passed],
+    }

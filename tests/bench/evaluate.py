@@ -1,0 +1,140 @@
+"""Measure what a judgement costs: evaluate beside bare inference, robustness, register and promote.
+
+python tests/bench/evaluate.py PIPELINE FOLDER [--set train.epochs=2 …]
+
+PIPELINE and FOLDER are those of accuracy.py, whose trainings are found again. The first night makes a
+champion, the following ones are measured beside it. Nothing else may run. Lines go to bench.json.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from accuracy import STORE, dataset
+from night import REPEATS, ROOT, record
+
+
+class Ready(NamedTuple):
+    """What evaluate is given: a pipeline, its data set, a checkpoint and the candidates of it."""
+
+    pipeline: Any
+    uri: str
+    checkpoint: Any
+    candidates: tuple[Any, ...]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("pipeline")
+    parser.add_argument("folder")
+    parser.add_argument("--set", action="append", default=[])
+    asked = parser.parse_args()
+    STORE.mkdir(parents=True, exist_ok=True)
+    folder = asked.folder if asked.folder == "digits" else str(Path(asked.folder).resolve())
+    os.chdir(STORE)  # where MLflow keeps files
+    os.environ["NIGHTSHIFT_STORE"] = f"file://{STORE}/store"
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{STORE}/mlflow.db"
+
+    from tasks.cli.nights import parse_settings
+    from tasks.pipelines import load_pipeline, override
+
+    pipeline = load_pipeline(ROOT / "dags" / "pipelines" / f"{asked.pipeline}.toml")
+    pipeline = override(pipeline, {"promotion.min_accuracy": 0.0, **parse_settings(asked.set)})
+    ready = candidates(pipeline, dataset(pipeline, folder))
+    night(ready, "none")
+    plain = [night(ready, "none") for _ in range(REPEATS)]
+    quick = [night(ready, "quick") for _ in range(REPEATS)]
+    bare = statistics.median(inference(ready) for _ in range(REPEATS))
+    name = ", ".join([asked.pipeline, *asked.set])
+    judging = statistics.median(taken["evaluate"] for taken in plain)
+    record(f"{name}: evaluate without robustness", judging, "s", "bare inference of the three", bare)
+    tried = statistics.median(taken["evaluate"] for taken in quick) - judging
+    record(f"{name}: robustness, quick", tried, "s")
+    promoting = statistics.median(taken["register"] + taken["promote"] for taken in plain + quick)
+    record(f"{name}: register and promote", promoting, "s")
+    return 0
+
+
+def candidates(pipeline: Any, uri: str) -> Ready:
+    from tasks.records import Checkpoint, outcome
+    from tasks.runner import run_stage
+    from tasks.specs import QuantizeSpec, TrainSpec
+
+    spec = TrainSpec(dataset_uri=uri, settings=pipeline.train)
+    checkpoint = Checkpoint.model_validate(run_stage("train", spec))
+    specs = [
+        QuantizeSpec(recipe=recipe, checkpoints=(checkpoint,), settings=pipeline.quantize)
+        for recipe in pipeline.quantize.recipes
+    ]
+    return Ready(pipeline, uri, checkpoint, tuple(outcome(run_stage("quantize", spec)) for spec in specs))
+
+
+def night(ready: Ready, robustness: str) -> dict[str, float]:
+    """Seconds to evaluate, to register and to promote, each in a fresh interpreter as in a night."""
+    from tasks import storage, tracking
+    from tasks.records import Dataset, Evaluation, ModelVersion, Plan
+    from tasks.runner import run_stage
+    from tasks.specs import EvaluateSpec, PromoteSpec, RegisterSpec
+
+    pipeline, data = ready.pipeline, storage.read_record(ready.uri, Dataset)
+    stamp = f"{time.time_ns():064}"  # as the digest of its data: fresher data is a gain, so it may promote
+    plan = Plan(
+        pipeline=pipeline,
+        night=stamp,
+        source=data.source,
+        work=True,
+        reason="",
+        batches=len(data.batches),
+        images=data.profile.images,
+        data_digest=stamp,
+        settings_digest=pipeline.settings_digest(),
+        parts_uri="",
+        messages=(),
+        mlflow_run_id=tracking.open_night(pipeline.name, stamp, params={}),
+    )
+    judging = EvaluateSpec(
+        plan=plan,
+        dataset_uri=ready.uri,
+        members=(ready.checkpoint,),
+        candidates=ready.candidates,
+        settings=pipeline.evaluate.model_copy(update={"robustness": robustness}),
+        policy=pipeline.promotion,
+    )
+    taken, evaluation = clock(lambda: Evaluation.model_validate(run_stage("evaluate", judging)))
+    times = {"evaluate": taken}
+    registering = RegisterSpec(plan=plan, dataset_uri=ready.uri, evaluation=evaluation)
+    times["register"], version = clock(
+        lambda: ModelVersion.model_validate(run_stage("register", registering))
+    )
+    if version.reasons:
+        raise SystemExit(f"the night was refused: {'; '.join(version.reasons)}")
+    offer = {"pipeline": pipeline.name, "version": version.version, "sha256": version.sha256}
+    moves = [PromoteSpec.model_validate({"action": action, **offer}) for action in ("check", "move")]
+    times["promote"], _ = clock(lambda: [run_stage("promote", move) for move in moves])
+    return times
+
+
+def inference(ready: Ready) -> float:
+    """Seconds of ONNX Runtime for the test images with chosen, fp32 and champion (the chosen's file)."""
+    from tasks import runtime, storage
+    from tasks.dataset import load_split
+    from tasks.records import Dataset
+
+    images = load_split(storage.read_record(ready.uri, Dataset), "test").images.numpy()
+    models = {each.name: storage.read_artifact(each.model) for each in ready.candidates}
+    sessions = [runtime.Session(models[name]) for name in ("int8", "fp32", "int8")]
+    return clock(lambda: [session.predict(images) for session in sessions])[0]
+
+
+def clock(work: Any) -> tuple[float, Any]:
+    begun = time.perf_counter()
+    found = work()
+    return time.perf_counter() - begun, found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
