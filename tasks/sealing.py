@@ -1,8 +1,8 @@
 """Encrypted files for carrying a model out: AES-256-GCM, one file, opened by `nightshift unseal` alone.
 
 The header says format, key, length and digest of what is inside; it is readable, and authenticated with the
-rest: magic (8 bytes) | version (1) | name of the key (16) | nonce (12) | length (8) | SHA-256 (32), big-endian.
-The nonce is random, as NIST SP 800-38D, 8.2.2 and 8.3, allows for up to 2^32 files of one key.
+rest. It is magic (8 bytes), version (1), name of the key (16), nonce (12), length (8) and SHA-256 (32),
+big-endian. The nonce is random, as NIST SP 800-38D, 8.2.2 and 8.3, allows for up to 2^32 files of one key.
 """
 
 import base64
