@@ -242,8 +242,7 @@ def client_environment(home: Path) -> dict[str, str]:
 def inherited(parent: Mapping[str, str]) -> dict[str, str]:
     """The caller's environment without what would lead the servers elsewhere: cloud accounts, other trackers.
 
-    Neither do they get the caller's own keys.
-
+    They do not get the caller's own keys either.
     Loopback is exempt from any proxy; the code's folder is importable where `tasks` is not installed.
     """
     foreign = (
