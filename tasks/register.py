@@ -3,9 +3,12 @@
 import json
 
 from tasks import ledger, registry, storage, tracking
-from tasks.errors import InputError
+from tasks.errors import InputError, NightshiftError
 from tasks.records import Dataset, Decision, Evaluation, ModelVersion, Plan
+from tasks.sbom import sbom
 from tasks.specs import RegisterSpec
+
+SBOM = "sbom.cdx.json"  # artifact of the night's run: what was installed when its model was made
 
 
 def register(spec: RegisterSpec) -> ModelVersion:
@@ -27,6 +30,7 @@ def register(spec: RegisterSpec) -> ModelVersion:
         tags=tags_of(plan, evaluation, dataset),
         description=describe(evaluation),
     )
+    _record_packages(run_id)
     reasons = tuple(verdict.sentence for verdict in evaluation.verdicts if not verdict.passed)
     result = ModelVersion(
         name=name,
@@ -41,6 +45,16 @@ def register(spec: RegisterSpec) -> ModelVersion:
     ledger.append(_decision(plan, result, dataset.digest, evaluation.champion_version))
     print(f"version {version} of {name} is registered: {result.state} {'; '.join(reasons)}")
     return result
+
+
+def _record_packages(run_id: str) -> None:
+    """Keep the bill of materials; a decision does not wait for one that cannot be made."""
+    try:
+        packages = sbom()
+    except NightshiftError as error:
+        print(f"the night has no {SBOM}: {error}")
+    else:
+        tracking.log_artifact(run_id, SBOM, packages)
 
 
 def describe(evaluation: Evaluation) -> str:

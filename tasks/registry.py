@@ -13,6 +13,7 @@ from typing import NamedTuple
 import mlflow
 from mlflow.exceptions import MlflowException, RestException
 
+from tasks import signatures
 from tasks.config import PreprocessSettings
 from tasks.errors import InputError
 from tasks.records import Artifact, Start
@@ -58,17 +59,21 @@ def register_version(
 ) -> str:
     """Register ONNX bytes as a version of `name` and return the version; the same bytes of the same run once.
 
-    Raises InputError when the stored file does not have the digest of `model`.
+    They are signed where a key is configured. Raises InputError, before anything is registered, when it is
+    configured wrongly, and when the stored file does not have the digest of `model`.
     """
     sha256 = hashlib.sha256(model).hexdigest()
+    signed = signatures.attach(run_id, model)
     with worded():
         mlflow_client = client()
         _ensure_model(name)
         for version in mlflow_client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
             if version.tags.get(SHA256) == sha256:
+                for key, value in signed.items():
+                    mlflow_client.set_model_version_tag(name, version.version, key, value)
                 return str(version.version)
         model_id = _log_model(run_id, model, classes, shape)
-        bound = {**tags, SHA256: sha256}
+        bound = {**tags, SHA256: sha256, **signed}
         source = f"models:/{model_id}"
         created = mlflow_client.create_model_version(
             name, source, run_id, bound, description=description, model_id=model_id
@@ -153,9 +158,14 @@ def alias_version(name: str, alias: str) -> str | None:
 
 
 def fetch_model(uri: str) -> tuple[bytes, dict[str, str]]:
-    """Bytes and tags of `models:/<name>@<alias>` or `models:/<name>/<version>`, digest checked."""
+    """Bytes and tags of `models:/<name>@<alias>` or `models:/<name>/<version>`.
+
+    Raises InputError when they are not those of its digest or, with public keys configured, not signed.
+    """
     name, version = _version_of(uri)
-    tags = version_tags(name, version)
+    with worded():
+        found = client().get_model_version(name, version)
+        tags = dict(found.tags)
     with worded(), tempfile.TemporaryDirectory() as folder:
         # Only the file itself is trusted: MLflow writes other files beside it on download.
         mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=folder)
@@ -163,6 +173,7 @@ def fetch_model(uri: str) -> tuple[bytes, dict[str, str]]:
     digest = hashlib.sha256(model).hexdigest()
     if digest != tags.get(SHA256):
         raise InputError(f"{uri} has SHA-256 {digest}, its tag says {tags.get(SHA256)}: do not use it")
+    signatures.check(uri, found.run_id, model)
     return model, {**tags, "version": version}
 
 

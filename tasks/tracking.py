@@ -230,6 +230,16 @@ def log_artifacts(run_id: str, folder: str, files: Mapping[str, bytes]) -> None:
 
 
 @worded()
+def stored_artifact(run_id: str, path_in_run: str) -> bytes | None:
+    """What `log_artifact` stored, or None when the run has nothing there."""
+    folder = path_in_run.rpartition("/")[0]
+    if path_in_run not in {file.path for file in client().list_artifacts(run_id, folder or None)}:
+        return None
+    with tempfile.TemporaryDirectory() as temporary:
+        return Path(client().download_artifacts(run_id, path_in_run, temporary)).read_bytes()
+
+
+@worded()
 def log_dataset(run_id: str, *, name: str, digest: str, source: str, rows: int) -> None:
     """Record the data set version as an input of the run."""
     entity = Dataset(

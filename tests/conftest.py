@@ -12,6 +12,7 @@ from types import FrameType
 
 import pytest
 
+from tasks import signing
 from tasks.stack import environment, lifecycle, processes
 
 pytest_plugins = ["ml_fixtures", "mlflow_server"]
@@ -90,7 +91,9 @@ def stack() -> Iterator[Stack]:
     try:
         lifecycle.up(home, random_ports=True)
         variables = environment.client_environment(home)
-        os.environ.update(variables)
+        # Tests register versions themselves, as only workers do otherwise.
+        signing_key = environment.keys_folder(home) / signing.PRIVATE_NAME
+        os.environ.update(variables | {signing.SIGNING_KEY: str(signing_key)})
         yield Stack(home, variables)
     finally:
         signal.signal(signal.SIGTERM, terminated)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tasks import signing
 from tasks.cli import app
-from tasks.cli.connection import connect, decided, pipelines_folder
+from tasks.cli.connection import connect, connect_signing, decided, pipelines_folder
 from tasks.errors import InputError
 from tasks.stack.environment import Ports, ensure_secrets, store_ports
 
@@ -44,7 +45,22 @@ def started_once(home: Path) -> Path:
 def test_every_verb_is_there_and_explained() -> None:
     result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    for verb in ("up", "down", "status", "logs", "env", "run", "promote", "ingest", "predict", "doctor"):
+    for verb in (
+        "up",
+        "down",
+        "status",
+        "logs",
+        "env",
+        "run",
+        "promote",
+        "ingest",
+        "predict",
+        "keys",
+        "export",
+        "unseal",
+        "sbom",
+        "doctor",
+    ):
         assert f" {verb} " in result.stdout, verb
         assert CliRunner().invoke(app, [verb, "--help"]).exit_code == 0
 
@@ -114,6 +130,29 @@ def test_the_user_s_store_is_not_mixed_with_the_stack_s(
     assert "AWS_ENDPOINT_URL_S3" not in os.environ
     assert "AWS_ACCESS_KEY_ID" not in os.environ
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:25000"
+
+
+def test_models_of_the_stack_are_trusted_by_its_key_and_signed_with_it(started_once: Path) -> None:
+    connect()
+    assert os.environ[signing.PUBLIC_KEYS] == f"{started_once}/keys/signing.pub"
+    assert signing.SIGNING_KEY not in os.environ
+    connect_signing()
+    assert os.environ[signing.SIGNING_KEY] == f"{started_once}/keys/signing.key"
+
+
+def test_keys_of_one_s_own_are_not_mixed_with_the_stack_s(
+    started_once: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.org")
+    connect()
+    connect_signing()
+    assert not {signing.PUBLIC_KEYS, signing.SIGNING_KEY} & os.environ.keys()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.setenv(signing.PUBLIC_KEYS, "/own.pub")
+    connect()
+    connect_signing()
+    assert os.environ[signing.PUBLIC_KEYS] == "/own.pub"
+    assert signing.SIGNING_KEY not in os.environ
 
 
 def test_a_store_of_one_s_own_needs_no_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

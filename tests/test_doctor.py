@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tasks import signing
 from tasks.cli import app
 from tasks.stack.environment import Ports, ensure_secrets, store_ports
 
@@ -182,6 +183,27 @@ def test_secrets_that_others_can_read_are_wrong(machine: Path) -> None:
     assert line(doctor(), "its secrets are private").startswith("✓")
     (machine / "home" / "secrets.json").chmod(0o644)
     assert line(doctor(), "can be read by other users; run chmod 600").startswith("✗")
+
+
+def test_signing_is_a_remark_unless_it_is_configured(machine: Path) -> None:
+    assert line(doctor(), "models are not signed").startswith("·")
+    fingerprint = signing.make_keys(machine / "keys")
+    os.environ[signing.PUBLIC_KEYS] = str(machine / "keys" / "signing.pub")
+    assert line(doctor(), f"models are trusted when signed by {fingerprint}").startswith("✓")
+    os.environ[signing.SIGNING_KEY] = str(machine / "keys" / "signing.key")
+    assert line(doctor(), f"what is registered here is signed by {fingerprint}").startswith("✓")
+    (machine / "keys" / "signing.key").chmod(0o640)
+    assert line(doctor(), "signing.key can be read by other users; run chmod 600").startswith("✗")
+
+
+def test_half_a_configuration_of_signing_is_wrong(machine: Path) -> None:
+    signing.make_keys(machine / "keys")
+    os.environ[signing.SIGNING_KEY] = str(machine / "keys" / "signing.key")
+    result = doctor()
+    assert result.exit_code == 1
+    assert line(result, "NIGHTSHIFT_PUBLIC_KEYS has none; add its public key there").startswith("✗")
+    os.environ[signing.PUBLIC_KEYS] = str(machine / "nowhere")
+    assert line(doctor(), "nothing is trusted without it").startswith("✗")
 
 
 @pytest.mark.skipif(not (ROOT / "requirements.lock").is_file(), reason="not a checkout")

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LEVELS = {
     0: {"config", "records", "specs", "errors", "pipelines", "spaces", "trials"},
-    1: {"s3", "storage", "journal", "tracking", "registry", "runner"},
+    1: {"s3", "storage", "journal", "tracking", "registry", "runner", "signing", "signatures"},
     2: {
         "batches",
         "card",
@@ -71,6 +71,8 @@ LEVELS = {
         "start",
         "weights",
         "study",
+        "sealing",
+        "sbom",
     },
     3: {
         *("plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register", "promote", "close"),

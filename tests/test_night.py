@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tasks import ledger, registry, storage
+from tasks import ledger, registry, signatures, signing, storage, tracking
 from tasks.config import PreprocessSettings
 from tasks.images import prepare
+from tasks.register import SBOM
 from tasks.runtime import Session
 
 ROOT = Path(__file__).parent.parent
@@ -69,6 +70,15 @@ def test_the_champion_is_the_evaluated_file_and_predicts(first_night):
     files = [cv2.imencode(".png", gray(image))[1].tobytes() for image in digits.images]
     _, labels = Session(model).predict(np.stack([prepare(file, settings) for file in files]))
     assert (labels == digits.target).mean() > 0.98
+
+
+def test_the_champion_is_signed_by_the_stacks_key_and_the_night_lists_its_packages(first_night):
+    (key,) = signing.trusted_keys()
+    tags = registry.version_tags("digits", first_night["version"])
+    assert tags[signatures.SIGNED_BY] == key.fingerprint
+    packages = tracking.stored_artifact(first_night["mlflow_run_id"], SBOM)
+    assert packages is not None
+    assert str(ROOT).encode() not in packages
 
 
 def test_mlflow_loads_the_champion_without_pickle(first_night):

@@ -22,7 +22,7 @@ import psutil
 import psycopg2
 import pytest
 
-from tasks import storage
+from tasks import signing, storage
 from tasks.errors import InputError, NightshiftError
 from tasks.stack import airflow_api, environment, health, lifecycle, prepare, processes, supervise
 from tasks.stack.environment import Ports, Site
@@ -48,6 +48,12 @@ def site_of(home: Path) -> Site:
     site = prepare.find_site(home)
     assert site is not None
     return site
+
+
+def secrets_of(home: Path) -> dict[str, str]:
+    """All that may show nowhere, the first line of the private key among it."""
+    site = site_of(home)
+    return asdict(site.secrets) | {"signing key": site.signing_key.read_text().splitlines()[1]}
 
 
 def session_of(home: Path) -> Session:
@@ -157,6 +163,30 @@ def test_secrets_are_made_once_and_only_for_their_owner(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
     assert environment.ensure_secrets(tmp_path) == first
     assert all(len(value) >= 16 for value in asdict(first).values())
+
+
+def test_the_key_pair_is_made_once_and_only_for_its_owner(home: Path) -> None:
+    made = prepare.make_site(prepare.make_home(home), running=False, random_ports=True)
+    before = made.signing_key.read_bytes()
+    assert stat.S_IMODE(made.signing_key.stat().st_mode) == 0o600
+    assert stat.S_IMODE(made.signing_key.parent.stat().st_mode) == 0o700
+    again = prepare.make_site(home, running=False, random_ports=True)
+    assert again.signing_key.read_bytes() == before
+
+
+def test_clients_trust_the_stacks_key_and_only_the_worker_that_registers_has_it(tmp_path: Path) -> None:
+    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
+    assert signing.SIGNING_KEY not in environment.client_variables(site)
+    public = environment.client_variables(site)[signing.PUBLIC_KEYS]
+    assert Path(public) == site.signing_key.with_name(signing.PUBLIC_NAME)
+    roles = {role.name: role.environment for role in build_roles(site, {})}
+    assert {name for name, variables in roles.items() if signing.SIGNING_KEY in variables} == {"worker"}
+    assert {roles[name][signing.PUBLIC_KEYS] for name in ("worker", "worker-train")} == {public}
+
+
+def test_the_callers_own_keys_stay_with_the_caller() -> None:
+    own = {signing.SIGNING_KEY: "/k", signing.PASSPHRASE_FILE: "/p", "NIGHTSHIFT_EXPORT_KEY": "00"}
+    assert not own.keys() & environment.inherited(own | {"PATH": "/bin"}).keys()
 
 
 def test_a_folder_without_a_stack_has_no_variables(tmp_path: Path) -> None:
@@ -368,7 +398,7 @@ def test_the_whole_stack_is_healthy(stack: Any) -> None:
 
 
 def test_no_process_shows_a_secret_in_its_command_line(stack: Any) -> None:
-    hidden = asdict(site_of(stack.home).secrets).values()
+    hidden = secrets_of(stack.home).values()
     lines = []
     for process in processes.living(session_of(stack.home)).values():
         with contextlib.suppress(psutil.NoSuchProcess):  # some live for a moment only
@@ -378,7 +408,7 @@ def test_no_process_shows_a_secret_in_its_command_line(stack: Any) -> None:
 
 
 def test_no_log_shows_a_secret(stack: Any) -> None:
-    hidden = asdict(site_of(stack.home).secrets).items()
+    hidden = secrets_of(stack.home).items()
     texts = {path.name: path.read_text() for path in (stack.home / "logs").iterdir()}
     assert [(name, log) for name, value in hidden for log, text in texts.items() if value in text] == []
 
@@ -386,6 +416,7 @@ def test_no_log_shows_a_secret(stack: Any) -> None:
 def test_private_files_are_private(stack: Any) -> None:
     for name in (
         "secrets.json",
+        "keys/signing.key",
         "airflow/passwords.json",
         "run/valkey.conf",
         "run/supervisord.conf",

@@ -14,7 +14,7 @@ _DECIDED_BY: Final[dict[Service, tuple[str, ...]]] = {
 }
 _PREFIXES: Final[dict[Service, tuple[str, ...]]] = {
     "store": ("NIGHTSHIFT_STORE", "AWS_"),
-    "tracking": ("MLFLOW_",),
+    "tracking": ("MLFLOW_", "NIGHTSHIFT_PUBLIC_KEYS"),  # the models there are signed by the stack's key
     "airflow": ("NIGHTSHIFT_AIRFLOW_",),
 }
 
@@ -39,6 +39,16 @@ def connect(required: Service = "store") -> None:
     for name, value in known.items():
         if any(name.startswith(_PREFIXES[service]) for service in missing):
             os.environ.setdefault(name, value)
+
+
+def connect_signing() -> None:
+    """Sign with the stack's key what this process registers, where that key is the one that is trusted."""
+    from tasks import signing
+    from tasks.stack.environment import home, keys_folder
+
+    folder = keys_folder(home())
+    if os.environ.get(signing.PUBLIC_KEYS) == str(folder / signing.PUBLIC_NAME):
+        os.environ.setdefault(signing.SIGNING_KEY, str(folder / signing.PRIVATE_NAME))
 
 
 def decided(service: Service) -> bool:

@@ -8,23 +8,16 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import typer
+
+from tasks.cli import services
+from tasks.cli.services import LOOPBACK, TIMEOUT, Finding
 
 app = typer.Typer()
 
 NEEDED_GB = 2.0
 COMFORTABLE_GB = 10.0
-TIMEOUT = 5.0  # seconds; a healthy service answers in milliseconds
-LOOPBACK = "127.0.0.1"
-
-
-class Finding(NamedTuple):
-    """One line. `good` is None for a remark, which never makes the verdict worse."""
-
-    good: bool | None
-    sentence: str
 
 
 @app.command()
@@ -166,7 +159,6 @@ def _stack_and_services() -> Iterator[Finding]:
     from tasks.cli.connection import Service, connect, decided
     from tasks.stack.environment import stored_ports
 
-    services: tuple[Service, ...] = ("store", "tracking", "airflow")
     ports = stored_ports(_home_folder())
     running = ports is not None and any(map(_answers, asdict(ports).values()))
     if ports is None:
@@ -178,11 +170,16 @@ def _stack_and_services() -> Iterator[Finding]:
             good = _answers(port)
             yield Finding(good, f"{name} {'answers' if good else 'does not answer'} on {LOOPBACK}:{port}")
         connect()
-        yield _guarded(_broker)
-    checks = {"store": _store, "tracking": _tracking, "airflow": _airflow}
-    for service in services:
+        yield _guarded(services.broker)
+    checks: dict[Service, Callable[[], Finding]] = {
+        "store": services.store,
+        "tracking": services.tracking,
+        "airflow": services.airflow,
+    }
+    for service, check in checks.items():
         if decided(service):
-            yield _guarded(checks[service])
+            yield _guarded(check)
+    yield _guarded(services.signatures)
 
 
 def _guarded(check: Callable[[], Finding]) -> Finding:
@@ -194,84 +191,9 @@ def _guarded(check: Callable[[], Finding]) -> Finding:
     except NightshiftError as error:
         return Finding(False, str(error))
     except ImportError as error:
-        return Finding(None, f"{check.__name__.strip('_')} was not checked: {error.name} is not installed")
+        return Finding(None, f"{check.__name__} was not checked: {error.name} is not installed")
     except (OSError, ValueError) as error:
-        return Finding(False, f"{check.__name__.strip('_')} does not answer as it should: {error}")
-
-
-def _store() -> Finding:
-    """Write, read and delete a small object, and say which of them fails."""
-    os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")  # the answer is wanted now, not after six attempts
-    from tasks import storage
-    from tasks.config import store_root
-
-    uri, data = storage.join(store_root(), f"doctor/{os.getpid()}.txt"), os.urandom(32)
-    storage.write(uri, data)
-    same = storage.read(uri) == data
-    storage.delete(uri)
-    if not same or storage.exists(uri):
-        return Finding(
-            False, f"store {store_root()} does not return what was written or keeps what was deleted"
-        )
-    where = os.environ.get("AWS_ENDPOINT_URL_S3")
-    suffix = f" at {where}" if where and store_root().startswith("s3:") else ""
-    return Finding(True, f"store {store_root()}{suffix} writes, reads and deletes")
-
-
-def _tracking() -> Finding:
-    address = os.environ["MLFLOW_TRACKING_URI"].rstrip("/")
-    if not address.startswith(("http://", "https://")):
-        return Finding(None, f"MLflow is not a server: MLFLOW_TRACKING_URI is {address}")
-    _get(f"{address}/health")
-    return Finding(True, f"MLflow at {address} is healthy")
-
-
-def _airflow() -> Finding:
-    import json
-
-    address = os.environ["NIGHTSHIFT_AIRFLOW_URL"].rstrip("/")
-    health = json.loads(_get(f"{address}/api/v2/monitor/health"))
-    if not isinstance(health, dict) or not all(isinstance(part, dict) for part in health.values()):
-        raise ValueError(f"{address} is no Airflow API server of version 3")
-    sick = [name for name, part in health.items() if part.get("status") not in ("healthy", None)]
-    if sick:
-        return Finding(False, f"Airflow at {address}: {', '.join(sick)} not healthy; see nightshift logs")
-    return Finding(True, f"Airflow at {address} is healthy")
-
-
-def _broker() -> Finding:
-    import redis
-
-    from tasks.stack.environment import stored_ports, stored_secrets
-
-    ports, secrets = stored_ports(_home_folder()), stored_secrets(_home_folder())
-    if ports is None or secrets is None:
-        return Finding(
-            False, f"{_home_folder()} has ports but no secrets; run nightshift down, then nightshift up"
-        )
-    client = redis.Redis(LOOPBACK, ports.valkey, password=secrets.valkey_password, socket_timeout=TIMEOUT)
-    try:
-        client.ping()
-    except redis.RedisError as error:
-        return Finding(False, f"message broker on {LOOPBACK}:{ports.valkey} does not answer: {error}")
-    finally:
-        client.close()
-    return Finding(True, f"message broker on {LOOPBACK}:{ports.valkey} answers")
-
-
-def _get(url: str) -> bytes:
-    from urllib.error import URLError
-    from urllib.request import urlopen
-
-    from tasks.errors import OutageError
-
-    try:
-        with urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - the user's own address
-            return bytes(answer.read())
-    except (URLError, TimeoutError) as error:
-        raise OutageError(
-            f"{url} does not answer ({error}); check the address and that its server runs"
-        ) from error
+        return Finding(False, f"{check.__name__} does not answer as it should: {error}")
 
 
 def _answers(port: int) -> bool:

@@ -74,6 +74,8 @@ def _fetch(model: str) -> tuple[bytes, str]:
     import hashlib
 
     from tasks.cli.connection import connect
+    from tasks.errors import InputError
+    from tasks.sealing import MAGIC
 
     if model.startswith("models:/"):
         connect("tracking")
@@ -90,6 +92,8 @@ def _fetch(model: str) -> tuple[bytes, str]:
         data = read(model)
     else:
         data = _read_file(model)
+    if data.startswith(MAGIC):
+        raise InputError(f"model {model!r} is sealed; open it first by nightshift unseal {model} FILE.onnx")
     return data, f"SHA-256 {hashlib.sha256(data).hexdigest()}"
 
 

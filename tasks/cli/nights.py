@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from tasks.cli.connection import connect, pipelines_folder
+from tasks.cli.connection import connect, connect_signing, pipelines_folder
 from tasks.errors import InputError, NightshiftError
 from tasks.pipelines import find_pipeline, override
 
@@ -36,6 +36,7 @@ def run(
     if local:
         from tasks.cli.local import run_night
 
+        connect_signing()
         print(json.dumps(run_night(effective, force=force, echo=console.print)))
         return
     from tasks.cli.airflow import Airflow

@@ -19,6 +19,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from tasks.errors import InputError
+from tasks.transforms import with_axis
 
 Pixels = NDArray[np.uint8]
 Image = NDArray[np.float32]  # [H,W,C], 0 to 1
@@ -154,10 +155,8 @@ def jpeg_compression(image: Image, level: int, generator: Generator) -> Image:
     quality = [cv2.IMWRITE_JPEG_QUALITY, (75, 55, 40, 28, 18)[level]]
     pixels = np.rint(image * 255).astype(np.uint8)
     planes = [pixels] if pixels.shape[2] == 3 else [plane[..., None] for plane in np.moveaxis(pixels, 2, 0)]
-    decoded = [
-        np.reshape(cv2.imdecode(cv2.imencode(".jpg", plane, quality)[1], cv2.IMREAD_UNCHANGED), plane.shape)
-        for plane in planes
-    ]
+    coded = [cv2.imencode(".jpg", plane, quality)[1] for plane in planes]
+    decoded = [with_axis(np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED))) for data in coded]
     return np.asarray(np.concatenate(decoded, axis=2) / 255, np.float32)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from socket import AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
 
 import tasks
+from tasks import signing
 from tasks.errors import InputError, NightshiftError
 
 BUCKET = "nightshift"
@@ -67,6 +68,10 @@ class Site:
         return max(2, self.cores)
 
     @property
+    def signing_key(self) -> Path:
+        return keys_folder(self.home) / signing.PRIVATE_NAME
+
+    @property
     def airflow_url(self) -> str:
         return f"http://{LOOPBACK}:{self.ports.airflow}"
 
@@ -93,6 +98,11 @@ def home() -> Path:
 
 def run_folder(home: Path) -> Path:
     return home / "run"
+
+
+def keys_folder(home: Path) -> Path:
+    """Where the key pair is whose signatures the stack trusts."""
+    return home / "keys"
 
 
 def code_folder() -> Path:
@@ -208,6 +218,7 @@ def client_variables(site: Site) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": site.mlflow_url,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        signing.PUBLIC_KEYS: str(keys_folder(site.home) / signing.PUBLIC_NAME),
         "NIGHTSHIFT_AIRFLOW_URL": site.airflow_url,
         "NIGHTSHIFT_AIRFLOW_USER": ADMIN,
         "NIGHTSHIFT_AIRFLOW_PASSWORD": site.secrets.airflow_password,
@@ -231,9 +242,18 @@ def client_environment(home: Path) -> dict[str, str]:
 def inherited(parent: Mapping[str, str]) -> dict[str, str]:
     """The caller's environment without what would lead the servers elsewhere: cloud accounts, other trackers.
 
+    They do not get the caller's own keys either.
     Loopback is exempt from any proxy; the code's folder is importable where `tasks` is not installed.
     """
-    foreign = ("AWS_", "MLFLOW_", "AIRFLOW", "PYTHONWARNINGS", "VIRTUAL_ENV")
+    foreign = (
+        "AWS_",
+        "MLFLOW_",
+        "AIRFLOW",
+        "PYTHONWARNINGS",
+        "VIRTUAL_ENV",
+        "NIGHTSHIFT_SIGNING_",
+        "NIGHTSHIFT_EXPORT_",
+    )
     kept = {name: value for name, value in parent.items() if not name.startswith(foreign)}
     if "AWS_CA_BUNDLE" in parent:
         kept["AWS_CA_BUNDLE"] = parent["AWS_CA_BUNDLE"]

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from tasks import signing
 from tasks.errors import InputError, NightshiftError
 from tasks.stack import environment, postgres
 from tasks.stack.environment import ADMIN, BUCKET, LOOPBACK, Site, run_folder, write_private
@@ -32,9 +33,13 @@ def make_home(home: Path) -> Path:
 
 
 def make_site(home: Path, *, running: bool, random_ports: bool) -> Site:
-    """The stack's place with its ports chosen; those of a running stack are kept as they are."""
+    """The stack's place with its ports chosen; those of a running stack are kept as they are.
+
+    Secrets and the key pair that signs models are made at the first start.
+    """
     dags = environment.dags_folder()
     secrets, ports = environment.ensure_secrets(home), environment.stored_ports(home)
+    signing.ensure_keys(environment.keys_folder(home))
     if not running or ports is None:
         ports = environment.choose_ports(ports, random_ports=random_ports)
         environment.store_ports(home, ports)

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from tasks import signing
 from tasks.errors import NightshiftError
 from tasks.stack import airflow_settings
 from tasks.stack.environment import BUCKET, LOOPBACK, Site, client_variables, run_folder
@@ -263,7 +264,8 @@ def build_roles(site: Site, parent: Mapping[str, str], *, migrate: bool = True) 
         _mlflow(site, client),
         *_airflow_servers(site, server, ("postgres", "migrate")),
         _worker(
-            "worker", "default,preprocess", site.concurrency, max(1, site.cores // site.concurrency), worker
+            *("worker", "default,preprocess", site.concurrency, max(1, site.cores // site.concurrency)),
+            worker | {signing.SIGNING_KEY: str(site.signing_key)},  # `register` runs there
         ),
         _worker("worker-train", "train", 1, site.cores, worker),
     )

@@ -1,0 +1,90 @@
+"""The last stage of a night, with a real MLflow server: what it leaves behind, and when it leaves nothing."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import speeds
+from ml_fixtures import Night
+
+from tasks import ledger, register, registry, signatures, signing, tracking
+from tasks.errors import InputError, NightshiftError
+from tasks.records import Evaluation, Scores, Verdict
+from tasks.register import SBOM
+from tasks.specs import RegisterSpec
+
+
+@pytest.fixture
+def spec(ml_night: Night, mlflow_server, monkeypatch, tmp_path) -> RegisterSpec:
+    """To register the night's int8 candidate; records hold what the stage reads of them."""
+    for name in (signing.SIGNING_KEY, signing.PUBLIC_KEYS, signing.PASSPHRASE_FILE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NIGHTSHIFT_STORE", f"file://{tmp_path}/store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{mlflow_server.server_port}")
+    name = tmp_path.name
+    pipeline = ml_night.plan.pipeline.model_copy(update={"name": name})
+    run_id = tracking.open_night(name, "night-1", params={})
+    candidate = ml_night.candidates["int8"]
+    scores = Scores.model_construct(accuracy=0.9, images=40, speed=speeds.speed(candidate.model.size))
+    passed = Verdict(gate="min_accuracy", passed=True, value=0.9, limit=0.5, sentence="0.9 is at least 0.5")
+    evaluation = Evaluation.model_construct(
+        chosen="int8",
+        candidate=candidate,
+        classes=ml_night.dataset.classes,
+        test={"int8": scores},
+        passed_over={},
+        champion_version=None,
+        best_version=None,
+        verdicts=(passed,),
+        report=candidate.model,
+    )
+    return RegisterSpec.model_construct(
+        plan=ml_night.plan.model_copy(update={"pipeline": pipeline, "mlflow_run_id": run_id}),
+        dataset_uri=ml_night.dataset_uri,
+        evaluation=evaluation,
+    )
+
+
+def use_keys(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    fingerprint = signing.make_keys(folder)
+    monkeypatch.setenv(signing.SIGNING_KEY, str(folder / "signing.key"))
+    monkeypatch.setenv(signing.PUBLIC_KEYS, str(folder / "signing.pub"))
+    return fingerprint
+
+
+def test_a_challenger_is_signed_and_the_run_has_the_bill_of_materials(spec, tmp_path, monkeypatch):
+    fingerprint = use_keys(tmp_path / "keys", monkeypatch)
+    started = time.monotonic()
+    version = register.register(spec)
+    assert time.monotonic() - started < 10
+    assert version.state == "challenger"
+    model, tags = registry.fetch_model(f"models:/{version.name}@challenger")
+    assert tags[registry.SHA256] == version.sha256 == spec.evaluation.candidate.model.sha256
+    assert tags[signatures.SIGNED_BY] == fingerprint
+    packages = tracking.stored_artifact(version.mlflow_run_id, SBOM)
+    assert packages is not None
+    assert json.loads(packages)["bomFormat"] == "CycloneDX"
+    assert register.register(spec) == version
+    assert registry.fetch_model(f"models:/{version.name}/{version.version}")[0] == model
+
+
+def test_a_key_that_is_not_trusted_is_said_before_anything_is_written(spec, tmp_path, monkeypatch):
+    use_keys(tmp_path / "keys", monkeypatch)
+    monkeypatch.delenv(signing.PUBLIC_KEYS)
+    with pytest.raises(InputError, match="NIGHTSHIFT_PUBLIC_KEYS has none; add its public key there"):
+        register.register(spec)
+    name = spec.plan.pipeline.name
+    assert tracking.client().search_registered_models(f"name = '{name}'") == []
+    assert tracking.client().list_artifacts(spec.plan.mlflow_run_id) == []
+    assert ledger.history(name) == []
+
+
+def test_a_night_is_decided_also_without_a_bill_of_materials(spec, monkeypatch, capsys):
+    def broken() -> bytes:
+        raise NightshiftError("the tool is away")
+
+    monkeypatch.setattr(register, "sbom", broken)
+    assert register.register(spec).state == "challenger"
+    assert f"the night has no {SBOM}: the tool is away" in capsys.readouterr().out
+    assert tracking.stored_artifact(spec.plan.mlflow_run_id, SBOM) is None
