@@ -1,7 +1,8 @@
-"""One DAG `promote_<name>` for each pipeline: check -> [approve] -> decide -> move -> announce.
+"""One DAG `promote_<name>` for each pipeline: check -> [ask -> approve] -> decide -> move -> announce.
 
-Started by the asset event of a registered challenger, or by hand with a version. Only `move` moves the alias,
-in a pool of one slot.
+Started by the asset event of a registered challenger, or by hand: to promote a version, to roll back, or to
+look whether the champion is the one that the ledger knows. Only `move` moves the alias, in a pool of one
+slot.
 """
 
 from datetime import timedelta
@@ -11,28 +12,41 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import DAG, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+import notices
 from tasks.config import Pipeline
 from tasks.specs import PromoteSpec
 from wiring import RETRY, asset, pipelines, run
 
 APPROVE, REJECT = "Approve", "Reject"
+KEPT = ("intent", "version", "sha256", "by", "reason", "only_challenger", "bound", "hand_moves", "run")
 DOC = """
 ### Promotion of {name}
-Moves `models:/{name}@champion` to a challenger that passed every gate, after a person approved it where
-the pipeline file says `mode = "approve"`. Trigger it by hand with a version to promote that version again,
-which is also how a promotion is taken back.
+Moves `models:/{name}@champion` to a challenger that passed every gate, after a person approved it where the
+pipeline file says so. By hand: *promote* makes a version champion that passed its gates, *roll back* goes to
+the champion before the present one, or to an earlier one that you name, and *audit* looks whether somebody
+moved the alias in MLflow. `nightshift history {name}` shows everything that was decided.
 """
 
 
 @task.short_circuit(multiple_outputs=True, execution_timeout=timedelta(minutes=15))
-def check(pipeline: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Look whether the version may be promoted; if it is the champion already, end here."""
-    asked = requested(pipeline, params)
+def check(pipeline: str, hand_moves: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Look whether the version may be promoted; if there is nothing to move, end here."""
+    asked = requested(pipeline, hand_moves, params)
     result = run("promote", asked)
-    return {**result, **asked.model_dump(include={"by", "only_challenger"})} if result["proceed"] else {}
+    found = {key: result[key] for key in ("version", "sha256", "instead_of", "bound", "body")}
+    return {**asked.model_dump(mode="json"), **found} if result["proceed"] else {}
 
 
-@task.short_circuit(multiple_outputs=True, execution_timeout=timedelta(minutes=15))
+@task.short_circuit(ignore_downstream_trigger_rules=False, execution_timeout=timedelta(minutes=5))
+def ask(always: bool) -> bool:
+    """Whether a person is asked: to promote, always or for the first champion; to roll back is their act."""
+    checked = get_current_context()["ti"].xcom_pull(task_ids="check")
+    return checked["intent"] == "promote" and (always or checked["instead_of"] is None)
+
+
+@task.short_circuit(
+    multiple_outputs=True, trigger_rule="none_failed", execution_timeout=timedelta(minutes=15)
+)
 def decide(pipeline: str) -> dict[str, Any]:
     """Take a person's answer, where one was asked for; a refusal or a time-out is recorded and ends here."""
     ti = get_current_context()["ti"]
@@ -44,7 +58,8 @@ def decide(pipeline: str) -> dict[str, Any]:
     if APPROVE in response["chosen_options"]:
         return {**checked, "by": person or checked["by"]}
     outcome = "rejected" if person else "expired"
-    run("promote", _spec("record", pipeline, {**checked, "by": person or "time-out"}, outcome))
+    result = run("promote", _spec("record", pipeline, {**checked, "by": person or "time-out"}, outcome))
+    notices.tell(f"{pipeline}: {result['reason']}")
     return {}
 
 
@@ -58,6 +73,7 @@ def move(pipeline: str) -> dict[str, Any]:
 @task(execution_timeout=timedelta(minutes=5))
 def announce(pipeline: str, moved: dict[str, Any]) -> None:
     """Tell whoever waits for a new champion."""
+    notices.tell(f"{pipeline}: {moved['reason']}")
     if not moved["proceed"]:
         raise AirflowSkipException(moved["reason"])
     get_current_context()["outlet_events"][asset(pipeline, "champion")].extra = {
@@ -67,6 +83,7 @@ def announce(pipeline: str, moved: dict[str, Any]) -> None:
 
 def promote(pipeline: Pipeline) -> DAG:
     """Build the promotion DAG of one pipeline."""
+    policy = pipeline.promotion
 
     @dag(
         dag_id=f"promote_{pipeline.name}",
@@ -75,29 +92,49 @@ def promote(pipeline: Pipeline) -> DAG:
         catchup=False,
         max_active_runs=16,  # an open approval must not hold up the next challenger
         is_paused_upon_creation=False,
-        params={
-            "version": Param(
-                None,
-                type=["string", "null"],
-                title="Version",
-                description="Registered version to promote; empty means the newest challenger.",
-                pattern="^[0-9]+$",
-            )
-        },
+        params=promotion_params(),
         default_args=RETRY,
         tags=["nightshift", "promote"],
         doc_md=DOC.format(name=pipeline.name),
     )
     def promotion() -> None:
-        checked, decided, moved = check(pipeline.name), decide(pipeline.name), move(pipeline.name)
-        if pipeline.promotion.mode == "approve":
-            checked >> approval(pipeline) >> decided
-        else:
-            checked >> decided
-        decided >> moved
+        checked = check(pipeline.name, policy.hand_moves)
+        decided, moved = decide(pipeline.name), move(pipeline.name)
+        if policy.mode == "approve" or policy.first_champion == "approve":
+            checked >> ask(policy.mode == "approve") >> approval(pipeline) >> decided
+        checked >> decided >> moved
         announce.override(outlets=[asset(pipeline.name, "champion")])(pipeline.name, moved)
 
     return promotion()
+
+
+def promotion_params() -> dict[str, Param]:
+    """The form of a promotion by hand."""
+    return {
+        "action": Param(
+            "promote",
+            type="string",
+            enum=["promote", "roll back", "audit"],
+            title="Action",
+            description="Make a version champion that passed its gates; go back to an earlier champion; or "
+            "look whether somebody moved the alias by hand, and do what the pipeline file says of that.",
+        ),
+        "version": Param(
+            None,
+            type=["string", "null"],
+            title="Version",
+            description="Registered version. To promote, a version is needed; to roll back, empty means the "
+            "champion before the present one.",
+            pattern="^[0-9]+$",
+        ),
+        "reason": Param(
+            "",
+            type="string",
+            title="Reason",
+            description="Why, in your words; it is kept in the ledger.",
+            maxLength=500,
+        ),
+    }
 
 
 def approval(pipeline: Pipeline) -> HITLOperator:
@@ -105,23 +142,26 @@ def approval(pipeline: Pipeline) -> HITLOperator:
     return HITLOperator(
         task_id="approve",
         subject=f"Promote {pipeline.name} version {{{{ ti.xcom_pull(task_ids='check')['version'] }}}}?",
-        body="{{ ti.xcom_pull(task_ids='check')['reason'] }}\n\nSHA-256 "
-        "`{{ ti.xcom_pull(task_ids='check')['sha256'] }}`",
+        body="{{ ti.xcom_pull(task_ids='check')['body'] }}",
         options=[APPROVE, REJECT],
         defaults=REJECT,
         response_timeout=pipeline.promotion.approval_timeout,
+        notifiers=notices.notifiers(
+            f"{pipeline.name}: version {{{{ ti.xcom_pull(task_ids='check')['version'] }}}} waits for approval"
+        ),
         retries=0,
     )
 
 
-def requested(pipeline: str, params: dict[str, Any]) -> PromoteSpec:
-    """What to look at: the version a person names in the form, otherwise the newest of the waiting events."""
+def requested(pipeline: str, hand_moves: str, params: dict[str, Any]) -> PromoteSpec:
+    """What to look at: what a person asks for in the form, otherwise the newest of the waiting events."""
     context = get_current_context()
-    asked: dict[str, Any] = {"action": "check", "pipeline": pipeline}
-    if params["version"]:
-        by = getattr(context["dag_run"], "triggering_user_name", None) or "a person"
-        return PromoteSpec.model_validate({**asked, "version": params["version"], "by": by})
+    asked = {"action": "check", "pipeline": pipeline, "hand_moves": hand_moves, "run": context["run_id"]}
     events = context["triggering_asset_events"].get(asset(pipeline, "challenger")) or []
+    if params["version"] or params["action"] != "promote":
+        by = getattr(context["dag_run"], "triggering_user_name", None) or "a person"
+        given = {"version": params["version"] or "", "intent": params["action"], "reason": params["reason"]}
+        return PromoteSpec.model_validate({**asked, **given, "by": by})
     if not events:
         raise AirflowFailException("no version was given and no challenger waits: give a version in the form")
     extra = max(events, key=lambda event: event.timestamp).extra
@@ -129,7 +169,7 @@ def requested(pipeline: str, params: dict[str, Any]) -> PromoteSpec:
 
 
 def _spec(action: str, pipeline: str, checked: dict[str, Any], outcome: str | None = None) -> PromoteSpec:
-    fields = {key: checked[key] for key in ("version", "sha256", "by", "only_challenger")}
+    fields = {key: checked[key] for key in KEPT}
     return PromoteSpec.model_validate({"action": action, "pipeline": pipeline, "outcome": outcome, **fields})
 
 

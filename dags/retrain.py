@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.sdk import DAG, AssetAlias, CronTriggerTimetable, dag, get_current_context, task
 
+import notices
 from forms import FORCE, chosen, night_params
 from tasks.config import Pipeline
 from tasks.pipelines import override
@@ -150,6 +151,7 @@ def retrain(pipeline: Pipeline) -> DAG:
         is_paused_upon_creation=False,
         params=night_params(pipeline),
         default_args=RETRY,
+        deadline=notices.late(pipeline.name, pipeline.late_hours) or None,
         tags=["nightshift", "retrain"],
         doc_md=DOC.format(
             name=pipeline.name,
@@ -175,6 +177,11 @@ def retrain(pipeline: Pipeline) -> DAG:
             judged = Evaluation.model_validate(evaluation)
             spec = RegisterSpec(plan=night, dataset_uri=dataset["dataset_uri"], evaluation=judged)
             version = run("register", spec)
+            if version["state"] == "refused":
+                notices.tell(
+                    f"{pipeline.name}: version {version['version']} is refused: "
+                    + "; ".join(version["reasons"])
+                )
             if version["state"] == "challenger" and night.pipeline.promotion.mode != "never":
                 extra = {"version": version["version"], "sha256": version["sha256"]}
                 get_current_context()["outlet_events"][offer].add(challenger, extra=extra)
@@ -202,13 +209,15 @@ def close() -> dict[str, Any]:
     """End the night's MLflow run; its reason is the sentence of the task that failed."""
     ti = get_current_context()["ti"]
     planned = ti.xcom_pull(task_ids="plan", key=PLAN)
-    if not planned or not planned["mlflow_run_id"]:
-        print("the night opened no MLflow run, so there is none to close")
-        return {}
     states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
     broken = sorted(name for name, state in states.items() if state in ("failed", "upstream_failed"))
     failed = [name for name in broken if states[name] == "failed"]
     reason = "; ".join(_sentence(ti, name) for name in failed) or "the night ran to its end"
+    if broken:
+        notices.tell(f"{ti.dag_id}, {ti.run_id} failed: {reason}")
+    if not planned or not planned["mlflow_run_id"]:
+        print("the night opened no MLflow run, so there is none to close")
+        return {}
     spec = CloseSpec(mlflow_run_id=planned["mlflow_run_id"], failed=bool(broken), reason=reason)
     return run("close", spec)
 

@@ -112,7 +112,7 @@ def compare(
 
     Against the last decision's also of the new batches alone, which a large old data set would hide.
     """
-    promoted = ledger.promoted(plan.pipeline.name)
+    promoted = ledger.champion(plan.pipeline.name)
     known = {"previous": plan.previous, "champion": promoted.dataset if promoted else ""}
     found = []
     for against, digest in known.items():

@@ -4,14 +4,18 @@ Digests are in the names, so that a night learns from one listing whether its wo
 """
 
 from datetime import UTC, datetime
+from typing import get_args
 
 from tasks import storage
 from tasks.config import store_root
 from tasks.records import Dataset, Decision
+from tasks.records.judgement import Moving
 
 SHORT = 16  # hex digits of a digest in a name
 ONCE = ("challenger", "refused")  # what registering a version decides
-UNDECIDED = ("challenger", "superseded")
+UNDECIDED = ("challenger", "superseded", "stale")
+MOVES = get_args(Moving)  # what gave the pipeline a champion
+ASIDE = ("rolled-back", "adopted", "put-back", "disputed")  # about an alias, not about what a night made
 
 
 def append(decision: Decision) -> str:
@@ -64,10 +68,30 @@ def registered(pipeline: str) -> Decision | None:
     return storage.read_record(storage.join(_folder(pipeline), names[-1]), Decision) if names else None
 
 
-def promoted(pipeline: str) -> Decision | None:
-    """The newest promotion."""
-    names = [entry.key for entry in storage.listing(_folder(pipeline)) if "-promoted-v" in entry.key]
-    return storage.read_record(storage.join(_folder(pipeline), names[-1]), Decision) if names else None
+def champion(pipeline: str) -> Decision | None:
+    """What made the present champion one, as far as this record goes."""
+    found = moves(pipeline)
+    return found[-1] if found else None
+
+
+def moves(pipeline: str) -> list[Decision]:
+    """Everything that made a version champion, oldest first."""
+    folder = _folder(pipeline)
+    names = [
+        entry.key for entry in storage.listing(folder) if any(f"-{kind}-v" in entry.key for kind in MOVES)
+    ]
+    return [storage.read_record(storage.join(folder, name), Decision) for name in names]
+
+
+def reign(pipeline: str) -> list[str]:
+    """Versions that followed each other as champion and were not rolled back, the present one last."""
+    versions: list[str] = []
+    for move in moves(pipeline):
+        if move.kind in ("rolled-back", "put-back") and move.version in versions:
+            del versions[len(versions) - versions[::-1].index(move.version) :]
+        elif not versions or versions[-1] != move.version:
+            versions.append(move.version)
+    return versions
 
 
 def dataset(digest: str) -> Dataset | None:
@@ -92,6 +116,8 @@ def now() -> str:
 
 
 def _counts(decision: Decision, waiting: bool) -> bool:
+    if decision.kind in ASIDE:
+        return False
     return decision.kind not in UNDECIDED or (waiting and decision.kind == "challenger")
 
 

@@ -1,13 +1,16 @@
 """After the night: look once more, move `champion` to the version, or write down why not.
 
-Only the promote DAG calls this, in a pool of one slot, so that no two moves ever race.
+Only the promote DAG calls this, and moves in a pool of one slot, so that no two moves ever race. What a move
+is decided on is bound when `check` looks: the file, the champion that is replaced, the test images. When any
+of it changed since, nothing moves.
 """
 
 from pydantic import BaseModel
 
-from tasks import ledger, registry, tracking
+from tasks import approval, decisions, ledger, registry
+from tasks.audit import audit
 from tasks.errors import InputError
-from tasks.records import Decision
+from tasks.records import Bound, Decision, DecisionKind
 from tasks.specs import PromoteSpec
 
 
@@ -20,98 +23,208 @@ class Promotion(BaseModel):
     proceed: bool
     reason: str
     instead_of: str | None
+    bound: Bound | None = None
+    body: str = ""  # what an approver reads, Markdown
 
 
 def promote(spec: PromoteSpec) -> Promotion:
     """Run the action. Raises InputError when the version is not the one that was evaluated and passed."""
-    tags = registry.version_tags(spec.pipeline, spec.version)
-    sha256 = tags.get(registry.SHA256, "")
-    if spec.sha256 and sha256 != spec.sha256:
-        raise InputError(
-            f"version {spec.version} of {spec.pipeline} has SHA-256 {sha256}, not {spec.sha256}: not moved"
-        )
-    champion = registry.alias_version(spec.pipeline, registry.CHAMPION)
-    if spec.action == "check":
-        result = check(spec, tags, champion, sha256)
-    elif spec.action == "move":
-        result = move(spec, tags, champion, sha256)
+    found = audit(spec.pipeline)
+    print(f"audit: {found.reason}")
+    if spec.action == "record":
+        result = refuse(spec)
+    elif not found.accepted and spec.hand_moves == "put_back" and found.back and spec.action == "move":
+        result = _put_back(spec, found.champion, found.back)
+    elif spec.intent == "audit":
+        back = found.back if not found.accepted and spec.hand_moves == "put_back" else None
+        result = _result(spec, found.champion or "", found.champion, found.reason, proceed=back is not None)
     else:
-        result = record(spec, tags, champion, sha256)
+        result = check(spec) if spec.action == "check" else move(spec)
     print(f"promote {spec.action}: {result.reason}")
     return result
 
 
-def check(spec: PromoteSpec, tags: dict[str, str], champion: str | None, sha256: str) -> Promotion:
-    """Whether the version may still be promoted."""
-    if tags.get(registry.STATE) == "refused":
+def check(spec: PromoteSpec) -> Promotion:
+    """Whether the version may still be promoted, and what the decision is bound to."""
+    version, champion = _version(spec), registry.alias_version(spec.pipeline, registry.CHAMPION)
+    tags = registry.version_tags(spec.pipeline, version)
+    if spec.sha256 and tags.get(registry.SHA256) != spec.sha256:
         raise InputError(
-            f"version {spec.version} of {spec.pipeline} was refused: {tags.get(registry.REASONS)}"
+            f"version {version} of {spec.pipeline} has SHA-256 {tags.get(registry.SHA256)}, not "
+            f"{spec.sha256}: not moved"
         )
-    if champion == spec.version:
-        return _result(spec, sha256, champion, False, f"version {spec.version} is the champion already")
-    challenger = registry.alias_version(spec.pipeline, registry.CHALLENGER)
-    if spec.only_challenger and challenger != spec.version:
-        ledger.append(_decision(spec, "superseded", tags, champion, sha256))
-        registry.set_version_tag(spec.pipeline, spec.version, registry.STATE, "superseded")
-        return _result(
-            spec, sha256, champion, False, f"version {spec.version} was superseded by version {challenger}"
+    if tags.get(registry.STATE) == "refused":
+        raise InputError(f"version {version} of {spec.pipeline} was refused: {tags.get(registry.REASONS)}")
+    if champion == version:
+        return _result(spec, version, champion, f"version {version} is the champion already")
+    if spec.intent == "roll back" and version not in {each.version for each in ledger.moves(spec.pipeline)}:
+        raise InputError(
+            f"version {version} of {spec.pipeline} was never champion, so there is nothing to roll back to; "
+            "promote it instead"
         )
+    bound = Bound(
+        sha256=tags.get(registry.SHA256, ""), champion=champion, test=_test(tags.get(registry.DATASET, ""))
+    )
+    if stays := _void(spec, version, tags, bound):
+        kind, reason = stays
+        _stay(spec, version, kind, champion, reason)
+        return _result(spec, version, champion, reason)
     replaced = f"instead of version {champion}" if champion else "as the first champion"
-    return _result(spec, sha256, champion, True, f"version {spec.version} may be promoted {replaced}")
+    reason = f"version {version} may be promoted {replaced}"
+    body = approval.body(spec.pipeline, version, reason)
+    return _result(spec, version, champion, reason, proceed=True, bound=bound, body=body)
 
 
-def move(spec: PromoteSpec, tags: dict[str, str], champion: str | None, sha256: str) -> Promotion:
+def move(spec: PromoteSpec) -> Promotion:
     """Fetch the file again, so that the digest is that of the stored bytes, and move the alias."""
-    checked = check(spec, tags, champion, sha256)
-    if not checked.proceed:
-        return checked
-    registry.fetch_model(f"models:/{spec.pipeline}/{spec.version}")
-    # The ledger comes first: a crash in between leaves a decision to repeat, never a move without its record.
-    ledger.append(_decision(spec, "promoted", tags, champion, sha256))
-    registry.set_alias(spec.pipeline, registry.CHAMPION, spec.version)
-    registry.set_version_tag(spec.pipeline, spec.version, registry.STATE, "promoted")
-    replaced = f"instead of version {champion}" if champion else "as the first one"
-    return _result(spec, sha256, champion, True, f"version {spec.version} is the champion {replaced}")
+    done = _done(spec)
+    if done is None:
+        checked = check(spec)
+        if not checked.proceed:
+            return checked
+        version, champion = checked.version, checked.instead_of
+        try:
+            registry.fetch_model(f"models:/{spec.pipeline}/{version}")
+        except InputError as error:
+            _stay(spec, version, "stale", champion, str(error))
+            raise
+        kind: DecisionKind = "rolled-back" if spec.intent == "roll back" else "promoted"
+        reasons = (spec.reason,) if spec.reason else ()
+        done = decisions.record(
+            spec.pipeline, kind, version, champion, spec.by, reasons=reasons, run=spec.run
+        )
+    return _settle(spec, done)
 
 
-def record(spec: PromoteSpec, tags: dict[str, str], champion: str | None, sha256: str) -> Promotion:
-    """Write down that a person refused or that time ran out."""
+def refuse(spec: PromoteSpec) -> Promotion:
+    """Write down that a person refused, that time ran out, or that a newer version came meanwhile."""
     if spec.outcome is None:
         raise InputError("promote record needs an outcome: rejected or expired; got none")
-    ledger.append(_decision(spec, spec.outcome, tags, champion, sha256))
-    registry.set_version_tag(spec.pipeline, spec.version, registry.STATE, spec.outcome)
-    return _result(
-        spec, sha256, champion, False, f"version {spec.version} is {spec.outcome}, decided by {spec.by}"
+    champion = registry.alias_version(spec.pipeline, registry.CHAMPION)
+    newer = _newer(spec, spec.version) if spec.outcome == "expired" else None
+    if newer:
+        reason = f"version {spec.version} was superseded by version {newer}"
+        _stay(spec, spec.version, "superseded", champion, reason)
+    else:
+        reason = f"version {spec.version} is {spec.outcome}, decided by {spec.by}"
+        _stay(spec, spec.version, spec.outcome, champion, spec.reason)
+    return _result(spec, spec.version, champion, reason)
+
+
+def _version(spec: PromoteSpec) -> str:
+    """The version that is meant: to roll back without naming one, the champion before the present one."""
+    if spec.version:
+        return spec.version
+    reign = ledger.reign(spec.pipeline)
+    if spec.intent != "roll back" or len(reign) < 2:
+        raise InputError(
+            f"{spec.pipeline} has no champion before the present one to roll back to; name a version"
+            if spec.intent == "roll back"
+            else f"promoting {spec.pipeline} needs a version, got none"
+        )
+    return reign[-2]
+
+
+def _void(
+    spec: PromoteSpec, version: str, tags: dict[str, str], bound: Bound
+) -> tuple[DecisionKind, str] | None:
+    """Why the decision does not stand any more, and how that is called; None when it does."""
+    if newer := _newer(spec, version):
+        return "superseded", f"version {version} was superseded by version {newer}"
+    changed = []
+    judged = tags.get(registry.CHAMPION_THEN)
+    if spec.only_challenger and judged is not None and judged != (bound.champion or ""):
+        changed.append(f"it was judged beside {_named(judged)}, and {_named(bound.champion)} is champion now")
+    if spec.intent == "promote" and registry.TEST in tags and tags[registry.TEST] != bound.test:
+        changed.append(
+            f"the test images it was judged on ({tags[registry.TEST][:12]}) are not there any more"
+        )
+    if spec.bound is not None and spec.bound.champion != bound.champion:
+        was = _named(spec.bound.champion)
+        changed.append(f"{_named(bound.champion)} is champion, it was {was} when this was decided")
+    if spec.bound is not None and spec.bound.sha256 != bound.sha256:
+        changed.append(
+            f"the file has SHA-256 {bound.sha256}, it had {spec.bound.sha256} when this was decided"
+        )
+    if not changed:
+        return None
+    return "stale", f"version {version} is not promoted: {'; '.join(changed)}; a new night judges it again"
+
+
+def _newer(spec: PromoteSpec, version: str) -> str | None:
+    """The challenger that came after a version that was offered."""
+    challenger = registry.alias_version(spec.pipeline, registry.CHALLENGER) if spec.only_challenger else None
+    return challenger if challenger not in (None, version) else None
+
+
+def _test(dataset: str) -> str:
+    """Digest of the test images of a data set; empty when its manifest is gone."""
+    found = ledger.dataset(dataset) if dataset else None
+    return found.test_digest if found else ""
+
+
+def _done(spec: PromoteSpec) -> Decision | None:
+    """What an earlier try of this promotion decided, which was perhaps not done."""
+    last = ledger.champion(spec.pipeline)
+    return last if last and spec.run and last.run == spec.run else None
+
+
+def _settle(spec: PromoteSpec, decision: Decision) -> Promotion:
+    """Do what was decided; to do it twice changes nothing."""
+    version = decision.version
+    registry.set_alias(spec.pipeline, registry.CHAMPION, version)
+    registry.set_version_tag(spec.pipeline, version, registry.STATE, "promoted")
+    if decision.kind != "promoted" and decision.instead_of:
+        registry.set_version_tag(spec.pipeline, decision.instead_of, registry.STATE, decision.kind)
+    decisions.confirm(decision)
+    replaced = f"instead of version {decision.instead_of}" if decision.instead_of else "as the first one"
+    reason = f"version {version} is the champion {replaced}"
+    return _result(spec, version, decision.instead_of, reason, proceed=True)
+
+
+def _put_back(spec: PromoteSpec, champion: str | None, back: str) -> Promotion:
+    """Undo a move by hand that is not accepted, instead of what else was asked for."""
+    reason = f"version {champion} was set by hand and is not accepted"
+    return _settle(
+        spec,
+        decisions.record(
+            spec.pipeline, "put-back", back, champion, "policy", reasons=(reason,), run=spec.run
+        ),
     )
 
 
-def _result(spec: PromoteSpec, sha256: str, champion: str | None, proceed: bool, reason: str) -> Promotion:
+def _stay(spec: PromoteSpec, version: str, kind: DecisionKind, champion: str | None, reason: str) -> None:
+    """Write down that the version does not become champion."""
+    reasons = (reason,) if reason else ()
+    decision = decisions.record(
+        spec.pipeline, kind, version, champion, spec.by, reasons=reasons, run=spec.run
+    )
+    registry.set_version_tag(spec.pipeline, version, registry.STATE, kind)
+    decisions.confirm(decision)
+
+
+def _named(version: str | None) -> str:
+    return f"version {version}" if version else "no champion"
+
+
+def _result(
+    spec: PromoteSpec,
+    version: str,
+    champion: str | None,
+    reason: str,
+    *,
+    proceed: bool = False,
+    bound: Bound | None = None,
+    body: str = "",
+) -> Promotion:
+    tags = registry.version_tags(spec.pipeline, version) if version else {}
     return Promotion(
         pipeline=spec.pipeline,
-        version=spec.version,
-        sha256=sha256,
+        version=version,
+        sha256=tags.get(registry.SHA256, ""),
         proceed=proceed,
         reason=reason,
         instead_of=champion,
-    )
-
-
-def _decision(
-    spec: PromoteSpec, kind: str, tags: dict[str, str], champion: str | None, sha256: str
-) -> Decision:
-    return Decision.model_validate(
-        {
-            "pipeline": spec.pipeline,
-            "kind": kind,
-            "version": spec.version,
-            "sha256": sha256,
-            "dataset": tags.get(registry.DATASET, ""),
-            "data_digest": tags.get(registry.DATA, ""),
-            "settings_digest": tags.get(registry.SETTINGS, ""),
-            "instead_of": champion,
-            "by": spec.by,
-            "at": ledger.now(),
-            "night": tags.get(tracking.NIGHT, ""),
-            "reasons": (),
-        }
+        bound=bound,
+        body=body,
     )

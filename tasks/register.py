@@ -71,7 +71,7 @@ def describe(evaluation: Evaluation) -> str:
 def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, str]:
     """Everything that a later reader of the registry needs to trust or to compare the version."""
     gates = {
-        f"nightshift.gate.{v.gate}": f"{'pass' if v.passed else 'FAIL'}: {v.sentence}"
+        f"{registry.GATE}{v.gate}": f"{'pass' if v.passed else 'FAIL'}: {v.sentence}"
         for v in evaluation.verdicts
     }
     return {
@@ -86,7 +86,8 @@ def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, s
         registry.ACCURACY: json.dumps({key: scores.accuracy for key, scores in evaluation.test.items()}),
         "nightshift.recipe": evaluation.candidate.recipe,
         "nightshift.vote": evaluation.candidate.vote or "none",
-        "nightshift.champion": evaluation.champion_version or "",
+        registry.CHAMPION_THEN: evaluation.champion_version or "",
+        registry.TEST: dataset.test_digest,
         "nightshift.passed_over": json.dumps(evaluation.passed_over),
         registry.BEST: _best(evaluation),
         registry.DATASET: dataset.digest,

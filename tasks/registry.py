@@ -25,6 +25,8 @@ SHA256, STATE, REASONS = "nightshift.sha256", "nightshift.state", "nightshift.re
 CLASSES, PREPROCESS, BEST = "nightshift.classes", "nightshift.preprocess", "nightshift.best_version"
 DATA, SETTINGS = "nightshift.data_digest", "nightshift.settings_digest"
 ACCURACY, DATASET = "nightshift.test_accuracy", "nightshift.dataset"
+GATE, DECISION = "nightshift.gate.", "nightshift.decision"  # what these tags begin with
+CHAMPION_THEN, TEST = "nightshift.champion", "nightshift.test_digest"  # beside which, and on which images
 REPORT = "nightshift.report"  # address of the page that shows the evidence
 CHECKPOINTS = "nightshift.checkpoints"  # the float weights that the version was made of, Artifacts
 
@@ -128,6 +130,25 @@ def _requirements() -> list[str]:
     from importlib.metadata import version
 
     return [f"{name}=={version(name)}" for name in ("mlflow", "numpy", "onnx", "onnxruntime")]
+
+
+class Described(NamedTuple):
+    """A version as a person sees it; `run_id` is that of its night."""
+
+    description: str
+    run_id: str
+    tags: dict[str, str]
+
+
+@worded()
+def described(name: str, version: str) -> Described:
+    found = client().get_model_version(name, version)
+    return Described(str(found.description or ""), str(found.run_id or ""), dict(found.tags))
+
+
+def version_url(name: str, version: str) -> str:
+    """The page of a version in the MLflow web interface."""
+    return f"{address().rstrip('/')}/#/models/{name}/versions/{version}"
 
 
 @worded()

@@ -13,6 +13,7 @@ from tasks.config import (
     TrainSettings,
 )
 from tasks.records import (
+    Bound,
     Candidate,
     Checkpoint,
     Drift,
@@ -80,11 +81,16 @@ class PromoteSpec(Record):
     """`check` looks, `move` moves the alias, `record` writes down a refusal by a person or by time."""
 
     action: Literal["check", "move", "record"]
+    intent: Literal["promote", "roll back", "audit"] = "promote"
     pipeline: str
-    version: str
+    version: str = ""  # empty to roll back to the champion before, and to audit
     sha256: str = ""  # of the file that was offered; empty when a person names a version
     by: str = "policy"
+    reason: str = ""  # that a person gives
+    run: str = ""  # of the promotion, by which a second try knows what the first one did
     only_challenger: bool = False  # a version that was offered is not promoted once a newer one came
+    bound: Bound | None = None  # what `check` saw; `move` refuses when it changed since
+    hand_moves: Literal["report", "put_back"] = "report"
     outcome: Literal["rejected", "expired"] | None = None
 
 

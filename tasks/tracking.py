@@ -259,6 +259,11 @@ def pipeline_of(run_id: str) -> str:
     return str(client().get_experiment(experiment).name)
 
 
+def report_url(run_id: str) -> str:
+    """The page of a night's report in the MLflow web interface."""
+    return f"{run_url(run_id)}/artifacts/report/report.html" if run_id else ""
+
+
 @worded()
 def run_url(run_id: str) -> str:
     """The page of a run in the MLflow web interface."""

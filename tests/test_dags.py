@@ -188,7 +188,7 @@ def test_training_starts_from_the_weights_of_the_plan(retrain, ml_night, monkeyp
 def test_promotion_asks_a_person_when_the_file_says_so(promote, name):
     mode = load_pipeline(DAGS / "pipelines" / f"{name}.toml").promotion.mode
     order = [task.task_id for task in promote[name].topological_sort()]
-    approve = ["approve"] if mode == "approve" else []
+    approve = ["ask", "approve"] if mode == "approve" else []
     assert order == ["check", *approve, "decide", "move", "announce"]
     assert promote[name].get_task("move").pool == "promotion"
 
@@ -243,7 +243,33 @@ def test_promotion_uses_the_events_newest_challenger(airflow_home, monkeypatch):
             self.timestamp, self.extra = timestamp, {"version": version, "sha256": version * 64}
 
     challenger = wiring.asset("x", "challenger")
-    context = {"triggering_asset_events": {challenger: [Event(2, "7"), Event(1, "6")]}}
+    context = {"run_id": "r", "triggering_asset_events": {challenger: [Event(2, "7"), Event(1, "6")]}}
     monkeypatch.setattr(module, "get_current_context", lambda: context)
-    asked = module.requested("x", {"version": None})
-    assert (asked.version, asked.only_challenger) == ("7", True)
+    empty = {"version": None, "action": "promote", "reason": ""}
+    asked = module.requested("x", "put_back", empty)
+    assert (asked.version, asked.only_challenger, asked.run) == ("7", True, "r")
+    assert asked.hand_moves == "put_back"
+
+
+def test_what_a_person_asks_for_in_the_form_comes_before_events(airflow_home, monkeypatch):
+    import promote as module
+
+    class Run:
+        triggering_user_name = "ada"
+
+    context = {"run_id": "r", "triggering_asset_events": {}, "dag_run": Run()}
+    monkeypatch.setattr(module, "get_current_context", lambda: context)
+    asked = module.requested("x", "report", {"version": None, "action": "roll back", "reason": "too slow"})
+    assert (asked.version, asked.intent, asked.by, asked.reason) == ("", "roll back", "ada", "too slow")
+    assert not asked.only_challenger
+    with pytest.raises(Exception, match="no version was given"):
+        module.requested("x", "report", {"version": None, "action": "promote", "reason": ""})
+
+
+def test_the_first_champion_can_ask_a_person_although_others_do_not(promote):
+    pipeline = load_pipeline(DAGS / "pipelines" / "digits.toml")
+    policy = pipeline.promotion.model_copy(update={"first_champion": "approve"})
+    dag = sys.modules["promote"].promote(pipeline.model_copy(update={"promotion": policy}))
+    order = [task.task_id for task in dag.topological_sort()]
+    assert order == ["check", "ask", "approve", "decide", "move", "announce"]
+    assert dag.get_task("decide").trigger_rule == "none_failed"

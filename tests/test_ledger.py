@@ -73,7 +73,7 @@ def test_the_newest_promotion_is_found_among_refusals():
     ledger.append(decision("promoted", at="2026-01-01T00:00:00.000Z"))
     ledger.append(decision("promoted", version="2", at="2026-01-02T00:00:00.000Z"))
     ledger.append(decision("refused", version="3", at="2026-01-03T00:00:00.000Z"))
-    found = ledger.promoted("pets")
+    found = ledger.champion("pets")
     assert found is not None
     assert found.version == "2"
 

@@ -1,81 +1,177 @@
 """Promotion: what may move, what a person decides, and what the ledger keeps of it."""
 
-import json
 import time
 
 import pytest
-from small_models import onnx_model
+from promotions import act, challenger, champion, kinds
 
-from tasks import ledger, registry, tracking
+from tasks import ledger, registry, storage
 from tasks.cli.airflow import Airflow
-from tasks.config import PreprocessSettings
-from tasks.errors import InputError
-from tasks.promote import promote
-from tasks.specs import PromoteSpec
+from tasks.config import store_root
+from tasks.errors import InputError, OutageError
+from tasks.records import Bound, Decision
 
 
-def challenger(name: str, seed: int, state: str = "challenger") -> str:
-    """Register a version as a night does."""
-    run_id = tracking.open_night(name, f"night {seed}", params={})
-    tags = {
-        registry.CLASSES: json.dumps(["cat", "dog"]),
-        registry.PREPROCESS: PreprocessSettings(image_size=8).model_dump_json(),
-        registry.STATE: state,
-        registry.REASONS: "too slow",
-        registry.DATA: "d" * 64,
-        registry.SETTINGS: f"{seed:064}",
-    }
-    version = registry.register_version(run_id, name, onnx_model(seed), classes=2, shape=(4, 4, 3), tags=tags)
-    if state == "challenger":
-        registry.set_alias(name, registry.CHALLENGER, version)
-    return version
-
-
-def act(action: str, name: str, version: str, **more: object):
-    return promote(
-        PromoteSpec.model_validate({"action": action, "pipeline": name, "version": version, **more})
-    )
-
-
-def kinds(name: str) -> list[tuple[str, str, str | None]]:
-    return [(entry.kind, entry.version, entry.instead_of) for entry in ledger.history(name)]
-
-
-def test_a_move_is_in_the_ledger_with_what_it_replaced(stack):
+def test_a_move_is_in_the_ledger_and_on_the_version_with_what_it_replaced(registering):
     first, second = challenger("moved", 1), challenger("moved", 2)
     assert act("move", "moved", first).proceed
-    assert act("move", "moved", second).proceed
-    assert registry.alias_version("moved", "champion") == second
+    assert act("move", "moved", second, by="ada", reason="because").proceed
+    assert champion("moved") == second
     assert kinds("moved") == [("promoted", first, None), ("promoted", second, first)]
+    entry = ledger.history("moved")[-1]
+    assert (entry.by, entry.reasons, entry.evidence) == ("ada", ("because",), "s3://reports/2")
+    tags = registry.version_tags("moved", second)
+    (kept,) = [value for key, value in tags.items() if key.startswith(registry.DECISION)]
+    assert Decision.model_validate_json(kept) == entry
     again = act("move", "moved", second)
     assert not again.proceed
     assert "is the champion already" in again.reason
     assert len(kinds("moved")) == 2
 
 
-def test_an_offer_is_superseded_once_a_newer_challenger_came(stack):
+def test_a_try_again_finishes_what_was_decided_and_says_so_once(registering, monkeypatch):
+    first, second = challenger("retried", 1), challenger("retried", 2)
+    act("move", "retried", first)
+
+    def cut_off(*arguments):
+        raise OutageError("MLflow is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "set_alias", cut_off)
+        with pytest.raises(OutageError):
+            act("move", "retried", second, run="r2")
+    assert champion("retried") == first
+    for _ in range(2):  # also when the alias was moved and the task was cut off after that
+        result = act("move", "retried", second, run="r2")
+        assert (result.proceed, result.instead_of) == (True, first)
+    assert champion("retried") == second
+    assert kinds("retried") == [("promoted", first, None), ("promoted", second, first)]
+
+
+def test_an_offer_is_superseded_once_a_newer_challenger_came(registering):
     old, new = challenger("race", 1), challenger("race", 2)
     result = act("move", "race", old, only_challenger=True)
     assert not result.proceed
     assert result.reason == f"version {old} was superseded by version {new}"
-    assert registry.alias_version("race", "champion") is None
+    assert champion("race") is None
     assert kinds("race") == [("superseded", old, None)]
+    waited = act("record", "race", old, only_challenger=True, outcome="expired", by="time-out")
+    assert waited.reason == f"version {old} was superseded by version {new}"
 
 
-def test_another_file_than_the_evaluated_one_is_not_promoted(stack):
+def test_an_approval_holds_for_the_champion_that_it_saw(registering):
+    first, second, third = (challenger("waiting", seed) for seed in (1, 2, 3))
+    act("move", "waiting", first)
+    asked = act("check", "waiting", third)
+    assert asked.bound == Bound(sha256=asked.sha256, champion=first, test="")
+    act("move", "waiting", second)
+    result = act("move", "waiting", third, bound=asked.bound)
+    assert not result.proceed
+    assert f"version {second} is champion, it was version {first} when this was decided" in result.reason
+    assert champion("waiting") == second
+    assert kinds("waiting")[-1] == ("stale", third, second)
+    assert registry.alias_version("waiting", "challenger") == third
+
+
+def test_an_offer_that_was_judged_beside_another_champion_is_judged_again(registering):
+    first = challenger("beside", 1)
+    act("move", "beside", first)
+    offered = challenger("beside", 2, **{registry.CHAMPION_THEN: ""})
+    result = act("check", "beside", offered, only_challenger=True)
+    assert not result.proceed
+    assert f"judged beside no champion, and version {first} is champion now" in result.reason
+    assert act("check", "beside", offered).proceed  # by hand it is a person's decision
+
+
+def test_other_test_images_void_the_decision(registering, ml_dataset):
+    digest = ml_dataset.digest
+    tags = {registry.DATASET: digest, registry.TEST: ml_dataset.test_digest}
+    version = challenger("images", 1, **tags)
+    asked = act("check", "images", version)
+    assert asked.proceed
+    less = ml_dataset.shards[-1].model_copy(update={"drop": (0,)})
+    changed = ml_dataset.model_copy(update={"shards": (*ml_dataset.shards[:-1], less)})
+    storage.write_record(storage.join(store_root(), "datasets", f"{digest}.json"), changed)
+    result = act("move", "images", version, bound=asked.bound)
+    assert not result.proceed
+    assert f"the test images it was judged on ({ml_dataset.test_digest[:12]})" in result.reason
+    assert champion("images") is None
+
+
+def test_another_file_than_the_evaluated_one_is_not_promoted(registering):
     version = challenger("swapped", 1)
     with pytest.raises(InputError, match=r"version 1 of swapped has SHA-256 .*: not moved"):
         act("move", "swapped", version, sha256="0" * 64)
     registry.set_version_tag("swapped", version, registry.SHA256, "1" * 64)
     with pytest.raises(InputError, match="do not use it"):
         act("move", "swapped", version)
-    assert registry.alias_version("swapped", "champion") is None
+    assert champion("swapped") is None
+    assert kinds("swapped") == [("stale", version, None)]
 
 
-def test_a_refused_version_is_not_promoted(stack):
+def test_a_refused_version_is_not_promoted(registering):
     version = challenger("slow", 1, state="refused")
     with pytest.raises(InputError, match="version 1 of slow was refused: too slow"):
         act("check", "slow", version)
+
+
+def test_rolling_back_goes_to_the_champion_before_again_and_again(registering):
+    first, second, third = (challenger("back", seed) for seed in (1, 2, 3))
+    for version in (first, second, third):
+        act("move", "back", version)
+    looked = act("check", "back", intent="roll back")
+    assert (looked.version, looked.instead_of, looked.proceed) == (second, third, True)
+    act("move", "back", second, intent="roll back", by="ada", reason="too slow", bound=looked.bound)
+    assert champion("back") == second
+    assert kinds("back")[-1] == ("rolled-back", second, third)
+    assert registry.version_tags("back", third)[registry.STATE] == "rolled-back"
+    act("move", "back", intent="roll back")
+    assert champion("back") == first
+    with pytest.raises(InputError, match="back has no champion before the present one"):
+        act("check", "back", intent="roll back")
+
+
+def test_what_never_was_champion_is_nothing_to_roll_back_to(registering):
+    first, second, third = (challenger("never", seed) for seed in (1, 2, 3))
+    act("move", "never", first)
+    act("move", "never", second)
+    with pytest.raises(InputError, match=f"version {third} of never was never champion"):
+        act("check", "never", third, intent="roll back")
+
+
+def test_rolling_back_does_not_need_the_old_data(registering):
+    first = challenger("old", 1, **{registry.DATASET: "a" * 64, registry.TEST: "b" * 64})
+    second = challenger("old", 2)
+    registry.set_alias("old", "champion", first)
+    act("check", "old", second)  # which finds the move by hand
+    act("move", "old", second)
+    assert act("move", "old", intent="roll back").proceed
+    assert champion("old") == first
+
+
+def test_the_approver_reads_gates_digest_and_where_the_report_is(registering):
+    version = challenger("read", 1)
+    result = act("check", "read", version)
+    assert "- ✓ gain: it is smaller" in result.body
+    assert f"SHA-256 `{result.sha256}`" in result.body
+    assert "/artifacts/report/report.html)" in result.body
+    assert "/#/models/read/versions/1)" in result.body
+    assert "as the first champion" in result.body
+
+
+def test_a_move_by_hand_that_is_not_accepted_is_put_back_where_the_policy_says_so(registering):
+    first, second = challenger("hand", 1), challenger("hand", 2)
+    bad = challenger("hand", 3, **{f"{registry.GATE}size": "FAIL: too large"})
+    act("move", "hand", first)
+    registry.set_alias("hand", "champion", bad)
+    looked = act("check", "hand", intent="audit", hand_moves="report")
+    assert not looked.proceed
+    assert "is disputed: it failed size" in looked.reason
+    assert champion("hand") == bad
+    assert act("check", "hand", intent="audit", hand_moves="put_back").proceed
+    assert act("move", "hand", second, hand_moves="put_back").version == first
+    assert champion("hand") == first
+    assert [kind for kind, _, _ in kinds("hand")] == ["promoted", "disputed", "put-back"]
 
 
 def wait(airflow: Airflow, run_id: str, *states: str) -> None:

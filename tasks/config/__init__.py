@@ -49,6 +49,9 @@ class Pipeline(Settings):
     source: str | None = Field(None, description="URI of the batches; empty means <store>/incoming/<name>.")
     schedule: str | None = Field(None, description="Cron expression; empty means by hand only.")
     timezone: str = Field("UTC", description="Time zone of the schedule, such as Europe/Berlin.")
+    late_hours: float | None = Field(
+        None, gt=0, description="A night that is not done after so many hours is told of; empty means never."
+    )
     settle_minutes: float = Field(
         10,
         ge=0,

@@ -26,7 +26,9 @@ from tasks.records.evidence import Paired as Paired
 from tasks.records.evidence import Reliability as Reliability
 from tasks.records.evidence import Robustness as Robustness
 from tasks.records.evidence import Slice as Slice
+from tasks.records.judgement import Bound as Bound
 from tasks.records.judgement import Decision as Decision
+from tasks.records.judgement import DecisionKind as DecisionKind
 from tasks.records.judgement import Evaluation as Evaluation
 from tasks.records.judgement import Machine as Machine
 from tasks.records.judgement import ModelVersion as ModelVersion

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.config import Pipeline, PreprocessSettings
+from tasks.config import Pipeline, PreprocessSettings, digest_of
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -162,3 +162,9 @@ class Dataset(Record):
     batches: dict[str, BatchSeen]
     profile: Profile
     duplicates: Duplicates
+
+    @property
+    def test_digest(self) -> str:
+        """Of the images that models are judged on, with the classes that they count as."""
+        shards = [(shard.file.sha256, shard.drop) for shard in self.shards if shard.split == "test"]
+        return digest_of([self.classes, shards])

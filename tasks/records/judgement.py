@@ -133,11 +133,26 @@ class ModelVersion(Record):
     mlflow_run_id: str
 
 
+Registering = Literal["challenger", "refused"]  # what a night does
+Staying = Literal["rejected", "expired", "superseded", "stale"]  # what did not become champion
+Moving = Literal["promoted", "rolled-back", "adopted", "put-back"]  # what became champion
+# Disputed is a champion that somebody set by hand and that is not accepted.
+DecisionKind = Registering | Staying | Moving | Literal["disputed"]
+
+
+class Bound(Record):
+    """What a promotion is decided on; when any of it changes, the decision is void."""
+
+    sha256: str  # of model.onnx
+    champion: str | None  # the version that is replaced
+    test: str  # digest of the test images that both were judged on
+
+
 class Decision(Record):
     """One entry of the ledger, `ledger/<pipeline>/…`: who decided what, when, on which evidence."""
 
     pipeline: str
-    kind: Literal["challenger", "refused", "promoted", "rejected", "expired", "superseded"]
+    kind: DecisionKind
     version: str
     sha256: str
     dataset: str  # digest
@@ -148,3 +163,5 @@ class Decision(Record):
     at: str  # ISO 8601, UTC
     night: str
     reasons: tuple[str, ...]
+    evidence: str = ""  # address of the report
+    run: str = ""  # of the promotion that decided

@@ -1,0 +1,90 @@
+"""Notices to people by e-mail, Slack or a webhook, through Airflow's own notifiers.
+
+NIGHTSHIFT_NOTIFY names where they go, separated by spaces: `smtp:ops@example.org` (through Airflow's
+connection `smtp_default`), `slack:CONNECTION` (an incoming webhook) and `http:CONNECTION` (a JSON object with
+the key `text` is posted to the connection's address). Without it nothing is sent. A notice that cannot be
+sent fails nothing.
+"""
+
+import functools
+import logging
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference, get_current_context
+from airflow.sdk.bases.notifier import BaseNotifier
+
+from tasks.errors import InputError
+
+NOTIFY = "NIGHTSHIFT_NOTIFY"
+KINDS = ("smtp", "slack", "http")
+log = logging.getLogger(__name__)
+
+
+def channels() -> list[tuple[str, str]]:
+    """Kind and address of everything that NIGHTSHIFT_NOTIFY names. Raises InputError."""
+    found = []
+    for word in os.environ.get(NOTIFY, "").split():
+        kind, colon, address = word.partition(":")
+        if kind not in KINDS or not colon or not address:
+            raise InputError(
+                f"{NOTIFY} has {word!r}; each word must be smtp:ADDRESS, slack:CONNECTION or http:CONNECTION"
+            )
+        found.append((kind, address))
+    return found
+
+
+def notifiers(text: str) -> list[BaseNotifier]:
+    """One notifier for each channel, none when nobody is to be told; `text` may be a template."""
+    return [_class(kind)(**_arguments(kind, address, text)) for kind, address in channels()]
+
+
+def tell(text: str) -> None:
+    """Send a notice from inside of a task. `text` is sent as it is: names of strangers are no templates."""
+    context = get_current_context()
+    for notifier in notifiers("{% raw %}" + text.replace("{%", "{ %") + "{% endraw %}"):
+        try:
+            notifier(context)
+        except Exception as error:  # whatever the other side says, the night goes on
+            log.warning("a notice could not be sent: %s", error)
+
+
+def late(pipeline: str, hours: float | None) -> list[DeadlineAlert]:
+    """What Airflow sends about a night that is not done after so many hours."""
+    if hours is None:
+        return []
+    text = f"{pipeline}: the night is late, it is not done after {hours:g} hours"
+    return [
+        DeadlineAlert(
+            reference=DeadlineReference.DAGRUN_QUEUED_AT,
+            interval=timedelta(hours=hours),
+            callback=AsyncCallback(_class(kind), kwargs=_arguments(kind, address, text)),
+        )
+        for kind, address in channels()
+    ]
+
+
+@functools.cache
+def _class(kind: str) -> Callable[..., BaseNotifier]:
+    """Imported only where it is used, because each takes a while."""
+    if kind == "smtp":
+        from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+
+        return SmtpNotifier
+    if kind == "slack":
+        from airflow.providers.slack.notifications.slack_webhook import SlackWebhookNotifier
+
+        return SlackWebhookNotifier
+    from airflow.providers.http.notifications import HttpNotifier
+
+    return HttpNotifier
+
+
+def _arguments(kind: str, address: str, text: str) -> dict[str, Any]:
+    if kind == "smtp":
+        return {"to": address, "subject": f"Nightshift: {text}"[:200], "html_content": text}
+    if kind == "slack":
+        return {"slack_webhook_conn_id": address, "text": text}
+    return {"http_conn_id": address, "json": {"text": text}}

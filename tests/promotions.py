@@ -1,0 +1,60 @@
+"""Versions registered as nights do, and promotions of them, in a store and a registry of the test's own."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow_server import Door
+from small_models import onnx_model
+
+from tasks import ledger, registry, tracking
+from tasks.config import PreprocessSettings
+from tasks.promote import Promotion, promote
+from tasks.specs import PromoteSpec
+
+
+@pytest.fixture
+def registering(ml_store: Path, mlflow_server: Door) -> Door:
+    """A store and a registry of its own; versions are registered as a night does."""
+    return mlflow_server
+
+
+def challenger(name: str, seed: int, state: str = "challenger", **tags: str) -> str:
+    """Register a version as a night does."""
+    run_id = tracking.open_night(name, f"night {seed}", params={})
+    facts = {
+        registry.CLASSES: json.dumps(["cat", "dog"]),
+        registry.PREPROCESS: PreprocessSettings(image_size=8).model_dump_json(),
+        registry.STATE: state,
+        registry.REASONS: "too slow",
+        registry.DATA: "d" * 64,
+        registry.SETTINGS: f"{seed:064}",
+        registry.REPORT: f"s3://reports/{seed}",
+        f"{registry.GATE}gain": "pass: it is smaller",
+    }
+    version = registry.register_version(
+        run_id,
+        name,
+        onnx_model(seed),
+        classes=2,
+        shape=(4, 4, 3),
+        tags=facts | tags,
+        description="**int8**, 99 %\n\n- ✓ gain: it is smaller",
+    )
+    if state == "challenger":
+        registry.set_alias(name, registry.CHALLENGER, version)
+    return version
+
+
+def act(action: str, name: str, version: str = "", **more: object) -> Promotion:
+    return promote(
+        PromoteSpec.model_validate({"action": action, "pipeline": name, "version": version, **more})
+    )
+
+
+def kinds(name: str) -> list[tuple[str, str, str | None]]:
+    return [(entry.kind, entry.version, entry.instead_of) for entry in ledger.history(name)]
+
+
+def champion(name: str) -> str | None:
+    return registry.alias_version(name, "champion")
