@@ -18,6 +18,7 @@ from tasks.specs import PromoteSpec
 from wiring import RETRY, asset, pipelines, run
 
 APPROVE, REJECT = "Approve", "Reject"
+SAID = "said"  # XCom key of what was found out, also where there is nothing to move
 KEPT = ("intent", "version", "sha256", "by", "reason", "only_challenger", "bound", "hand_moves", "run")
 DOC = """
 ### Promotion of {name}
@@ -33,6 +34,7 @@ def check(pipeline: str, hand_moves: str, params: dict[str, Any]) -> dict[str, A
     """Look whether the version may be promoted; if there is nothing to move, end here."""
     asked = requested(pipeline, hand_moves, params)
     result = run("promote", asked)
+    get_current_context()["ti"].xcom_push(key=SAID, value=result["reason"])
     found = {key: result[key] for key in ("version", "sha256", "instead_of", "bound", "body")}
     return {**asked.model_dump(mode="json"), **found} if result["proceed"] else {}
 

@@ -12,6 +12,7 @@ from airflow.sdk import DAG, AssetAlias, CronTriggerTimetable, dag, get_current_
 
 import notices
 from forms import FORCE, chosen, night_params
+from links import REPORT, ReportLink
 from tasks.config import Pipeline
 from tasks.pipelines import override
 from tasks.records import Checkpoint, Drift, Evaluation, Message, Plan, Variant, outcome, variants
@@ -121,7 +122,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Choose a candidate and judge it beside the champion."""
     night = planned_now()
-    return run(
+    evaluation = run(
         "evaluate",
         EvaluateSpec(
             plan=night,
@@ -133,6 +134,8 @@ def evaluate(
             policy=night.pipeline.promotion,
         ),
     )
+    get_current_context()["ti"].xcom_push(key=REPORT, value=evaluation["page"])
+    return evaluation
 
 
 def retrain(pipeline: Pipeline) -> DAG:
@@ -194,6 +197,7 @@ def retrain(pipeline: Pipeline) -> DAG:
         trained = train.partial(dataset=assembled).expand(member=seeds)
         candidates = quantize.partial(checkpoints=trained).expand(recipe=wanted)
         evaluation = evaluate(trained, candidates, assembled)
+        evaluation.operator.operator_extra_links = (ReportLink(),)
         register(evaluation, assembled) >> close().as_teardown()
 
     return night()

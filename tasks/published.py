@@ -54,8 +54,17 @@ def publish(
         verdicts=findings.verdicts,
         report=artifact,
         evidence=stored,
+        page=_page(spec.plan.mlflow_run_id),
         unknown_to_champion=findings.unknown_to_champion,
     )
+
+
+def _page(run_id: str | None) -> str:
+    if not run_id:
+        return ""
+    from tasks import tracking
+
+    return tracking.report_url(run_id)
 
 
 def _log(

@@ -15,7 +15,7 @@ import pytest
 from tasks import signing
 from tasks.stack import environment, lifecycle, processes
 
-pytest_plugins = ["ml_fixtures", "mlflow_server", "promotions"]
+pytest_plugins = ["ml_fixtures", "mlflow_server", "promotions", "dag_files"]
 # A shell starts background jobs with Ctrl-C ignored, and every process below inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -2,9 +2,9 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
+from dag_files import DAGS
 
 from tasks.config import STAGE_SETTINGS, TrainSettings
 from tasks.errors import InputError
@@ -13,18 +13,7 @@ from tasks.records import Artifact, Start, Unmade
 from tasks.spaces import parse
 from tasks.specs import EvaluateSpec, SweepSpec
 
-DAGS = Path(__file__).parent.parent / "dags"
 NAMES = sorted(path.stem for path in (DAGS / "pipelines").glob("*.toml"))
-
-
-@pytest.fixture(scope="module")
-def airflow_home(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
-        patch.syspath_prepend(str(DAGS))
-        yield
-        for name in ("retrain", "promote", "sweep", "wiring", "forms", "pipeline_errors"):
-            sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +99,38 @@ def test_evaluate_is_told_what_was_made_and_what_was_not(airflow_home, ml_night,
     import retrain as module
 
     made, unmade = ml_night.candidates["fp32"], Unmade(recipe="int8", reason="no room")
-    specs = []
+    specs, pushed = [], {}
+
+    class Instance:
+        def xcom_push(self, key: str, value: str) -> None:
+            pushed[key] = value
+
+    def run(stage, spec):
+        specs.append(spec)
+        return {"page": "http://mlflow/report"}
+
     monkeypatch.setattr(module, "planned_now", lambda: ml_night.plan)
-    monkeypatch.setattr(module, "run", lambda stage, spec: specs.append(spec))
+    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(module, "get_current_context", lambda: {"ti": Instance()})
     returned = [each.model_dump(mode="json") for each in (made, unmade)]
     module.evaluate.function([], returned, {"dataset_uri": ml_night.dataset_uri, "drifts": []})
     assert specs[0].candidates == (made, unmade)
+    assert pushed == {"report_url": "http://mlflow/report"}
     assert EvaluateSpec.model_validate_json(specs[0].model_dump_json()) == specs[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluate_leads_to_its_report(retrain, name):
+    class Instance:
+        task_id = "evaluate"
+
+        def xcom_pull(self, task_ids: str, key: str) -> str:
+            return f"http://mlflow/{task_ids}/{key}"
+
+    evaluate = retrain[name].get_task("evaluate")
+    (link,) = evaluate.operator_extra_links
+    assert link.name == "Report"
+    assert link.get_link(evaluate, ti_key=Instance()) == "http://mlflow/evaluate/report_url"
 
 
 def test_retries_timeouts_and_the_teardown(retrain):

@@ -105,6 +105,7 @@ def test_the_standings_of_an_ensemble_are_in_the_report_and_in_mlflow(ml_ensembl
     monkeypatch.setattr(tracking, "log_metrics", lambda run_id, batch: rows.extend(batch))
     monkeypatch.setattr(tracking, "log_artifacts", lambda run_id, folder, given: None)
     monkeypatch.setattr(tracking, "set_tags", lambda run_id, given: None)
+    monkeypatch.setattr(tracking, "report_url", lambda run_id: "")
     evaluation = evaluate(spec_of(ml_ensemble, plan={"mlflow_run_id": "run"}))
     logged = {name: value for name, value, _ in rows if name.startswith("validation/")}
     names = ("member-0", "member-1", "member-2", "soft-vote", "hard-vote", *ml_ensemble.candidates)
@@ -190,10 +191,12 @@ def test_numbers_report_and_pictures_go_to_the_night_s_run(ml_night, crowned, mo
     monkeypatch.setattr(tracking, "log_metrics", lambda run_id, batch: rows.append(batch))
     monkeypatch.setattr(tracking, "log_artifacts", lambda run_id, folder, given: files.update(given))
     monkeypatch.setattr(tracking, "set_tags", lambda run_id, given: tags.update(given))
+    monkeypatch.setattr(tracking, "report_url", lambda run_id: f"http://mlflow/{run_id}")
     crowned(registered(ml_night))
     unmade = Unmade(recipe="int8", vote="soft", reason="no room")
     candidates = (*ml_night.candidates.values(), unmade)
     evaluation = evaluate(spec_of(ml_night, plan={"mlflow_run_id": "run"}, candidates=candidates))
+    assert evaluation.page == "http://mlflow/run"
     (batch,) = rows
     logged = {name: value for name, value, _ in batch}
     assert logged["test/fp32/accuracy"] == evaluation.test["fp32"].accuracy

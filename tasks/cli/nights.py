@@ -1,4 +1,4 @@
-"""`nightshift run`, `plan` and `promote`: start a night, look at the next one, move a champion by hand."""
+"""`nightshift run` and `plan`: start a night, and look at the next one."""
 
 import json
 import sys
@@ -75,20 +75,6 @@ def plan(
         print(json.dumps(as_dict(name, seen)))
     else:
         show(name, seen)
-
-
-@app.command()
-def promote(
-    name: Name, version: Annotated[str, typer.Option(help="Registered version that becomes the champion.")]
-) -> None:
-    """Promote a version that passed its gates, or take a promotion back by naming the earlier one."""
-    connect()
-    find_pipeline(name, pipelines_folder())
-    from tasks.cli.airflow import Airflow
-
-    airflow = Airflow()
-    run_id = airflow.trigger(f"promote_{name}", {"version": version})
-    print(f"{airflow.url}/dags/promote_{name}/runs/{run_id}")
 
 
 def parse_settings(items: list[str]) -> dict[str, Any]:

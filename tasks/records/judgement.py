@@ -115,6 +115,7 @@ class Evaluation(Record):
     verdicts: tuple[Verdict, ...]
     report: Artifact  # the page
     evidence: Artifact  # Evidence, beside it
+    page: str = ""  # address of the report in MLflow's web interface
     unknown_to_champion: int  # test images of classes that the champion does not know
 
     @property

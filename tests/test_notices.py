@@ -1,0 +1,87 @@
+"""Notices to people: where they go, and what is said when the setting is wrong."""
+
+import http.server
+import json
+import threading
+from datetime import timedelta
+
+import pytest
+
+from tasks.errors import InputError
+
+
+@pytest.fixture
+def notices(airflow_home, monkeypatch):
+    import notices
+
+    monkeypatch.delenv(notices.NOTIFY, raising=False)
+    return notices
+
+
+def test_nobody_is_told_unless_somebody_is_named(notices):
+    assert notices.channels() == notices.notifiers("x") == notices.late("pets", 3) == []
+
+
+def test_each_channel_has_a_notifier_of_airflow_s_own(notices, monkeypatch):
+    monkeypatch.setenv(notices.NOTIFY, "smtp:ops@example.org slack:team http:hook")
+    mail, slack, hook = notices.notifiers("version 3 waits")
+    assert (mail.to, mail.subject, mail.html_content) == (
+        "ops@example.org",
+        "Nightshift: version 3 waits",
+        "version 3 waits",
+    )
+    assert (slack.slack_webhook_conn_id, slack.text) == ("team", "version 3 waits")
+    assert (hook.http_conn_id, hook.json, hook.method) == ("hook", {"text": "version 3 waits"}, "POST")
+
+
+@pytest.mark.parametrize("wrong", ["ops@example.org", "pager:me", "http:"])
+def test_a_wrong_channel_is_said_in_words(notices, monkeypatch, wrong):
+    monkeypatch.setenv(notices.NOTIFY, f"slack:team {wrong}")
+    with pytest.raises(InputError, match=f"has '{wrong}'; each word must be"):
+        notices.channels()
+
+
+def test_a_late_night_is_a_deadline_of_each_channel(notices, monkeypatch):
+    monkeypatch.setenv(notices.NOTIFY, "slack:team http:hook")
+    assert notices.late("pets", None) == []
+    alerts = notices.late("pets", 3.5)
+    assert [alert.interval for alert in alerts] == [timedelta(hours=3.5)] * 2
+    assert alerts[1].callback.kwargs["json"]["text"] == (
+        "pets: the night is late, it is not done after 3.5 hours"
+    )
+
+
+@pytest.fixture
+def webhook(monkeypatch):
+    """A server that keeps what is posted to it, and Airflow's connection `hook` to it."""
+    received = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AIRFLOW_CONN_HOOK", f"http://127.0.0.1:{server.server_port}")
+        yield received
+        server.shutdown()
+
+
+def test_names_of_strangers_are_no_templates(notices, monkeypatch, webhook):
+    monkeypatch.setenv(notices.NOTIFY, "http:hook")
+    monkeypatch.setattr(notices, "get_current_context", dict)
+    notices.tell("{{ 1 + 1 }} {% endraw %} <b>")
+    assert webhook == [{"text": "{{ 1 + 1 }} { % endraw %} <b>"}]
+
+
+def test_a_notice_that_cannot_be_sent_fails_nothing(notices, monkeypatch, caplog):
+    monkeypatch.setenv(notices.NOTIFY, "http:hook")
+    monkeypatch.setenv("AIRFLOW_CONN_HOOK", "http://127.0.0.1:9")
+    monkeypatch.setattr(notices, "get_current_context", dict)
+    notices.tell("hello")
+    assert "a notice could not be sent" in caplog.text
