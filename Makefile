@@ -46,8 +46,12 @@ bench: setup
 	$(BIN)/python tests/bench/train.py
 	$(BIN)/python tests/bench/quantize.py $(PHOTOS)
 	$(BIN)/python tests/bench/accuracy.py digits digits
+	$(BIN)/python tests/bench/evaluate.py digits digits
+	$(BIN)/python tests/bench/evaluate.py digits digits
 	$(if $(CIFAR10),$(BIN)/python tests/bench/accuracy.py cifar10 $(CIFAR10) \
 	  --set 'quantize.recipes=["fp32", "fp16", "int8", "int8-accuracy", "int8-qat", "binary"]')
+	$(if $(CIFAR10),$(BIN)/python tests/bench/evaluate.py cifar10 $(CIFAR10))
+	$(if $(CIFAR10),$(BIN)/python tests/bench/robustness.py cifar10 $(CIFAR10))
 	$(if $(PHOTOS),$(BIN)/python tests/bench/images.py $(PHOTOS))
 	$(if $(PHOTOS),$(BIN)/python tests/bench/preprocess.py $(PHOTOS))
 

@@ -1,0 +1,70 @@
+"""Measure how float and quantized files answer for corrupted and attacked images; lines go to bench.json.
+
+python tests/bench/robustness.py PIPELINE FOLDER [--images 1000] [--set train.noise=0.1 …]
+
+PIPELINE and FOLDER are those of accuracy.py, whose trainings are found again. All families at all severities,
+and FGSM and PGD made with the float network. `ratio` is a recipe's accuracy over that of fp32.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+from pathlib import Path
+
+from accuracy import STORE, dataset
+from evaluate import candidates
+from night import ROOT, record
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("pipeline")
+    parser.add_argument("folder")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--set", action="append", default=[])
+    asked = parser.parse_args()
+    STORE.mkdir(parents=True, exist_ok=True)
+    folder = asked.folder if asked.folder == "digits" else str(Path(asked.folder).resolve())
+    os.chdir(STORE)  # where MLflow keeps files
+    os.environ["NIGHTSHIFT_STORE"] = f"file://{STORE}/store"
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{STORE}/mlflow.db"
+
+    from tasks import contenders, ensemble, storage
+    from tasks.cli.nights import parse_settings
+    from tasks.dataset import load_split
+    from tasks.pipelines import load_pipeline, override
+    from tasks.records import Dataset
+    from tasks.robustness import assess
+
+    pipeline = load_pipeline(ROOT / "dags" / "pipelines" / f"{asked.pipeline}.toml")
+    full = {"evaluate.robustness": "full", "evaluate.robustness_images": asked.images}
+    pipeline = override(pipeline, {**full, **parse_settings(asked.set)})
+    ready = candidates(pipeline, dataset(pipeline, folder))
+    data = storage.read_record(ready.uri, Dataset)
+    test = load_split(data, "test")
+    there = {
+        each.name: contenders.of_candidate(
+            storage.read_artifact(each.model), each, test.images.numpy(), len(data.classes)
+        )
+        for each in ready.candidates
+    }
+    network = ensemble.restore((ready.checkpoint,), data, None, mirror=pipeline.quantize.mirror)
+    tried = assess(there, network, test.labels.numpy(), data, pipeline.evaluate, 0)
+    rows = {"unchanged": tried.clean}
+    for family in dict.fromkeys(each.family for each in tried.corruptions):
+        own = [each.accuracy for each in tried.corruptions if each.family == family]
+        rows[family] = {name: statistics.mean(each[name] for each in own) for name in there}
+    rows["mean of all corruptions"] = {name: tried.corrupted(name) for name in there}
+    rows |= {f"{each.kind}, {each.epsilon:g} of 255": each.accuracy for each in tried.attacks}
+    title = ", ".join([f"{asked.pipeline}, {tried.images} test images", *asked.set])
+    for row, accuracy in rows.items():
+        for name in there:
+            if name != "fp32":
+                record(f"{title}, {row}: {name}", 100 * accuracy[name], "%", "fp32", 100 * accuracy["fp32"])
+    record(f"{title}: time", tried.seconds, "s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
