@@ -47,7 +47,6 @@ bench: setup
 	$(BIN)/python tests/bench/quantize.py $(PHOTOS)
 	$(BIN)/python tests/bench/accuracy.py digits digits
 	$(BIN)/python tests/bench/evaluate.py digits digits
-	$(BIN)/python tests/bench/evaluate.py digits digits
 	$(if $(CIFAR10),$(BIN)/python tests/bench/accuracy.py cifar10 $(CIFAR10) \
 	  --set 'quantize.recipes=["fp32", "fp16", "int8", "int8-accuracy", "int8-qat", "binary"]')
 	$(if $(CIFAR10),$(BIN)/python tests/bench/evaluate.py cifar10 $(CIFAR10))

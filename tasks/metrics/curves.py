@@ -17,8 +17,9 @@ def curves(
 ) -> tuple[Curve, ...]:
     """Of int64 [N] and float32 [N,K]; classes that no image, or every image, is of have none."""
     found = []
+    columns = np.ascontiguousarray(probabilities.T)  # of a thousand classes, strides take most of the time
     for index, name in enumerate(classes):
-        positive, share = labels == index, probabilities[:, index]
+        positive, share = labels == index, columns[index]
         if not positive.any() or positive.all():
             continue
         false_positive, true_positive, _ = roc_curve(positive, share)
