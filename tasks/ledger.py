@@ -44,6 +44,8 @@ def decided(pipeline: str, data_digest: str, settings_digest: str, *, waiting: b
     entries = [entry.key for entry in storage.listing(_folder(pipeline)) if entry.key.endswith(ending)]
     for key in reversed(entries):
         decision = storage.read_record(storage.join(_folder(pipeline), key), Decision)
+        if decision.kind == "stale":  # what came before was said of another champion or of other images
+            return None
         if _counts(decision, waiting):
             return decision
     return None

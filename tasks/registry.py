@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mlflow
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import MlflowException
 
 from tasks import signatures
 from tasks.config import PreprocessSettings
@@ -86,7 +86,7 @@ def register_version(
 def _ensure_model(name: str) -> None:
     try:
         client().create_registered_model(name)
-    except RestException as error:
+    except MlflowException as error:  # a RestException only where a server is asked, not of a database
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
 

@@ -22,6 +22,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PIPELINES = {
     # Its promotions wait for a person.
     "asked": '[promotion]\nmode = "approve"\n',
+    # Its versions are promoted and rolled back by hand.
+    "handmade": 'description = "promoted by hand"\n',
     # Preprocessing takes seconds, so that there is time to break it off; the rest is as short as can be.
     "many": """
 [preprocess]
@@ -31,6 +33,7 @@ denoise = "nlmeans"
 width = 0.125
 epochs = 1
 [evaluate]
+robustness = "none"
 latency_runs = 10
 throughput_batch = 16
 [promotion]

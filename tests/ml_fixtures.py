@@ -173,12 +173,16 @@ def spec_of(night: Night | Ensemble, **changes: Any) -> EvaluateSpec:
     plan = night.plan.model_copy(update=changes.pop("plan", {}))
     policy = changes.pop("policy", PromotionPolicy(min_accuracy=0.5))
     candidates = changes.pop("candidates", tuple(night.candidates.values()))
+    # Robustness is the longest part, and what most tests don't ask about.
+    settings = EvaluateSettings(
+        latency_runs=10, throughput_batch=8, robustness=changes.pop("robustness", "none")
+    )
     return EvaluateSpec(
         plan=plan,
         dataset_uri=night.dataset_uri,
         members=night.members if isinstance(night, Ensemble) else (night.checkpoint,),
         candidates=candidates,
-        settings=EvaluateSettings(latency_runs=10, throughput_batch=8),
+        settings=settings,
         policy=policy,
     )
 

@@ -90,3 +90,38 @@ def test_the_newest_registration_is_found_whatever_followed():
 
 def test_a_data_set_that_was_cleaned_away_is_none():
     assert ledger.dataset("a" * 64) is None
+
+
+def moved(*steps: tuple[str, str]) -> None:
+    for day, (kind, version) in enumerate(steps, start=1):
+        ledger.append(decision(kind, version=version, at=f"2026-01-{day:02}T00:00:00.000Z"))
+
+
+def test_the_reign_is_who_followed_whom_without_what_was_taken_back():
+    assert ledger.reign("pets") == []
+    moved(("promoted", "1"), ("refused", "2"), ("promoted", "3"), ("adopted", "4"), ("promoted", "5"))
+    assert ledger.reign("pets") == ["1", "3", "4", "5"]
+    ledger.append(decision("rolled-back", version="3", at="2026-02-01T00:00:00.000Z"))
+    assert ledger.reign("pets") == ["1", "3"]
+    ledger.append(decision("promoted", version="6", at="2026-02-02T00:00:00.000Z"))
+    ledger.append(decision("put-back", version="1", at="2026-02-03T00:00:00.000Z"))
+    assert ledger.reign("pets") == ["1"]
+    found = ledger.champion("pets")
+    assert found is not None
+    assert (found.kind, found.version) == ("put-back", "1")
+
+
+def test_moving_an_alias_decides_nothing_about_a_night():
+    moved(("promoted", "1"))
+    ledger.append(decision("rolled-back", version="9", data="e" * 64, at="2026-02-01T00:00:00.000Z"))
+    ledger.append(decision("disputed", version="8", data="f" * 64, at="2026-02-02T00:00:00.000Z"))
+    latest = ledger.latest("pets", waiting=True)
+    assert latest is not None
+    assert latest.version == "1"
+    assert ledger.decided("pets", "e" * 64, "s" * 64, waiting=True) is None
+
+
+def test_what_was_judged_beside_another_champion_is_judged_again():
+    moved(("challenger", "1"), ("stale", "1"))
+    for waiting in (False, True):
+        assert ledger.decided("pets", "d" * 64, "s" * 64, waiting=waiting) is None

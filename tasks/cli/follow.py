@@ -115,7 +115,7 @@ def _line(task: dict[str, Any]) -> str:
 
 
 def _promotion(airflow: Airflow, name: str, run_id: str, console: Console) -> str:
-    """promoted, superseded, awaiting-approval, or challenger when no promotion was started."""
+    """promoted, not-promoted, awaiting-approval, or challenger when no promotion was started."""
     dag, deadline = f"promote_{name}", time.monotonic() + PROMOTION_SECONDS
     promotion = airflow.started_by(f"retrain_{name}", run_id, dag)
     while promotion is None and time.monotonic() < deadline:
@@ -131,10 +131,13 @@ def _promotion(airflow: Airflow, name: str, run_id: str, console: Console) -> st
             console.print(f"waits for approval: {airflow.url}/dags/{dag}/runs/{promotion}")
             return "awaiting-approval"
         time.sleep(POLL_SECONDS)
-    moved = airflow.xcom(dag, promotion, "move") or airflow.xcom(dag, promotion, "check")
+    moved = airflow.xcom(dag, promotion, "move")
     if moved:
-        console.print(moved["reason"])
-        return "promoted" if moved["proceed"] else "superseded"
+        console.print(moved["reason"], markup=False)
+        return "promoted" if moved["proceed"] else "not-promoted"
+    said = airflow.xcom(dag, promotion, "check", "said")
+    if said:
+        console.print(said, markup=False)
     return "not-promoted"
 
 

@@ -58,7 +58,7 @@ def run_night(pipeline: Pipeline, *, force: bool, echo: Callable[[str], None]) -
     result = {**base, **summary(registered, evaluation)}
     if registered["state"] == "challenger" and pipeline.promotion.mode == "auto":
         asked = PromoteSpec(action="move", pipeline=pipeline.name, version=registered["version"])
-        result["state"] = "promoted" if stage("promote", asked)["proceed"] else "superseded"
+        result["state"] = "promoted" if stage("promote", asked)["proceed"] else "not-promoted"
     return result
 
 
