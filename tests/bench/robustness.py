@@ -43,10 +43,9 @@ def main() -> int:
     ready = candidates(pipeline, dataset(pipeline, folder))
     data = storage.read_record(ready.uri, Dataset)
     test = load_split(data, "test")
+    images = test.images.numpy()
     there = {
-        each.name: contenders.of_candidate(
-            storage.read_artifact(each.model), each, test.images.numpy(), len(data.classes)
-        )
+        each.name: contenders.of_candidate(storage.read_artifact(each.model), each, images, len(data.classes))
         for each in ready.candidates
     }
     network = ensemble.restore((ready.checkpoint,), data, None, mirror=pipeline.quantize.mirror)
