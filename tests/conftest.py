@@ -6,11 +6,13 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import pytest
+from webhook import Hook, webhook
 
 from tasks import signing
 from tasks.stack import environment, lifecycle, processes
@@ -55,6 +57,7 @@ class Stack:
 
     home: Path
     environment: Mapping[str, str]
+    hook: Hook  # where its notices go
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -88,8 +91,10 @@ def _dags(home: Path) -> Path:
 def stack() -> Iterator[Stack]:
     """The whole stack with the repository's pipelines; about a minute, once for all tests."""
     home = Path(tempfile.mkdtemp(prefix="ns-", dir="/tmp"))
-    before = dict(os.environ)
-    os.environ.update(QUICK, NIGHTSHIFT_DAGS=str(_dags(home)))
+    before, told = dict(os.environ), ExitStack()
+    hook = told.enter_context(webhook())
+    notices = {"NIGHTSHIFT_NOTIFY": "http:hook", "AIRFLOW_CONN_HOOK": hook.url}
+    os.environ.update(QUICK | notices, NIGHTSHIFT_DAGS=str(_dags(home)))
     terminated = signal.signal(signal.SIGTERM, _interrupt)
     try:
         lifecycle.up(home, random_ports=True)
@@ -97,9 +102,10 @@ def stack() -> Iterator[Stack]:
         # Tests register versions themselves, as only workers do otherwise.
         signing_key = environment.keys_folder(home) / signing.PRIVATE_NAME
         os.environ.update(variables | {signing.SIGNING_KEY: str(signing_key)})
-        yield Stack(home, variables)
+        yield Stack(home, variables, hook)
     finally:
         signal.signal(signal.SIGTERM, terminated)
         take_down(home)
+        told.close()
         os.environ.clear()
         os.environ.update(before)

@@ -1,11 +1,9 @@
 """Notices to people: where they go, and what is said when the setting is wrong."""
 
-import http.server
-import json
-import threading
 from datetime import timedelta
 
 import pytest
+from webhook import webhook
 
 from tasks.errors import InputError
 
@@ -52,31 +50,18 @@ def test_a_late_night_is_a_deadline_of_each_channel(notices, monkeypatch):
 
 
 @pytest.fixture
-def webhook(monkeypatch):
+def hook(monkeypatch):
     """A server that keeps what is posted to it, and Airflow's connection `hook` to it."""
-    received = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("AIRFLOW_CONN_HOOK", f"http://127.0.0.1:{server.server_port}")
-        yield received
-        server.shutdown()
+    with webhook() as found:
+        monkeypatch.setenv("AIRFLOW_CONN_HOOK", found.url)
+        yield found
 
 
-def test_names_of_strangers_are_no_templates(notices, monkeypatch, webhook):
+def test_names_of_strangers_are_no_templates(notices, monkeypatch, hook):
     monkeypatch.setenv(notices.NOTIFY, "http:hook")
     monkeypatch.setattr(notices, "get_current_context", dict)
     notices.tell("{{ 1 + 1 }} {% endraw %} <b>")
-    assert webhook == [{"text": "{{ 1 + 1 }} { % endraw %} <b>"}]
+    assert hook.texts == ["{{ 1 + 1 }} { % endraw %} <b>"]
 
 
 def test_a_notice_that_cannot_be_sent_fails_nothing(notices, monkeypatch, caplog):

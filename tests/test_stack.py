@@ -189,6 +189,15 @@ def test_the_callers_own_keys_stay_with_the_caller() -> None:
     assert not own.keys() & environment.inherited(own | {"PATH": "/bin"}).keys()
 
 
+def test_airflow_s_connections_reach_it_and_its_settings_do_not() -> None:
+    given = {
+        "AIRFLOW_CONN_HOOK": "http://h",
+        "AIRFLOW__CORE__EXECUTOR": "x",
+        "NIGHTSHIFT_NOTIFY": "http:hook",
+    }
+    assert environment.inherited(given).keys() & given.keys() == {"AIRFLOW_CONN_HOOK", "NIGHTSHIFT_NOTIFY"}
+
+
 def test_a_folder_without_a_stack_has_no_variables(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no stack in .*nightshift up"):
         environment.client_environment(tmp_path)

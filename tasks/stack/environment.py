@@ -242,7 +242,7 @@ def client_environment(home: Path) -> dict[str, str]:
 def inherited(parent: Mapping[str, str]) -> dict[str, str]:
     """The caller's environment without what would lead the servers elsewhere: cloud accounts, other trackers.
 
-    They do not get the caller's own keys either.
+    They do not get the caller's own keys either. Airflow's connections stay, since notices go through them.
     Loopback is exempt from any proxy; the code's folder is importable where `tasks` is not installed.
     """
     foreign = (
@@ -255,8 +255,11 @@ def inherited(parent: Mapping[str, str]) -> dict[str, str]:
         "NIGHTSHIFT_EXPORT_",
     )
     kept = {name: value for name, value in parent.items() if not name.startswith(foreign)}
-    if "AWS_CA_BUNDLE" in parent:
-        kept["AWS_CA_BUNDLE"] = parent["AWS_CA_BUNDLE"]
+    kept |= {
+        name: value
+        for name, value in parent.items()
+        if name == "AWS_CA_BUNDLE" or name.startswith("AIRFLOW_CONN_")
+    }
     for name in ("NO_PROXY", "no_proxy"):
         kept[name] = ",".join(filter(None, [kept.get(name), LOOPBACK, "localhost"]))
     if code_folder().name not in ("site-packages", "dist-packages"):
