@@ -7,6 +7,7 @@ sent fails nothing.
 """
 
 import functools
+import html
 import logging
 import os
 from collections.abc import Callable
@@ -36,6 +37,22 @@ def channels() -> list[tuple[str, str]]:
     return found
 
 
+class Notice(BaseNotifier):
+    """All channels as one notifier, for what Airflow sends itself; `text` may be a template.
+
+    Airflow's own notifiers raise when the other side is away, and an approval would fail with them.
+    """
+
+    template_fields = ("text",)
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def notify(self, context: Any) -> None:
+        _send(self.text, context)
+
+
 def notifiers(text: str) -> list[BaseNotifier]:
     """One notifier for each channel, none when nobody is to be told; `text` may be a template."""
     return [_class(kind)(**_arguments(kind, address, text)) for kind, address in channels()]
@@ -43,7 +60,10 @@ def notifiers(text: str) -> list[BaseNotifier]:
 
 def tell(text: str) -> None:
     """Send a notice from inside of a task. `text` is sent as it is: names of strangers are no templates."""
-    context = get_current_context()
+    _send(text, get_current_context())
+
+
+def _send(text: str, context: Any) -> None:
     for notifier in notifiers("{% raw %}" + text.replace("{%", "{ %") + "{% endraw %}"):
         try:
             notifier(context)
@@ -84,7 +104,11 @@ def _class(kind: str) -> Callable[..., BaseNotifier]:
 
 def _arguments(kind: str, address: str, text: str) -> dict[str, Any]:
     if kind == "smtp":
-        return {"to": address, "subject": f"Nightshift: {text}"[:200], "html_content": text}
+        return {
+            "to": address,
+            "subject": f"Nightshift: {text}"[:200],
+            "html_content": html.escape(text, quote=False),
+        }
     if kind == "slack":
         return {"slack_webhook_conn_id": address, "text": text}
     return {"http_conn_id": address, "json": {"text": text}}

@@ -29,7 +29,7 @@ moved the alias in MLflow. `nightshift history {name}` shows everything that was
 """
 
 
-@task.short_circuit(multiple_outputs=True, execution_timeout=timedelta(minutes=15))
+@task.short_circuit(pool="promotion", multiple_outputs=True, execution_timeout=timedelta(minutes=15))
 def check(pipeline: str, hand_moves: str, params: dict[str, Any]) -> dict[str, Any]:
     """Look whether the version may be promoted; if there is nothing to move, end here."""
     asked = requested(pipeline, hand_moves, params)
@@ -148,7 +148,7 @@ def approval(pipeline: Pipeline) -> HITLOperator:
         options=[APPROVE, REJECT],
         defaults=REJECT,
         response_timeout=pipeline.promotion.approval_timeout,
-        notifiers=notices.notifiers(
+        notifiers=notices.Notice(
             f"{pipeline.name}: version {{{{ ti.xcom_pull(task_ids='check')['version'] }}}} waits for approval"
         ),
         retries=0,

@@ -5,6 +5,7 @@ its stored file is the evaluated one; otherwise it is recorded as disputed, and 
 so.
 """
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from tasks import decisions, ledger, registry
@@ -30,10 +31,13 @@ def audit(pipeline: str) -> Audit:
     """
     champion = registry.alias_version(pipeline, registry.CHAMPION)
     last = ledger.champion(pipeline)
-    if champion is None:
+    if champion is None and last is None:
         return Audit(None, True, None, "there is no champion")
     if last is not None and (champion == last.version or not _finished(last)):
-        return Audit(champion, True, None, f"version {champion} is the champion that the ledger knows")
+        return Audit(champion, True, None, f"version {last.version} is the champion that the ledger knows")
+    if champion is None:
+        reason = f"the alias was removed {BY_HAND}, the ledger knows version {last.version if last else None}"
+        return Audit(None, False, last.version if last else None, reason)
     back = last.version if last else None
     found = _objection(pipeline, champion)
     kind: DecisionKind = "disputed" if found else "adopted"
@@ -45,24 +49,26 @@ def audit(pipeline: str) -> Audit:
 
 def _finished(move: Decision) -> bool:
     """Whether the alias was moved after the ledger's entry: a promotion may have been cut off in between."""
-    tags = registry.version_tags(move.pipeline, move.version)
-    return any(
-        key.startswith(registry.DECISION) and Decision.model_validate_json(value).kind == move.kind
-        for key, value in tags.items()
-    )
+    return decisions.tag_of(move) in registry.version_tags(move.pipeline, move.version)
 
 
 def _objection(pipeline: str, version: str) -> str:
     """Why a version should not be champion; empty when nothing speaks against it."""
-    tags = registry.version_tags(pipeline, version)
+    if found := unjudged(registry.version_tags(pipeline, version)):
+        return found
+    try:
+        registry.fetch_model(f"models:/{pipeline}/{version}")
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def unjudged(tags: Mapping[str, str]) -> str:
+    """Why a version with these tags may not be champion, whatever its file; empty when all gates passed."""
     gates = {key: value for key, value in tags.items() if key.startswith(registry.GATE)}
     failed = [key.removeprefix(registry.GATE) for key, value in gates.items() if not value.startswith("pass")]
     if not gates:
         return "it was never judged by any gate"
     if failed:
         return f"it failed {', '.join(sorted(failed))}"
-    try:
-        registry.fetch_model(f"models:/{pipeline}/{version}")
-    except InputError as error:
-        return str(error)
     return ""

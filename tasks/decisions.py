@@ -3,7 +3,7 @@
 The ledger comes first, so a crash in between leaves a decision to repeat, never a move without its record.
 """
 
-from tasks import ledger, registry, tracking
+from tasks import ledger, registry, storage, tracking
 from tasks.records import Decision, DecisionKind
 
 
@@ -35,11 +35,16 @@ def record(
         evidence=tags.get(registry.REPORT, ""),
         run=run,
     )
-    ledger.append(decision)
-    return decision
+    return storage.read_record(ledger.append(decision), Decision)  # that of an earlier try, if there is one
 
 
 def confirm(decision: Decision) -> None:
     """Tag the version with the decision once it is done; the tags of earlier decisions stay."""
-    key = f"{registry.DECISION}.{decision.at.replace(':', '')}"
-    registry.set_version_tag(decision.pipeline, decision.version, key, decision.model_dump_json())
+    registry.set_version_tag(
+        decision.pipeline, decision.version, tag_of(decision), decision.model_dump_json()
+    )
+
+
+def tag_of(decision: Decision) -> str:
+    """The tag that says that a decision is done."""
+    return f"{registry.DECISION}.{decision.at.replace(':', '')}"

@@ -116,6 +116,11 @@ def _evidence(
     return evidence.collect(judged, chosen.name, test.labels.numpy(), dataset, tried)
 
 
+def _lead(rival: Rival) -> float:
+    """How far a champion is ahead of the challenger on the images of classes that it knows."""
+    return float(rival.rival_right.mean() - rival.challenger_right.mean())
+
+
 def _case(
     spec: EvaluateSpec,
     chosen: Candidate,
@@ -150,7 +155,7 @@ def _case(
         validation=validation,
         float32=rival(chosen.reference),
         champion=rivals.get("champion"),
-        best=rivals.get("best") or rivals.get("champion"),
+        best=max(reversed(rivals.values()), key=_lead, default=None),
         robustness=tried,
         fresher=champion is not None and champion.tags.get("nightshift.data_digest") != spec.plan.data_digest,
         drift=next((found for found in spec.drifts if found.against == "champion"), None),

@@ -1,14 +1,14 @@
 """After the night: look once more, move `champion` to the version, or write down why not.
 
-Only the promote DAG calls this, and moves in a pool of one slot, so that no two moves ever race. What a move
-is decided on is bound when `check` looks: the file, the champion that is replaced, the test images. When any
-of it changed since, nothing moves.
+Only the promote DAG calls this. It looks and moves in a pool of one slot, so that no two of these ever race.
+What a move is decided on is bound when `check` looks: the file, the champion that is replaced, the test
+images. When any of it changed since, nothing moves.
 """
 
 from pydantic import BaseModel
 
 from tasks import approval, decisions, ledger, registry
-from tasks.audit import audit
+from tasks.audit import audit, unjudged
 from tasks.errors import InputError
 from tasks.records import Bound, Decision, DecisionKind
 from tasks.specs import PromoteSpec
@@ -29,11 +29,13 @@ class Promotion(BaseModel):
 
 def promote(spec: PromoteSpec) -> Promotion:
     """Run the action. Raises InputError when the version is not the one that was evaluated and passed."""
-    found = audit(spec.pipeline)
-    print(f"audit: {found.reason}")
     if spec.action == "record":
         result = refuse(spec)
-    elif not found.accepted and spec.hand_moves == "put_back" and found.back and spec.action == "move":
+        print(f"promote record: {result.reason}")
+        return result
+    found = audit(spec.pipeline)
+    print(f"audit: {found.reason}")
+    if not found.accepted and spec.hand_moves == "put_back" and found.back and spec.action == "move":
         result = _put_back(spec, found.champion, found.back)
     elif spec.intent == "audit":
         back = found.back if not found.accepted and spec.hand_moves == "put_back" else None
@@ -55,6 +57,8 @@ def check(spec: PromoteSpec) -> Promotion:
         )
     if tags.get(registry.STATE) == "refused":
         raise InputError(f"version {version} of {spec.pipeline} was refused: {tags.get(registry.REASONS)}")
+    if found := unjudged(tags):
+        raise InputError(f"version {version} of {spec.pipeline} cannot be promoted: {found}")
     if champion == version:
         return _result(spec, version, champion, f"version {version} is the champion already")
     if spec.intent == "roll back" and version not in {each.version for each in ledger.moves(spec.pipeline)}:
@@ -174,8 +178,8 @@ def _settle(spec: PromoteSpec, decision: Decision) -> Promotion:
     version = decision.version
     registry.set_alias(spec.pipeline, registry.CHAMPION, version)
     registry.set_version_tag(spec.pipeline, version, registry.STATE, "promoted")
-    if decision.kind != "promoted" and decision.instead_of:
-        registry.set_version_tag(spec.pipeline, decision.instead_of, registry.STATE, decision.kind)
+    if decision.kind == "rolled-back" and decision.instead_of:
+        registry.set_version_tag(spec.pipeline, decision.instead_of, registry.STATE, registry.WITHDRAWN)
     decisions.confirm(decision)
     replaced = f"instead of version {decision.instead_of}" if decision.instead_of else "as the first one"
     reason = f"version {version} is the champion {replaced}"
@@ -184,7 +188,9 @@ def _settle(spec: PromoteSpec, decision: Decision) -> Promotion:
 
 def _put_back(spec: PromoteSpec, champion: str | None, back: str) -> Promotion:
     """Undo a move by hand that is not accepted, instead of what else was asked for."""
-    reason = f"version {champion} was set by hand and is not accepted"
+    reason = (
+        f"version {champion} was set by hand and is not accepted" if champion else "it was removed by hand"
+    )
     return _settle(
         spec,
         decisions.record(
@@ -199,7 +205,8 @@ def _stay(spec: PromoteSpec, version: str, kind: DecisionKind, champion: str | N
     decision = decisions.record(
         spec.pipeline, kind, version, champion, spec.by, reasons=reasons, run=spec.run
     )
-    registry.set_version_tag(spec.pipeline, version, registry.STATE, kind)
+    if kind != "stale":  # it is still a challenger, only its offer is void
+        registry.set_version_tag(spec.pipeline, version, registry.STATE, kind)
     decisions.confirm(decision)
 
 

@@ -101,10 +101,11 @@ def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, s
 
 def _best(evaluation: Evaluation) -> str:
     """The version that is the best so far when this one is promoted; empty when it is this one."""
-    rival = evaluation.best_version or evaluation.champion_version
-    scores = evaluation.test.get("best") or evaluation.test.get("champion")
-    if rival and scores and scores.accuracy > evaluation.test[evaluation.chosen].accuracy:
-        return rival
+    versions = {"best": evaluation.best_version, "champion": evaluation.champion_version}
+    there = [name for name in versions if name in evaluation.test]
+    best = max(there, key=lambda name: evaluation.test[name].accuracy, default=None)
+    if best and evaluation.test[best].accuracy > evaluation.test[evaluation.chosen].accuracy:
+        return versions[best] or ""
     return ""
 
 

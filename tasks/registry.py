@@ -27,6 +27,7 @@ DATA, SETTINGS = "nightshift.data_digest", "nightshift.settings_digest"
 ACCURACY, DATASET = "nightshift.test_accuracy", "nightshift.dataset"
 GATE, DECISION = "nightshift.gate.", "nightshift.decision"  # what these tags begin with
 CHAMPION_THEN, TEST = "nightshift.champion", "nightshift.test_digest"  # beside which, and on which images
+WITHDRAWN = "rolled-back"  # state of a version that a rollback took back
 REPORT = "nightshift.report"  # address of the page that shows the evidence
 CHECKPOINTS = "nightshift.checkpoints"  # the float weights that the version was made of, Artifacts
 
@@ -219,8 +220,23 @@ def champions(name: str) -> Champions:
     if version is None:
         return Champions(None, None)
     current = _registered(name, version)
-    best = current.tags.get(BEST) or version
+    best = _anchor(name, version, current.tags)
     return Champions(current, current if best == version else _registered(name, best))
+
+
+def _anchor(name: str, version: str, tags: Mapping[str, str]) -> str:
+    """The best champion so far when `version` is the champion.
+
+    What a rollback took back is no measure any more; what that was judged beside is one.
+    """
+    seen, best = {version}, tags.get(BEST) or version
+    while best not in seen:
+        seen.add(best)
+        tags = version_tags(name, best)
+        if tags.get(STATE) != WITHDRAWN:
+            return best
+        best = tags.get(BEST) or tags.get(CHAMPION_THEN) or version
+    return version
 
 
 def _registered(name: str, version: str) -> Registered:

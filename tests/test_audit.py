@@ -60,3 +60,14 @@ def test_going_back_by_hand_is_found_too(registering):
     registry.set_alias("undone", "champion", first)
     assert audit("undone").accepted
     assert kinds("undone")[-1] == ("adopted", first, second)
+
+
+def test_an_alias_that_was_removed_is_found_and_put_back(registering):
+    first = challenger("gone", 1)
+    act("move", "gone", first)
+    registry.client().delete_registered_model_alias("gone", "champion")
+    found = audit("gone")
+    assert (found.accepted, found.back) == (False, first)
+    assert "was removed by hand in MLflow, the ledger knows version 1" in found.reason
+    act("move", "gone", intent="audit", hand_moves="put_back", run="r")
+    assert champion("gone") == first

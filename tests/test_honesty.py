@@ -77,6 +77,16 @@ def test_a_champion_that_is_better_stays(large, crowned):
     assert "of version 3, the best champion so far" in refused["non-inferiority"]
 
 
+def test_the_present_champion_is_the_measure_where_it_is_better_than_the_best_before(large, crowned):
+    before = changed(large, "fp32", doctored.failing, 300)
+    data = storage.read_artifact(before.model)
+    best = registered(large, version="1", model=data, sha256=before.model.sha256)
+    crowned(registered(large, tags={"nightshift.data_digest": "older"}), best)
+    worse = changed(large, "fp32", doctored.failing, 100)
+    refused = failed(evaluate(spec_of(large, candidates=(worse,))))
+    assert "of version 3, the best champion so far" in refused["non-inferiority"]
+
+
 @dataclass
 class Nights:
     """Nights of one pipeline in a row, each registered and, when it may be, promoted."""

@@ -70,3 +70,19 @@ def test_a_notice_that_cannot_be_sent_fails_nothing(notices, monkeypatch, caplog
     monkeypatch.setattr(notices, "get_current_context", dict)
     notices.tell("hello")
     assert "a notice could not be sent" in caplog.text
+
+
+def test_what_airflow_sends_itself_fails_nothing_either(notices, monkeypatch, caplog, hook):
+    notice = notices.Notice("version {{ ti['version'] }} waits")
+    monkeypatch.setenv(notices.NOTIFY, "http:hook")
+    notice({"ti": {"version": "3 {{ 1 + 1 }}"}})
+    assert hook.texts == ["version 3 {{ 1 + 1 }} waits"]
+    monkeypatch.setenv("AIRFLOW_CONN_HOOK", "http://127.0.0.1:9")
+    notices.Notice("hello")({})
+    assert "a notice could not be sent" in caplog.text
+
+
+def test_an_e_mail_shows_names_of_strangers_as_they_are(notices, monkeypatch):
+    monkeypatch.setenv(notices.NOTIFY, "smtp:ops@example.org")
+    (mail,) = notices.notifiers("new class <img src=x>")
+    assert mail.html_content == "new class &lt;img src=x&gt;"

@@ -174,6 +174,62 @@ def test_a_move_by_hand_that_is_not_accepted_is_put_back_where_the_policy_says_s
     assert [kind for kind, _, _ in kinds("hand")] == ["promoted", "disputed", "put-back"]
 
 
+def test_a_refused_version_stays_refused_after_it_was_put_back(registering):
+    good = challenger("again", 1)
+    act("move", "again", good)
+    bad = challenger("again", 2, state="refused", **{f"{registry.GATE}size": "FAIL: too large"})
+    registry.set_alias("again", "champion", bad)
+    act("move", "again", intent="audit", hand_moves="put_back", run="r")
+    assert champion("again") == good
+    assert registry.version_tags("again", bad)[registry.STATE] == "refused"
+    with pytest.raises(InputError, match="was refused"):
+        act("check", "again", bad)
+
+
+def test_only_what_passed_every_gate_is_promoted_whatever_its_state_says(registering):
+    failed = challenger("ungated", 1, state="superseded", **{f"{registry.GATE}size": "FAIL: too large"})
+    with pytest.raises(InputError, match=rf"version {failed} of ungated cannot be promoted: it failed size"):
+        act("move", "ungated", failed)
+    foreign = challenger("ungated", 2)
+    registry.client().delete_model_version_tag("ungated", foreign, f"{registry.GATE}gain")
+    with pytest.raises(InputError, match="was never judged by any gate"):
+        act("move", "ungated", foreign)
+    assert champion("ungated") is None
+
+
+def test_a_stale_offer_stays_challenger(registering):
+    first, second = challenger("void", 1), challenger("void", 2)
+    asked = act("check", "void", first)
+    act("move", "void", second)
+    assert not act("move", "void", first, bound=asked.bound).proceed
+    assert registry.version_tags("void", first)[registry.STATE] == "challenger"
+
+
+def test_a_second_promotion_of_a_version_that_was_cut_off_is_finished_once(registering, monkeypatch):
+    first, second = challenger("twice", 1), challenger("twice", 2)
+    act("move", "twice", first)
+    act("move", "twice", second)
+    asked = act("check", "twice", first, run="r")
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "set_alias", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            act("move", "twice", first, run="r", bound=asked.bound)
+    assert act("move", "twice", first, run="r", bound=asked.bound).proceed
+    assert [kind for kind, _, _ in kinds("twice")] == ["promoted"] * 3
+
+
+def test_what_was_taken_back_is_no_measure_for_later_versions(registering):
+    first, second = challenger("measure", 1), challenger("measure", 2)
+    act("move", "measure", first)
+    act("move", "measure", second)
+    third = challenger("measure", 3, **{registry.BEST: second})
+    act("move", "measure", first, intent="roll back")
+    act("move", "measure", third)
+    best = registry.champions("measure").best
+    assert best is not None
+    assert best.version == third
+
+
 def wait(airflow: Airflow, run_id: str, *states: str) -> None:
     deadline = time.monotonic() + 90
     while not {task["state"] for task in airflow.tasks("promote_asked", run_id)} & set(states):

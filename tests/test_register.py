@@ -1,7 +1,6 @@
 """The last stage of a night, with a real MLflow server: what it leaves behind, and when it leaves nothing."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +37,7 @@ def spec(ml_night: Night, mlflow_server, monkeypatch, tmp_path) -> RegisterSpec:
         best_version=None,
         verdicts=(passed,),
         report=candidate.model,
+        evidence=candidate.model,
     )
     return RegisterSpec.model_construct(
         plan=ml_night.plan.model_copy(update={"pipeline": pipeline, "mlflow_run_id": run_id}),
@@ -55,9 +55,7 @@ def use_keys(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_challenger_is_signed_and_the_run_has_the_bill_of_materials(spec, tmp_path, monkeypatch):
     fingerprint = use_keys(tmp_path / "keys", monkeypatch)
-    started = time.monotonic()
     version = register.register(spec)
-    assert time.monotonic() - started < 10
     assert version.state == "challenger"
     model, tags = registry.fetch_model(f"models:/{version.name}@challenger")
     assert tags[registry.SHA256] == version.sha256 == spec.evaluation.candidate.model.sha256

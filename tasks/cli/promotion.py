@@ -66,7 +66,6 @@ def history(
         for decision in decisions:
             print(decision.model_dump_json())
         return
-    from rich.markup import escape
     from rich.table import Table
 
     from tasks.cli.tables import console
@@ -77,9 +76,9 @@ def history(
     table = Table("when", "what", "version", "instead of", "by", "SHA-256", "why")
     for each in decisions:
         when = each.at[:19].replace("T", " ")
-        why = escape("; ".join(each.reasons))
+        why = "; ".join(each.reasons)
         before = each.instead_of or ""
-        table.add_row(when, each.kind, each.version, before, escape(each.by), each.sha256[:12], why)
+        table.add_row(when, each.kind, each.version, before, each.by, each.sha256[:12], why)
     console().print(table)
 
 
