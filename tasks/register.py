@@ -4,6 +4,7 @@ import json
 
 from tasks import ledger, registry, storage, tracking
 from tasks.errors import InputError, NightshiftError
+from tasks.markdown import escaped
 from tasks.records import Dataset, Decision, Evaluation, ModelVersion, Plan
 from tasks.sbom import sbom
 from tasks.specs import RegisterSpec
@@ -61,7 +62,9 @@ def describe(evaluation: Evaluation) -> str:
     """What a person reads on the version's page, in Markdown: the recipe, then each gate with its numbers."""
     scores = evaluation.test[evaluation.chosen]
     speed = scores.speed
-    gates = "\n".join(f"- {'✓' if v.passed else '✗'} {v.gate}: {v.sentence}" for v in evaluation.verdicts)
+    gates = "\n".join(
+        f"- {'✓' if v.passed else '✗'} {v.gate}: {escaped(v.sentence)}" for v in evaluation.verdicts
+    )
     return (
         f"**{evaluation.chosen}**, {scores.accuracy:.2%} on {scores.images:,} test images, "
         f"{speed.size / 1e6:.2f} MB, {speed.full.latency_ms_p50:.2f} ms an image ({speed.runtime})\n\n{gates}"

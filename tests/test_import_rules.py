@@ -66,6 +66,7 @@ LEVELS = {
         "evidence",
         "gates",
         "published",
+        "markdown",
         "approval",
         "audit",
         "decisions",

@@ -86,3 +86,9 @@ def test_a_night_is_decided_also_without_a_bill_of_materials(spec, monkeypatch, 
     assert register.register(spec).state == "challenger"
     assert f"the night has no {SBOM}: the tool is away" in capsys.readouterr().out
     assert tracking.stored_artifact(spec.plan.mlflow_run_id, SBOM) is None
+
+
+def test_the_description_shows_names_of_strangers_as_they_are(spec):
+    verdict = spec.evaluation.verdicts[0].model_copy(update={"sentence": "class <b> [x](y) is worse"})
+    evaluation = spec.evaluation.model_copy(update={"verdicts": (verdict,)})
+    assert r"class &lt;b&gt; \[x\](y) is worse" in register.describe(evaluation)

@@ -1,9 +1,9 @@
 """The report as a model card in Markdown: what the model is for, how good it is, and where it is not."""
 
-import re
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
+from tasks.markdown import escaped
 from tasks.report import Findings, candidates
 
 Cell = str | int | float | None
@@ -54,14 +54,16 @@ def markdown(findings: Findings) -> bytes:
 def _head(findings: Findings) -> list[str]:
     plan, name = findings.plan, findings.comparison.chosen
     height, width, channels = findings.dataset.preprocess.input_shape
-    refused = "".join(f"\n- {_safe(v.gate)}: {_safe(v.sentence)}" for v in findings.verdicts if not v.passed)
+    refused = "".join(
+        f"\n- {escaped(v.gate)}: {escaped(v.sentence)}" for v in findings.verdicts if not v.passed
+    )
     return [
-        f"# {_safe(plan.pipeline.name)}, {_safe(plan.night)}",
-        f"**{_safe(name)}: {'all gates passed' if findings.passed else 'refused'}**{refused}",
+        f"# {escaped(plan.pipeline.name)}, {escaped(plan.night)}",
+        f"**{escaped(name)}: {'all gates passed' if findings.passed else 'refused'}**{refused}",
         f"SHA-256 of `model.onnx`: `{findings.test[name].sha256}`",
         "## Use",
         f"An image classifier of {len(findings.dataset.classes)} classes"
-        f"{': ' + _safe(plan.pipeline.description) if plan.pipeline.description else ''}. It takes uint8 "
+        f"{': ' + escaped(plan.pipeline.description) if plan.pipeline.description else ''}. It takes uint8 "
         f"images [N,{height},{width},{channels}], prepared as `nightshift predict` does, and gives "
         "`probabilities` and `label`. It knows no other classes: an image of anything else gets one of these "
         "labels.",
@@ -134,14 +136,7 @@ def _made(findings: Findings) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_safe(cell) for cell in line) + " |" for line in lines)
-
-
-def _safe(value: Cell) -> str:
-    """Text that Markdown and HTML show as it is, in one line."""
-    text = " ".join(str(value).split())
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]|$])", r"\\\1", text)
+    return "\n".join("| " + " | ".join(escaped(cell) for cell in line) + " |" for line in lines)
 
 
 def _percent(share: float) -> str:
