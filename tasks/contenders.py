@@ -35,10 +35,6 @@ class Contender(NamedTuple):
     probabilities: Shares  # float32 [N,K]; what it gives to classes that the data set lacks is left out
     predicted: Labels  # [N], -1 for a class that the data set lacks
 
-    def answers(self, pixels: Pixels, classes: int) -> tuple[Shares, Labels]:
-        """Probabilities and labels as above, for other images."""
-        return _translated(runtime.Session(self.model), pixels, self.places, classes)
-
 
 def made(outcomes: Iterable[Candidate | Unmade]) -> tuple[dict[str, Candidate], dict[str, str]]:
     """The candidates by name, and by name one sentence for each that could not be made."""

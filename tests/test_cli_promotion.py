@@ -1,6 +1,7 @@
 """`nightshift promote`, `rollback`, `audit` and `history`, through the DAG that moves the alias."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from tasks import ledger, registry
 from tasks.cli import app
+from tasks.cli.airflow import Airflow
 
 
 def command(*arguments: str):
@@ -40,6 +42,18 @@ def test_versions_are_promoted_rolled_back_and_audited_from_the_command_line(sta
     missing = command("rollback", "handmade", "--to", "77", "--wait")
     assert missing.exit_code == 2
     assert "77" in missing.output
+
+
+def test_two_promotions_started_together_move_the_alias_once(stack):
+    version, airflow = challenger("handmade", 3), Airflow()
+    runs = [airflow.trigger("promote_handmade", {"version": version}) for _ in range(2)]
+    deadline = time.monotonic() + 120
+    while {airflow.run_state("promote_handmade", run) for run in runs} != {"success"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    assert champion("handmade") == version
+    assert [entry.kind for entry in ledger.history("handmade") if entry.version == version] == ["promoted"]
+    assert sum(f"version {version} is the champion instead" in text for text in stack.hook.texts) == 1
 
 
 @pytest.fixture

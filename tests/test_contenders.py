@@ -88,14 +88,6 @@ def test_other_preprocessing_reads_the_originals(there, ml_night, monkeypatch):
     assert np.array_equal(found.pixels, test)
 
 
-def test_other_images_are_answered_in_the_classes_of_the_data_set(there, ml_night):
-    judged, _ = there
-    turned = judged(classes=tuple(reversed(ml_night.dataset.classes)))
-    probabilities, predicted = turned.answers(turned.pixels[5:9], classes=4)
-    assert np.array_equal(predicted, turned.predicted[5:9])
-    assert np.allclose(probabilities, turned.probabilities[5:9], atol=1e-6)
-
-
 def test_other_channels_know_nothing(there, ml_night):
     judged, _ = there
     assert not judged(preprocess=ml_night.dataset.preprocess.model_copy(update={"channels": 5})).known.any()
