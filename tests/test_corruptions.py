@@ -32,6 +32,12 @@ def test_each_severity_changes_more_than_the_one_before(family, side):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_the_mildest_severity_is_seen_on_the_smallest_images(family):
+    images = photos(8)
+    assert not np.array_equal(corrupt(images, family, 1, 0), images)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_an_image_becomes_the_same_in_any_company(family):
     images = photos(16)
     both = corrupt(images, family, 3, 5)

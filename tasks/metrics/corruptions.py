@@ -62,7 +62,8 @@ def impulse_noise(image: Image, level: int, generator: Generator) -> Image:
 
 
 def defocus_blur(image: Image, level: int, generator: Generator) -> Image:
-    radius = (0.6, 0.8, 1.0, 1.3, 1.7)[level] * _scale(image)
+    # Of a disk of half a pixel nothing is seen.
+    radius = 0.5 + (0.1, 0.3, 0.5, 0.8, 1.2)[level] * _scale(image)
     reach = math.ceil(radius + 0.5)
     axis = np.arange(-reach, reach + 1, dtype=np.float32)
     distance = np.hypot(axis[:, None], axis[None, :])
