@@ -130,8 +130,8 @@ def promotion_params() -> dict[str, Param]:
             pattern="^[0-9]+$",
         ),
         "reason": Param(
-            "",
-            type="string",
+            None,  # an empty text would count as missing, and the form could not be sent
+            type=["string", "null"],
             title="Reason",
             description="Why, in your words; it is kept in the ledger.",
             maxLength=500,
@@ -162,7 +162,11 @@ def requested(pipeline: str, hand_moves: str, params: dict[str, Any]) -> Promote
     events = context["triggering_asset_events"].get(asset(pipeline, "challenger")) or []
     if params["version"] or params["action"] != "promote":
         by = getattr(context["dag_run"], "triggering_user_name", None) or "a person"
-        given = {"version": params["version"] or "", "intent": params["action"], "reason": params["reason"]}
+        given = {
+            "version": params["version"] or "",
+            "intent": params["action"],
+            "reason": params["reason"] or "",
+        }
         return PromoteSpec.model_validate({**asked, **given, "by": by})
     if not events:
         raise AirflowFailException("no version was given and no challenger waits: give a version in the form")

@@ -277,7 +277,17 @@ def test_what_a_person_asks_for_in_the_form_comes_before_events(airflow_home, mo
     assert (asked.version, asked.intent, asked.by, asked.reason) == ("", "roll back", "ada", "too slow")
     assert not asked.only_challenger
     with pytest.raises(Exception, match="no version was given"):
-        module.requested("x", "report", {"version": None, "action": "promote", "reason": ""})
+        module.requested("x", "report", {"version": None, "action": "promote", "reason": None})
+    asked = module.requested("x", "report", {"version": "3", "action": "promote", "reason": None})
+    assert asked.reason == ""
+
+
+def test_the_form_of_a_promotion_can_be_sent_as_it_is(promote):
+    params = promote["digits"].params
+    assert set(params) == {"action", "version", "reason"}
+    for name, value in params.items():
+        required = "null" not in params.get_param(name).schema["type"]
+        assert value or not required, name
 
 
 def test_the_first_champion_can_ask_a_person_although_others_do_not(promote):
