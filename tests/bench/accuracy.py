@@ -13,6 +13,7 @@ import os
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from night import ROOT, record
 
@@ -20,12 +21,32 @@ STORE = Path(os.environ.get("NIGHTSHIFT_BENCH_STORE", "/var/tmp/nightshift-bench
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = arguments(__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    asked = parser.parse_args()
+    pipeline, uri = prepared(asked, {})
+    found = [one(pipeline, uri, seed) for seed in range(asked.seeds)]
+    name = ", ".join([f"{asked.pipeline} on the test split, {asked.seeds} seeds", *asked.set])
+    for recipe in found[0][0]:
+        reached = [100 * accuracies[recipe] for accuracies, _ in found]
+        record(f"{name}: {recipe}", statistics.mean(reached), "%")
+        if len(reached) > 1:
+            record(f"{name}: {recipe}, standard deviation", statistics.stdev(reached), "points")
+    record(f"{name}: training", statistics.median(seconds for _, seconds in found), "s")
+    return 0
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """What every measurement of a pipeline on a real set is told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("pipeline")
     parser.add_argument("folder")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[])
-    asked = parser.parse_args()
+    return parser
+
+
+def prepared(asked: argparse.Namespace, usual: dict[str, Any]) -> tuple[Any, str]:
+    """The pipeline with `usual` settings and those asked for, and its data set, in the benches' store."""
     STORE.mkdir(parents=True, exist_ok=True)
     folder = asked.folder if asked.folder == "digits" else str(Path(asked.folder).resolve())
     os.chdir(STORE)  # where MLflow keeps files
@@ -36,17 +57,8 @@ def main() -> int:
     from tasks.pipelines import load_pipeline, override
 
     pipeline = load_pipeline(ROOT / "dags" / "pipelines" / f"{asked.pipeline}.toml")
-    pipeline = override(pipeline, parse_settings(asked.set))
-    uri = dataset(pipeline, folder)
-    found = [one(pipeline, uri, seed) for seed in range(asked.seeds)]
-    name = ", ".join([f"{asked.pipeline} on the test split, {asked.seeds} seeds", *asked.set])
-    for recipe in found[0][0]:
-        reached = [100 * accuracies[recipe] for accuracies, _ in found]
-        record(f"{name}: {recipe}", statistics.mean(reached), "%")
-        if len(reached) > 1:
-            record(f"{name}: {recipe}, standard deviation", statistics.stdev(reached), "points")
-    record(f"{name}: training", statistics.median(seconds for _, seconds in found), "s")
-    return 0
+    pipeline = override(pipeline, {**usual, **parse_settings(asked.set)})
+    return pipeline, dataset(pipeline, folder)
 
 
 def dataset(pipeline: object, folder: str) -> str:

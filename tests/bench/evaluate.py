@@ -6,16 +6,13 @@ PIPELINE and FOLDER are those of accuracy.py, whose trainings are found again. T
 champion, the following ones are measured beside it. Nothing else may run. Lines go to bench.json.
 """
 
-import argparse
-import os
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from accuracy import STORE, dataset
-from night import REPEATS, ROOT, record
+from accuracy import arguments, prepared
+from night import REPEATS, record
 
 
 class Ready(NamedTuple):
@@ -28,23 +25,8 @@ class Ready(NamedTuple):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("pipeline")
-    parser.add_argument("folder")
-    parser.add_argument("--set", action="append", default=[])
-    asked = parser.parse_args()
-    STORE.mkdir(parents=True, exist_ok=True)
-    folder = asked.folder if asked.folder == "digits" else str(Path(asked.folder).resolve())
-    os.chdir(STORE)  # where MLflow keeps files
-    os.environ["NIGHTSHIFT_STORE"] = f"file://{STORE}/store"
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{STORE}/mlflow.db"
-
-    from tasks.cli.nights import parse_settings
-    from tasks.pipelines import load_pipeline, override
-
-    pipeline = load_pipeline(ROOT / "dags" / "pipelines" / f"{asked.pipeline}.toml")
-    pipeline = override(pipeline, {"promotion.min_accuracy": 0.0, **parse_settings(asked.set)})
-    ready = candidates(pipeline, dataset(pipeline, folder))
+    asked = arguments(__doc__).parse_args()
+    ready = candidates(*prepared(asked, {"promotion.min_accuracy": 0.0}))
     night(ready, "none")
     plain = [night(ready, "none") for _ in range(REPEATS)]
     quick = [night(ready, "quick") for _ in range(REPEATS)]

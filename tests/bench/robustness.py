@@ -6,41 +6,27 @@ PIPELINE and FOLDER are those of accuracy.py, whose trainings are found again. A
 and FGSM and PGD made with the float network. `ratio` is a recipe's accuracy over that of fp32.
 """
 
-import argparse
-import os
 import statistics
 import sys
-from pathlib import Path
 
-from accuracy import STORE, dataset
+from accuracy import arguments, prepared
 from evaluate import candidates
-from night import ROOT, record
+from night import record
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("pipeline")
-    parser.add_argument("folder")
+    parser = arguments(__doc__)
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--set", action="append", default=[])
     asked = parser.parse_args()
-    STORE.mkdir(parents=True, exist_ok=True)
-    folder = asked.folder if asked.folder == "digits" else str(Path(asked.folder).resolve())
-    os.chdir(STORE)  # where MLflow keeps files
-    os.environ["NIGHTSHIFT_STORE"] = f"file://{STORE}/store"
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{STORE}/mlflow.db"
+    full = {"evaluate.robustness": "full", "evaluate.robustness_images": asked.images}
+    pipeline, uri = prepared(asked, full)
 
     from tasks import contenders, ensemble, storage
-    from tasks.cli.nights import parse_settings
     from tasks.dataset import load_split
-    from tasks.pipelines import load_pipeline, override
     from tasks.records import Dataset
     from tasks.robustness import assess
 
-    pipeline = load_pipeline(ROOT / "dags" / "pipelines" / f"{asked.pipeline}.toml")
-    full = {"evaluate.robustness": "full", "evaluate.robustness_images": asked.images}
-    pipeline = override(pipeline, {**full, **parse_settings(asked.set)})
-    ready = candidates(pipeline, dataset(pipeline, folder))
+    ready = candidates(pipeline, uri)
     data = storage.read_record(ready.uri, Dataset)
     test = load_split(data, "test")
     images = test.images.numpy()
