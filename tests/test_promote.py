@@ -255,6 +255,6 @@ def test_a_person_decides_where_the_pipeline_asks_for_one(stack, option, kind):
     latest = ledger.history("asked")[-1]
     assert (latest.kind, latest.version, latest.by) == (kind, version, "admin")
     ended = f"is {kind}" if kind == "rejected" else "is the champion"
-    waits, told = [text for text in stack.hook.texts if f"version {version} " in text]
+    waits, told = [text for text in stack.hook.texts if text.startswith(f"asked: version {version} ")]
     assert waits == f"asked: version {version} waits for approval"
     assert told.startswith(f"asked: version {version} {ended}")
