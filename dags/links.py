@@ -1,4 +1,4 @@
-"""Buttons on the page of a task: from the night to what a person wants to see of it."""
+"""Links of a task: from the night to what a person wants to see of it."""
 
 from typing import Any
 

@@ -64,7 +64,12 @@ def tell(text: str) -> None:
 
 
 def _send(text: str, context: Any) -> None:
-    for notifier in notifiers("{% raw %}" + text.replace("{%", "{ %") + "{% endraw %}"):
+    try:
+        found = notifiers("{% raw %}" + text.replace("{%", "{ %") + "{% endraw %}")
+    except InputError as error:  # a typing mistake in the setting must not cost the night
+        log.warning("nobody is told: %s", error)
+        return
+    for notifier in found:
         try:
             notifier(context)
         except Exception as error:  # whatever the other side says, the night goes on

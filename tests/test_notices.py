@@ -72,6 +72,13 @@ def test_a_notice_that_cannot_be_sent_fails_nothing(notices, monkeypatch, caplog
     assert "a notice could not be sent" in caplog.text
 
 
+def test_a_wrong_channel_costs_the_notice_and_not_the_task(notices, monkeypatch, caplog):
+    monkeypatch.setenv(notices.NOTIFY, "pager:me")
+    monkeypatch.setattr(notices, "get_current_context", dict)
+    notices.tell("hello")
+    assert "nobody is told: NIGHTSHIFT_NOTIFY has 'pager:me'" in caplog.text
+
+
 def test_what_airflow_sends_itself_fails_nothing_either(notices, monkeypatch, caplog, hook):
     notice = notices.Notice("version {{ ti['version'] }} waits")
     monkeypatch.setenv(notices.NOTIFY, "http:hook")
