@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 from typer.testing import CliRunner, Result
 
-from tasks import runtime, storage
-from tasks.cli import app, models
+from tasks import classifier, runtime, storage
+from tasks.cli import app
 
 FACTS = {
     "nightshift.classes": '["dark", "bright"]',
@@ -144,8 +144,8 @@ def test_the_fastest_runtime_is_looked_for_only_where_that_pays(
         cv2.imwrite(str(folder / f"{number:03d}.png"), np.full((8, 8), 255 * (number % 3 == 0), np.uint8))
     few = predict(onnx_file, folder, "--json")
     assert "is the fastest" not in few.stderr
-    monkeypatch.setattr(models, "MANY", 20)
-    monkeypatch.setattr(models, "BATCH", 8)
+    monkeypatch.setattr(classifier, "MANY", 20)
+    monkeypatch.setattr(classifier, "BATCH", 8)
     taken: list[tuple[str, int]] = []
     monkeypatch.setattr(
         runtime.Session,
@@ -172,7 +172,7 @@ def test_a_runtime_that_refuses_the_file_is_said(
     def fails(model: bytes) -> runtime.Loaded:
         raise RuntimeError("no kernel for this")
 
-    monkeypatch.setattr(models, "MANY", 1)
+    monkeypatch.setattr(classifier, "MANY", 1)
     monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", "openvino"))
     monkeypatch.setitem(runtime.LOADERS, "openvino", fails)  # type: ignore[arg-type]
     result = predict(onnx_file, images / "day.jpg", "--json")
@@ -229,7 +229,7 @@ def test_a_foreign_model_is_refused(tmp_path: Path, images: Path) -> None:
     path.write_bytes(b"not a model")
     result = predict(path, images)
     assert result.exit_code == 2
-    assert "onnxruntime cannot load the model" in result.stderr
+    assert "cannot be loaded by onnxruntime" in result.stderr
 
 
 def test_paths_that_hold_nothing_are_said(tmp_path: Path, onnx_file: Path) -> None:

@@ -76,6 +76,8 @@ LEVELS = {
         "weights",
         "study",
         "sealing",
+        "model_file",
+        "classifier",
         "sbom",
     },
     3: {

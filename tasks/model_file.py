@@ -1,0 +1,88 @@
+"""A model as those get it who use it: the ONNX file's bytes, checked, and what the file says of itself.
+
+From the registry (`models:/digits@champion`, `models:/digits/3`), a store (`s3://…`, `file://…`) or the disk.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from tasks import sealing, storage
+from tasks.config import PreprocessSettings
+from tasks.errors import InputError
+
+
+class ModelFile(NamedTuple):
+    """One model. `version` is that of the registry, empty for a file."""
+
+    uri: str
+    data: bytes
+    sha256: str
+    version: str
+    classes: tuple[str, ...]
+    preprocess: PreprocessSettings
+
+    @property
+    def origin(self) -> str:
+        """What identifies it, in words."""
+        digest = f"SHA-256 {self.sha256}"
+        return f"version {self.version}, {digest}, checked" if self.version else digest
+
+
+def load(uri: str) -> ModelFile:
+    """Fetch a model. Raises InputError when it is missing, is not what it should be, or cannot be used.
+
+    A registered one is compared with its digest and, with public keys configured, with its signature.
+    """
+    if uri.startswith("models:/"):
+        from tasks.registry import fetch_model
+
+        data, tags = fetch_model(uri)
+        return of_bytes(uri, data, tags["version"])
+    return of_bytes(uri, storage.read(uri) if uri.startswith(("s3://", "file://")) else _read_file(uri))
+
+
+def of_bytes(uri: str, data: bytes, version: str = "") -> ModelFile:
+    """A model of which the bytes are there; `uri` is what errors call it. Raises InputError."""
+    if data.startswith(sealing.MAGIC):
+        raise InputError(f"model {uri!r} is sealed; open it first by nightshift unseal {uri} FILE.onnx")
+    classes, settings = _facts(uri, data)
+    return ModelFile(uri, data, hashlib.sha256(data).hexdigest(), version, classes, settings)
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"model {path!r} cannot be read ({error.strerror}); give models:/NAME@champion, "
+            "models:/NAME/VERSION, an s3:// or file:// address, or the path of an .onnx file"
+        ) from error
+
+
+def _facts(uri: str, data: bytes) -> tuple[tuple[str, ...], PreprocessSettings]:
+    """Class names and preprocessing from the file's metadata; its graph is loaded as it is, not run."""
+    from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    try:
+        loaded = InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # kinds that are not public
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"model {uri} cannot be loaded by onnxruntime ({reason}); give a model that Nightshift made"
+        ) from error
+    facts = loaded.get_modelmeta().custom_metadata_map
+    try:
+        classes = tuple(str(name) for name in json.loads(facts["nightshift.classes"]))
+        return classes, PreprocessSettings.model_validate_json(facts["nightshift.preprocess"])
+    except (KeyError, ValueError, ValidationError) as error:
+        raise InputError(
+            f"model {uri} does not say its classes and preprocessing in its metadata "
+            f"({type(error).__name__}: {error}); give a model that Nightshift made"
+        ) from error
