@@ -16,7 +16,7 @@ ENTRY_POINTS = {
     "preprocess": "tasks.preprocess, tasks.plan, tasks.assemble, tasks.cli",
     "train": "tasks.train, tasks.quantize, tasks.evaluate, tasks.register, tasks.promote, tasks.close, "
     "tasks.sweep, tasks.trial, tasks.conclude",
-    "airflow": "tasks.runner, retrain, promote, sweep",
+    "airflow": "tasks.runner, retrain, promote, predict, sweep",
     "stack": "tasks.stack.lifecycle, tasks.cli.stack, tasks.cli.airflow, retrain",
 }
 
