@@ -81,6 +81,10 @@ LEVELS = {
         "fetching",
         "predictions",
         "messages",
+        "table",
+        "answers",
+        "embedding",
+        "neighbours",
         "sbom",
     },
     3: {
