@@ -20,7 +20,7 @@ import numpy as np
 from night import record
 from preprocess import s3_server
 
-SIDE, ROUNDS, COPIES = 224, 3, 2
+SIDE, ROUNDS, COPIES = 224, 3, 4
 SEARCHED, FEATURES = 100_000, 512
 BARE = """
 import sys, time
@@ -151,10 +151,9 @@ def stage_rate(pipeline: object, version: str, folder: Path, number: int) -> flo
 def search() -> None:
     """The nearest of many embeddings, already in memory, and reading them from a file."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from tasks import neighbours
-    from tasks.table import EMBEDDING, MODEL
+    from tasks.table import EMBEDDING, MODEL, Growing
 
     noise = np.random.default_rng(0)
     vectors = noise.random((SEARCHED, FEATURES), np.float32)
@@ -167,7 +166,9 @@ def search() -> None:
     ).replace_schema_metadata({MODEL: "model 0"})
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         file = Path(folder, "embeddings.parquet")
-        pq.write_table(rows, file, compression="zstd")
+        with Growing(file) as growing:
+            growing.add(rows)
+            growing.finish(rows.schema)
         started = time.perf_counter()
         found = neighbours.load(file).neighbours
         record(f"reading {SEARCHED:,} embeddings of {FEATURES}", time.perf_counter() - started, "s")
