@@ -13,7 +13,8 @@ MANY: Final = 512  # images from which looking for the fastest runtime repays it
 
 
 class Classifier:
-    """A model that is loaded. `session` is the runtime it is in, the reference until the first images came."""
+    """A model that is loaded. `session` is the runtime it is in, the reference until the first images
+    came."""
 
     def __init__(self, model: ModelFile, *, images: int) -> None:
         """`images` are expected. Raises InputError when ONNX Runtime refuses the file."""

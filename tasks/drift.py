@@ -4,6 +4,7 @@ A profile counts images in fixed fine bins, so that any two data sets can be com
 of one are gone. Nothing here says that a model became worse: only that it now sees other images.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -65,6 +66,21 @@ def profile(index: pa.Table, keep: NDArray[np.bool_]) -> Profile:
         images=rows.num_rows,
         classes=dict(sorted((entry["values"], entry["counts"]) for entry in counts)),
         histograms={name: _histogram(values[name], scale) for name, scale in SCALES.items()},
+    )
+
+
+def merged(profiles: Sequence[Profile]) -> Profile:
+    """The profile of several disjoint sets of images together."""
+    classes: Counter[str] = Counter()
+    histograms = {name: np.zeros(BINS, np.int64) for name in SCALES}
+    for each in profiles:
+        classes.update(each.classes)
+        for name, counts in each.histograms.items():
+            histograms[name] += np.array(counts, np.int64)
+    return Profile(
+        images=sum(each.images for each in profiles),
+        classes=dict(sorted(classes.items())),
+        histograms={name: tuple(counts.tolist()) for name, counts in histograms.items()},
     )
 
 

@@ -100,18 +100,19 @@ def found(index: pa.Table, exact: Exact, near: Sequence[Pair]) -> list[Found]:
 def listing(lines: Sequence[Found]) -> bytes:
     """The lines as CSV in UTF-8, with a header, safe to open in a spreadsheet.
 
-    A cell that would be read as a formula gets an apostrophe in front (OWASP, CSV injection): keys and labels
-    are names that strangers chose.
+    Keys and labels are names that strangers chose: what would be read as a formula gets an apostrophe in
+    front (OWASP, CSV injection).
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Found._fields)
     for line in lines:
-        writer.writerow([_harmless(str("" if cell is None else cell)) for cell in line])
+        writer.writerow([harmless(str("" if cell is None else cell)) for cell in line])
     return text.getvalue().encode()
 
 
-def _harmless(cell: str) -> str:
+def harmless(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 

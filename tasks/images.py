@@ -34,7 +34,18 @@ from tasks.config import PreprocessSettings
 from tasks.formats import Header, Unreadable, inspect, jpeg, npy, tiff
 from tasks.transforms import Pixels, Whole, channelled, clean, eight_bit, resize, rgb, scale_for, upright
 
-__all__ = ["Header", "Image", "Pixels", "Unreadable", "decode", "inspect", "load", "prepare", "stored"]
+__all__ = [
+    "Header",
+    "Image",
+    "Pixels",
+    "Unreadable",
+    "decode",
+    "inner",
+    "inspect",
+    "load",
+    "prepare",
+    "stored",
+]
 
 
 class Image(NamedTuple):
@@ -49,10 +60,14 @@ def prepare(data: bytes, settings: PreprocessSettings) -> Pixels:
 
     Raises Unreadable.
     """
-    pixels = stored(data, settings)
+    return inner(stored(data, settings), settings)
+
+
+def inner(pixels: Pixels, settings: PreprocessSettings) -> Pixels:
+    """The centre of stored pixels, uint8 [side,side,C], that the model sees."""
     edge = (settings.side - settings.image_size) // 2
-    inner = slice(edge, edge + settings.image_size)
-    return np.ascontiguousarray(pixels[inner, inner])
+    middle = slice(edge, edge + settings.image_size)
+    return np.ascontiguousarray(pixels[middle, middle])
 
 
 def stored(data: bytes, settings: PreprocessSettings) -> Pixels:

@@ -9,10 +9,22 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tasks.config import NAME_PATTERN, STAGE_SETTINGS, Pipeline, RetrainPolicy, Settings
+from tasks.config import (
+    NAME_PATTERN,
+    STAGE_SETTINGS,
+    Pipeline,
+    PredictPolicy,
+    RetrainPolicy,
+    Settings,
+    store_root,
+)
 from tasks.errors import InputError
 
-TABLES: Final[dict[str, type[Settings]]] = {"retrain": RetrainPolicy, **STAGE_SETTINGS}
+TABLES: Final[dict[str, type[Settings]]] = {
+    "retrain": RetrainPolicy,
+    "predict": PredictPolicy,
+    **STAGE_SETTINGS,
+}
 
 
 def override(pipeline: Pipeline, values: Mapping[str, Any]) -> Pipeline:
@@ -40,6 +52,16 @@ def load_pipeline(path: Path) -> Pipeline:
     if "name" in data and data["name"] != path.stem:
         raise InputError(f"{path.name}: name must equal the file's name {path.stem!r}, got {data['name']!r}")
     return _validated({**data, "name": path.stem}, where=path.name, text=path.read_text(encoding="utf-8"))
+
+
+def source_of(pipeline: Pipeline) -> str:
+    """Where its labelled batches are."""
+    return pipeline.source or f"{store_root()}/incoming/{pipeline.name}"
+
+
+def unlabelled_source(pipeline: Pipeline) -> str:
+    """Where its batches without labels are."""
+    return pipeline.predict.source or f"{store_root()}/unlabelled/{pipeline.name}"
 
 
 def find_pipeline(name: str, folder: Path) -> Pipeline:

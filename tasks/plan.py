@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from tasks import batches, ledger, schedule, start, storage
-from tasks.config import STAGE_SETTINGS, Pipeline, digest_of, store_root
+from tasks.config import STAGE_SETTINGS, digest_of, store_root
 from tasks.errors import InputError
 from tasks.labels import READY
-from tasks.records import BatchSeen, Dataset, Message, Part, PartList, Plan
+from tasks.messages import message, store
+from tasks.pipelines import source_of
+from tasks.records import BatchSeen, Dataset, Part, Plan
 from tasks.schedule import Facts, Verdict
 from tasks.specs import PlanSpec
 
@@ -39,7 +41,7 @@ def plan(spec: PlanSpec) -> Plan:
     print(f"plan: {verdict.reason}")
     groups = batches.grouped(seen.todo, pipeline.preprocess.part_seconds)
     # A night whose parts are all done still sends one message, an empty one: no messages mean no night.
-    messages = [_message(group) for group in groups] or [_message([])] if verdict.work else []
+    sent = [message(group) for group in groups] or [message([])] if verdict.work else []
     draft = Plan(
         pipeline=pipeline,
         night=spec.night,
@@ -50,8 +52,8 @@ def plan(spec: PlanSpec) -> Plan:
         images=sum(batch.files for batch in seen.batches.values()),
         data_digest=_data_digest(seen.parts),
         settings_digest=pipeline.settings_digest(),
-        parts_uri=_write(PartList(batches=seen.batches, parts=tuple(seen.parts))) if verdict.work else "",
-        messages=tuple(messages),
+        parts_uri=store(seen.batches, seen.parts) if verdict.work else "",
+        messages=tuple(sent),
         previous=seen.previous.digest if seen.previous else "",
         drift_limit=verdict.drift_limit,
         salt=spec.night if verdict.again else "",
@@ -90,10 +92,6 @@ def outlook(spec: PlanSpec) -> Outlook:
     return Outlook(verdict, seen, previous, waiting, parts, todo, newest)
 
 
-def source_of(pipeline: Pipeline) -> str:
-    return pipeline.source or storage.join(store_root(), "incoming", pipeline.name)
-
-
 def open_run(draft: Plan) -> str | None:
     """Open the night's MLflow run with every setting as a parameter."""
     from tasks import tracking
@@ -116,16 +114,3 @@ def _todo(parts: list[Part]) -> list[Part]:
 
 def _data_digest(parts: list[Part]) -> str:
     return digest_of(sorted(part.digest for part in parts))
-
-
-def _message(parts: list[Part]) -> Message:
-    images = sum(len(part.keys) for part in parts)
-    seconds = sum(part.seconds for part in parts)
-    uri = _write(PartList(batches={}, parts=tuple(parts)))
-    return Message(parts_uri=uri, parts=len(parts), images=images, seconds=seconds)
-
-
-def _write(parts: PartList) -> str:
-    """Store a list of parts under its own digest."""
-    name = digest_of([part.digest for part in parts.parts])
-    return storage.write_record(storage.join(store_root(), "plans", f"{name}.json"), parts).uri

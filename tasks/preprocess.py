@@ -5,7 +5,6 @@ where it exists, the part is done and is not done again.
 """
 
 import hashlib
-import itertools
 import os
 import time
 from collections import Counter, deque
@@ -18,14 +17,12 @@ from pydantic import BaseModel
 from tasks import index, labels, shards, storage
 from tasks.config import PreprocessSettings, store_root
 from tasks.decoders import Decoders, Seen, see
+from tasks.fetching import fetch
 from tasks.images import Unreadable
 from tasks.labels import Label
 from tasks.records import Part, PartList, PartResult, Refusal, Shard, Split
 from tasks.shards import Buffers, Filled, Row
 from tasks.specs import PreprocessSpec
-
-READERS = 8  # threads that fetch ahead
-TOGETHER = 4  # files that a thread fetches at a time, since handing over takes time too
 
 
 class File(NamedTuple):
@@ -36,11 +33,6 @@ class File(NamedTuple):
     size: int
     label: Label
     split: Split
-
-
-class Fetched(NamedTuple):
-    data: bytes
-    sha256: str
 
 
 class Preprocessed(BaseModel):
@@ -169,49 +161,19 @@ def _contents(
         known = labels.read(storage.read(where), where)
     validates = any(label.split == "validation" for label in (known or {}).values())
     limit = int(spec.settings.max_megabytes * 2**20)
-    with ThreadPoolExecutor(READERS) as pool:
-        for key, fetched in zip(part.keys, _ahead(pool, batch, part.keys, limit), strict=True):
-            name = f"{part.batch}/{key}"
-            label = known.get(key) if known is not None else _folder_label(key)
-            if isinstance(fetched, Unreadable):
-                refusals.append(_refusal(name, fetched.reason, fetched.detail))
-            elif label is None:
-                where = "in no class folder and in no manifest row"
-                refusals.append(_refusal(name, "no-label", where, fetched.sha256))
-            else:
-                split = split_of(label, label.group or fetched.sha256, validates, spec.settings)
-                files.append(File(name, fetched.sha256, len(fetched.data), label, split))
-                yield fetched.data
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, batch: str, keys: tuple[str, ...], limit: int
-) -> Iterator[Fetched | Unreadable]:
-    """The files in order, a bounded number of them fetched ahead."""
-    groups = [keys[start : start + TOGETHER] for start in range(0, len(keys), TOGETHER)]
-    pending = deque(pool.submit(_fetch_all, batch, group, limit) for group in groups[:READERS])
-    for following in itertools.chain(groups[READERS:], itertools.repeat(None, len(pending))):
-        fetched = pending.popleft().result()
-        if following is not None:
-            pending.append(pool.submit(_fetch_all, batch, following, limit))
-        yield from fetched
-
-
-def _fetch_all(batch: str, keys: tuple[str, ...], limit: int) -> list[Fetched | Unreadable]:
-    return [_fetch(storage.join(batch, key), limit) for key in keys]
-
-
-def _fetch(uri: str, limit: int) -> Fetched | Unreadable:
-    """A file's bytes, or why there are none: over `limit` bytes, or gone since the night was planned."""
-    try:
-        data = storage.read(uri, limit=limit)
-        return Fetched(data, hashlib.sha256(data).hexdigest())
-    except storage.TooLargeError as error:
-        return Unreadable("too-large", f"{error}; shrink it or raise preprocess.max_megabytes")
-    except storage.UnsafeKeyError as error:
-        return Unreadable("unsafe-name", str(error))
-    except storage.MissingError:
-        return Unreadable("gone", "it was there when the night was planned and is not there any more")
+    uris = [storage.join(batch, key) for key in part.keys]
+    for key, fetched in zip(part.keys, fetch(uris, limit), strict=True):
+        name = f"{part.batch}/{key}"
+        label = known.get(key) if known is not None else _folder_label(key)
+        if isinstance(fetched, Unreadable):
+            refusals.append(_refusal(name, fetched.reason, fetched.detail))
+        elif label is None:
+            where = "in no class folder and in no manifest row"
+            refusals.append(_refusal(name, "no-label", where, fetched.sha256))
+        else:
+            split = split_of(label, label.group or fetched.sha256, validates, spec.settings)
+            files.append(File(name, fetched.sha256, len(fetched.data), label, split))
+            yield fetched.data
 
 
 def _refusal(key: str, reason: str, detail: str, sha256: str = "") -> Refusal:

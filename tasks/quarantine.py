@@ -1,6 +1,7 @@
 """Refused files: their reasons, where people look for them. The files themselves stay in the source.
 
-`quarantine/<pipeline>/<batch>/reasons.jsonl` holds one JSON object for each refused file of a batch.
+`quarantine/<pipeline>/<batch>/reasons.jsonl` holds one JSON object for each refused file of a batch; those of
+batches without labels are under `quarantine/<pipeline>.unlabelled`, which no pipeline can be called.
 """
 
 from collections import Counter
@@ -13,12 +14,26 @@ from tasks.records import Refusal
 REASONS = "reasons.jsonl"
 
 
+def unlabelled(pipeline: str) -> str:
+    """What the folder of a pipeline's batches without labels is called."""
+    return f"{pipeline}.unlabelled"
+
+
+def write_batch(pipeline: str, batch: str, refused: Iterable[Refusal]) -> None:
+    """Write the reasons of one batch, or remove them when it has none any more."""
+    uri = storage.join(store_root(), "quarantine", pipeline, batch, REASONS)
+    lines = "".join(refusal.model_dump_json() + "\n" for refusal in refused)
+    if lines:
+        storage.write(uri, lines.encode())
+    else:
+        storage.delete(uri)
+
+
 def write(pipeline: str, refusals: Mapping[str, Iterable[Refusal]]) -> None:
     """Write each batch's reasons and remove those of batches that have none any more."""
     folder = storage.join(store_root(), "quarantine", pipeline)
     for batch, refused in refusals.items():
-        lines = "".join(refusal.model_dump_json() + "\n" for refusal in refused)
-        storage.write(storage.join(folder, batch, REASONS), lines.encode())
+        write_batch(pipeline, batch, refused)
     for stored in list(storage.listing(folder)):
         if stored.key.rpartition("/")[0] not in refusals:
             storage.delete(storage.join(folder, stored.key))

@@ -30,6 +30,7 @@ REFUSED, OUTAGE = 2, 3  # exit codes for InputError and OutageError
 PARENT = "NIGHTSHIFT_PARENT_PID"
 STAGES = (
     *("plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register", "promote", "close"),
+    *("look", "predict", "summarise"),
     *("sweep", "trial", "conclude"),
 )
 PR_SET_PDEATHSIG = 1

@@ -18,6 +18,7 @@ from tasks.records import (
     Checkpoint,
     Drift,
     Evaluation,
+    Forecast,
     Message,
     Plan,
     Record,
@@ -100,6 +101,24 @@ class CloseSpec(Record):
     mlflow_run_id: str
     failed: bool
     reason: str
+
+
+class LookSpec(Record):
+    """Find batches without labels that are to be predicted: those of the policy, or the named ones."""
+
+    pipeline: Pipeline
+    run: str
+    version: str = ""  # empty means the champion
+    batches: tuple[str, ...] = ()
+
+
+class PredictSpec(Record):
+    forecast: Forecast
+    message: Message
+
+
+class SummariseSpec(Record):
+    forecast: Forecast
 
 
 class SweepSpec(Record):

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import tempfile
 import threading
 import time
@@ -127,6 +128,11 @@ def log_params(run_id: str, params: Mapping[str, object]) -> None:
 @worded()
 def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
     client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def metric_name(name: str) -> str:
+    """The name with what MLflow does not allow replaced, for names that strangers chose."""
+    return re.sub(r"[^/\w.\- :]", "_", name)[:250]
 
 
 def log_metrics(run_id: str, rows: Sequence[Row]) -> None:

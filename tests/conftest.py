@@ -17,7 +17,7 @@ from webhook import Hook, webhook
 from tasks import signing
 from tasks.stack import environment, lifecycle, processes
 
-pytest_plugins = ["ml_fixtures", "mlflow_server", "promotions", "dag_files"]
+pytest_plugins = ["ml_fixtures", "mlflow_server", "promotions", "dag_files", "predicting"]
 # A shell starts background jobs with Ctrl-C ignored, and every process below inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 REPOSITORY = Path(__file__).resolve().parent.parent

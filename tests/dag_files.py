@@ -15,5 +15,5 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
         patch.syspath_prepend(str(DAGS))
         yield
-        for name in ("retrain", "promote", "sweep", "wiring", "forms", "notices", "links", "pipeline_errors"):
-            sys.modules.pop(name, None)
+        for path in DAGS.glob("*.py"):
+            sys.modules.pop(path.stem, None)

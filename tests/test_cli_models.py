@@ -7,51 +7,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
+from small_models import brightness
 from typer.testing import CliRunner, Result
 
 from tasks import classifier, runtime, storage
 from tasks.cli import app
-
-FACTS = {
-    "nightshift.classes": '["dark", "bright"]',
-    "nightshift.preprocess": '{"image_size": 8, "resize": "stretch"}',
-}
-
-
-def model(facts: dict[str, str]) -> bytes:
-    """probabilities = softmax(mean - 128, 128 - mean) of uint8 [N,8,8,3], in the order dark, bright."""
-    nodes = [
-        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Sub", ["mean", "middle"], ["bright"]),
-        helper.make_node("Neg", ["bright"], ["dark"]),
-        helper.make_node("Unsqueeze", ["bright", "one"], ["bright_column"]),
-        helper.make_node("Unsqueeze", ["dark", "one"], ["dark_column"]),
-        helper.make_node("Concat", ["dark_column", "bright_column"], ["scores"], axis=1),
-        helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1),
-        helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "brightness",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 8, 8, 3])],
-        [
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2]),
-            helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]),
-        ],
-        [
-            helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3]),
-            helper.make_tensor("middle", TensorProto.FLOAT, [], [128.0]),
-            helper.make_tensor("one", TensorProto.INT64, [1], [1]),
-        ],
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(made, facts)
-    onnx.checker.check_model(made)
-    return bytes(made.SerializeToString())
 
 
 @pytest.fixture
@@ -69,7 +30,7 @@ def images(tmp_path: Path) -> Path:
 @pytest.fixture
 def onnx_file(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
-    path.write_bytes(model(FACTS))
+    path.write_bytes(brightness())
     return path
 
 
@@ -197,12 +158,12 @@ def test_a_registered_champion_is_fetched_checked_and_used(
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
     run = tracking.open_night("light", "night-1", params={})
-    version = registry.register_version(run, "light", model(FACTS), classes=2, shape=(8, 8, 3), tags={})
+    version = registry.register_version(run, "light", brightness(), classes=2, shape=(8, 8, 3), tags={})
     registry.set_alias("light", "champion", version)
     result = predict("models:/light@champion", images / "day.jpg", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["label"] == "bright"
-    assert f"version {version}, SHA-256 {hashlib.sha256(model(FACTS)).hexdigest()}, checked" in result.stderr
+    assert f"version {version}, SHA-256 {hashlib.sha256(brightness()).hexdigest()}, checked" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -222,7 +183,7 @@ def test_a_model_that_is_not_there_is_one_sentence(images: Path, name: str, word
 
 def test_a_foreign_model_is_refused(tmp_path: Path, images: Path) -> None:
     path = tmp_path / "foreign.onnx"
-    path.write_bytes(model({}))
+    path.write_bytes(brightness({}))
     result = predict(path, images)
     assert result.exit_code == 2
     assert "does not say its classes and preprocessing in its metadata" in result.stderr

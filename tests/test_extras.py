@@ -13,10 +13,12 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent.parent
 ENTRY_POINTS = {
     "predict": "tasks.images, tasks.runtime, tasks.cli",
+    "serve": "tasks.serving.app, tasks.registry, model_signing.verifying, uvicorn, uvloop, httptools, "
+    "tasks.cli",
     "preprocess": "tasks.preprocess, tasks.plan, tasks.assemble, tasks.cli",
     "train": "tasks.train, tasks.quantize, tasks.evaluate, tasks.register, tasks.promote, tasks.close, "
     "tasks.sweep, tasks.trial, tasks.conclude",
-    "airflow": "tasks.runner, retrain, promote, sweep",
+    "airflow": "tasks.runner, retrain, promote, predict, sweep",
     "stack": "tasks.stack.lifecycle, tasks.cli.stack, tasks.cli.airflow, retrain",
 }
 

@@ -79,10 +79,14 @@ LEVELS = {
         "model_file",
         "classifier",
         "serving",
+        "fetching",
+        "predictions",
+        "messages",
         "sbom",
     },
     3: {
         *("plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register", "promote", "close"),
+        *("look", "predict", "summarise"),
         *("sweep", "conclude"),
     },
     4: {"trial"},  # a stage around another: a trial is a training that is watched

@@ -74,6 +74,14 @@ class Airflow:
                     return str(run["run_id"])
         return None
 
+    def happened(self, asset: str, extra: dict[str, Any]) -> None:
+        """Send an event of an asset, which starts what waits for it. Raises InputError for an unknown one."""
+        page = self._call("GET", "/api/v2/assets", params={"name_pattern": asset})
+        ids = [row["id"] for row in page["assets"] if row["name"] == asset]
+        if not ids:
+            raise InputError(f"Airflow at {self.url} knows no asset {asset!r}; are its DAGs parsed?")
+        self._call("POST", "/api/v2/assets/events", json={"asset_id": ids[0], "extra": extra})
+
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         try:
             response = self._client.request(method, path, **arguments)

@@ -8,6 +8,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tasks.config import Pipeline
     from tasks.samples import Sample
     from tasks.sources import Batch, Ingested
     from tasks.sources.survey import Survey
@@ -32,11 +33,14 @@ def ingest(
         str | None, typer.Option(help="Name of the batch; by default the folder's name.")
     ] = None,
     sample: Annotated[str | None, typer.Option(help="Instead of a path: 'digits' or 'tiny'.")] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Images to predict instead: any files, no labels.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Upload nothing; show what is there and what looks wrong.")
     ] = False,
 ) -> None:
-    """Upload labelled images as a batch for the next night.
+    """Upload labelled images as a batch for the next night, or images to predict.
 
     The same source is the same batch: running again uploads only what is new or changed, so an interrupted
     upload is continued by repeating the command. A batch counts as complete when its _READY marker is there,
@@ -53,10 +57,15 @@ def ingest(
     if name is None and not dry_run:
         raise InputError("--pipeline is missing; it names the pipeline that will train on these images")
     found = find_pipeline(name, pipelines_folder()) if name is not None else None
+    if unlabelled and (path is None or name is None or dry_run):
+        raise InputError("--unlabelled needs a PATH and --pipeline, and has no --dry-run")
     if path is not None and path.startswith("s3://"):
         connect()
     try:
         with ExitStack() as opened:
+            if unlabelled and found is not None:
+                _predict(opened, path or "", batch, found)
+                return
             batches = [opened.enter_context(each) for each in _batches(path, kind, batch)]
             if dry_run or found is None:
                 for each in batches:
@@ -64,7 +73,7 @@ def ingest(
                 return
             connect()
 
-            from tasks.plan import source_of
+            from tasks.pipelines import source_of
 
             _print([(each, _upload(each, source_of(found))) for each in batches])
     except KeyboardInterrupt:
@@ -75,6 +84,26 @@ def ingest(
         )
         typer.echo(f"nightshift: interrupted; {rest}", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _predict(opened: "ExitStack", path: str, name: str | None, pipeline: "Pipeline") -> None:
+    """Upload a batch without labels, and wake the DAG that predicts it where Airflow can be reached."""
+    from tasks.cli.connection import connect
+    from tasks.errors import NightshiftError
+    from tasks.pipelines import unlabelled_source
+    from tasks.sources.plain import unlabelled
+
+    connect()
+    batch = opened.enter_context(unlabelled(path, name))
+    result = _upload(batch, unlabelled_source(pipeline))
+    _print([(batch, result)])
+    try:
+        from tasks.cli.airflow import Airflow
+
+        Airflow().happened(f"{pipeline.name}-unlabelled", {"batch": result.batch})
+        print(f"predict_{pipeline.name} is told of it")
+    except (ImportError, NightshiftError) as error:
+        print(f"predict_{pipeline.name} is not told of it and finds it at its next look: {error}")
 
 
 def _sample(value: str | None) -> "Sample | None":
@@ -141,7 +170,7 @@ def _print(results: "list[tuple[Batch, Ingested]]") -> None:
     for heading in ("images", "size", "uploaded", "already there"):
         table.add_column(heading, justify="right")
     for _, result in results:
-        shown = [f"{name} {count}" for name, count in result.classes.items()][:SHOWN_CLASSES]
+        shown = [f"{name or 'no label'} {count}" for name, count in result.classes.items()][:SHOWN_CLASSES]
         rest = len(result.classes) - len(shown)
         classes = ", ".join([*shown, f"… {rest} more"] if rest else shown)
         counts = (str(sum(result.classes.values())), decimal(result.bytes))

@@ -17,6 +17,9 @@ def quarantine(
     sheet: Annotated[
         Path | None, typer.Option(help="Write a contact sheet (PNG) of what can be seen of the files.")
     ] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Those of the batches that were predicted instead.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per file, all of them.")] = False,
 ) -> None:
     """Show the refused files of the last data set, batch by batch, each with its reason."""
@@ -29,7 +32,8 @@ def quarantine(
 
     found = find_pipeline(name, pipelines_folder())
     connect()
-    refusals = [refusal for batch in refused.read(name).values() for refusal in batch]
+    folder = refused.unlabelled(name) if unlabelled else name
+    refusals = [refusal for batch in refused.read(folder).values() for refusal in batch]
     if as_json:
         for refusal in refusals:
             print(refusal.model_dump_json())
@@ -43,9 +47,9 @@ def quarantine(
     else:
         print(f"nothing of {name} is in quarantine")
     if sheet is not None and refusals:
-        from tasks.plan import source_of
+        from tasks.pipelines import source_of, unlabelled_source
         from tasks.sheet import contact_sheet
 
-        picture, seen = contact_sheet(refusals, source_of(found))
+        picture, seen = contact_sheet(refusals, unlabelled_source(found) if unlabelled else source_of(found))
         sheet.write_bytes(picture)
         print(f"{seen:,} of {len(refusals):,} files can be seen in {sheet}", file=sys.stderr)

@@ -6,16 +6,16 @@ collapsed section of the form.
 """
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Annotated, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.config.base import ADVANCED, Settings, digest_of
+from tasks.config.base import ADVANCED, Settings, cron, digest_of
 from tasks.config.data import AssembleSettings, PreprocessSettings, RetrainPolicy
 from tasks.config.judgement import EvaluateSettings, PromotionPolicy
+from tasks.config.prediction import PredictPolicy
 from tasks.config.quantization import QuantizeSettings, VoteRule
 from tasks.config.training import TrainSettings
 
@@ -26,6 +26,7 @@ __all__ = [
     "AssembleSettings",
     "EvaluateSettings",
     "Pipeline",
+    "PredictPolicy",
     "PreprocessSettings",
     "PromotionPolicy",
     "QuantizeSettings",
@@ -38,7 +39,6 @@ __all__ = [
 ]
 
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,39}$"
-SIMPLE_CRON: Final = re.compile(r"^(@(hourly|daily|weekly|monthly|yearly)|\S+( +\S+){4})$")
 
 
 class Pipeline(Settings):
@@ -65,6 +65,7 @@ class Pipeline(Settings):
     quantize: QuantizeSettings = QuantizeSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     promotion: PromotionPolicy = PromotionPolicy()
+    predict: PredictPolicy = PredictPolicy()
 
     @field_validator("timezone")
     @classmethod
@@ -78,9 +79,7 @@ class Pipeline(Settings):
     @field_validator("schedule")
     @classmethod
     def _cron(cls, value: str | None) -> str | None:
-        if value is not None and not SIMPLE_CRON.match(value):
-            raise ValueError(f"schedule must be five cron fields or @daily and the like, got {value!r}")
-        return value
+        return cron(value)
 
     @model_validator(mode="after")
     def _tries_what_it_asks(self) -> "Pipeline":

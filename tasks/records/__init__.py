@@ -43,3 +43,8 @@ from tasks.records.models import Unmade as Unmade
 from tasks.records.models import Variant as Variant
 from tasks.records.models import outcome as outcome
 from tasks.records.models import variants as variants
+from tasks.records.predictions import BatchPredictions as BatchPredictions
+from tasks.records.predictions import Forecast as Forecast
+from tasks.records.predictions import PartPredictions as PartPredictions
+from tasks.records.predictions import Predicted as Predicted
+from tasks.records.predictions import Unsure as Unsure

@@ -52,7 +52,7 @@ class Waiting(NamedTuple):
 
 
 class Line:
-    """The way from an image file to what the model says of it; its methods are for the event loop's thread."""
+    """The way from an image file to what the model says of it. Its methods are for one thread, the loop's."""
 
     def __init__(self, options: Options, meters: Meters, recent: Recent) -> None:
         self.stopping = False

@@ -1,5 +1,6 @@
 """The page /docs: the OpenAPI description as plain HTML, without scripts, from this server alone."""
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any, Final
 
@@ -74,7 +75,7 @@ def _type(schema: dict[str, Any]) -> str:
     return str(schema.get("type", ""))
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)

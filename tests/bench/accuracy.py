@@ -64,7 +64,7 @@ def prepared(asked: argparse.Namespace, usual: dict[str, Any]) -> tuple[Any, str
 def dataset(pipeline: object, folder: str) -> str:
     """The address of the data set that a night would train on."""
     from tasks import samples, sources
-    from tasks.plan import source_of
+    from tasks.pipelines import source_of
     from tasks.records import Plan
     from tasks.runner import run_stage
     from tasks.specs import AssembleSpec, PlanSpec, PreprocessSpec
