@@ -68,12 +68,9 @@ def _files(paths: list[Path]) -> Iterator[Path]:
 
 def _load(model: str) -> "ModelFile":
     from tasks import model_file
-    from tasks.cli.connection import connect
+    from tasks.cli.connection import connect_for
 
-    if model.startswith("models:/"):
-        connect("tracking")
-    elif model.startswith("s3://"):
-        connect()
+    connect_for(model)
     return model_file.load(model)
 
 
