@@ -1,5 +1,6 @@
 """`nightshift serve`: a model behind HTTP, in this process."""
 
+import os
 import signal
 import socket
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -42,6 +43,8 @@ def serve(
     from tasks.serving.served import Options
 
     connect_for(model)
+    # A silent registry is asked again at the next look; until then it is to be known as silent.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     options = Options(queue, max_batch, max_megabytes, max_pixels, poll_seconds, runtime)
     meters = Meters()
     follower = Follower(model, options, meters)
