@@ -45,6 +45,7 @@ def serve(
     connect_for(model)
     # A silent registry is asked again at the next look; until then it is to be known as silent.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     options = Options(queue, max_batch, max_megabytes, max_pixels, poll_seconds, runtime)
     meters = Meters()
     follower = Follower(model, options, meters)
@@ -59,9 +60,9 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]  # Python says the address again
         raise InputError(
-            f"cannot listen at {host} port {port} ({error.strerror or error}); choose another --port, "
-            "or 0 for a free one"
+            f"cannot listen at {host} port {port} ({reason}); choose another --port, or 0 for a free one"
         ) from error
 
 

@@ -53,18 +53,16 @@ class Follower:
                 f"--wait waits for an alias, and {self.uri} is none; give models:/NAME@ALIAS, or leave it out"
             )
         try:
-            if not wait or self._version() is not None:
+            if wait and self._version() is None:
+                self.sentence = self._nothing()
+            else:
                 self._put(serve(model_file.load(self.uri), self._options, None))
         except OutageError as error:
             if not wait:
                 raise
             self.sentence = without_logins(str(error))
         if self.served is None:
-            say(
-                "waiting",
-                model=self.uri,
-                sentence=self._nothing() if self.sentence == "ok" else self.sentence,
-            )
+            say("waiting", model=self.uri, sentence=self.sentence)
         elif self._alias is None:
             self.sentence = FIXED
 
@@ -100,11 +98,14 @@ class Follower:
             return
         try:
             version = self._version()
-            if version is None:
+            if version is None and self.served is not None:
                 raise InputError(self._nothing())
         except Exception:
             self._meters.polls_failed.inc()
             raise
+        if version is None:
+            self.sentence = self._nothing()
+            return
         if self.served is not None and version == self.served.model.version:
             self._refused, self.sentence = None, "ok"
         elif self._refused is None or version != self._refused[0] or time.monotonic() > self._refused[1]:
@@ -155,7 +156,9 @@ class Follower:
         return registry.alias_version(*self._alias) if self._alias else None
 
     def _nothing(self) -> str:
-        return f"no version has the alias {self.uri}; what served last goes on serving"
+        if self.served is None:
+            return f"no version has the alias {self.uri} yet; it is waited for"
+        return f"no version has the alias {self.uri} any more; version {self.served.model.version} goes on"
 
     def _say_once(self, sentence: str) -> None:
         if sentence != self.sentence:
