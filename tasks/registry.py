@@ -260,6 +260,12 @@ def _version_of(uri: str) -> tuple[str, str]:
     return name, version
 
 
+def alias_of(uri: str) -> tuple[str, str] | None:
+    """Name and alias of `models:/<name>@<alias>`, None for the address of one version."""
+    name, alias_or_version = _split_uri(uri)
+    return (name, alias_or_version[1:]) if alias_or_version[0] == "@" else None
+
+
 def _split_uri(uri: str) -> tuple[str, str]:
     rest = uri.removeprefix("models:/")
     name, at, alias = rest.partition("@")

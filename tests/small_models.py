@@ -36,8 +36,8 @@ def onnx_model(seed: int) -> bytes:
     return bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
 
 
-def brightness(facts: Mapping[str, str] = BRIGHTNESS) -> bytes:
-    """probabilities = softmax(mean - 128, 128 - mean) of uint8 [N,8,8,3], in the order dark, bright."""
+def brightness(facts: Mapping[str, str] = BRIGHTNESS, *, side: int = 8) -> bytes:
+    """probabilities = softmax(128 - mean, mean - 128) of uint8 [N,side,side,3], in the order dark, bright."""
     nodes = [
         helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
@@ -52,7 +52,7 @@ def brightness(facts: Mapping[str, str] = BRIGHTNESS) -> bytes:
     graph = helper.make_graph(
         nodes,
         "brightness",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 8, 8, 3])],
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", side, side, 3])],
         [
             helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2]),
             helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]),

@@ -78,6 +78,7 @@ LEVELS = {
         "sealing",
         "model_file",
         "classifier",
+        "serving",
         "fetching",
         "predictions",
         "messages",

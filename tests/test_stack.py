@@ -110,8 +110,9 @@ def test_a_port_in_use_on_every_interface_counts_as_taken() -> None:
 
 
 def test_the_usual_ports_are_wanted_first_and_random_ones_on_request() -> None:
-    assert len(set(asdict(environment.choose_ports(None, random_ports=True)).values())) == 5
-    assert asdict(Ports()) == {"airflow": 8080, "mlflow": 5000, "s3": 9000, "postgres": 5433, "valkey": 6380}
+    assert len(set(asdict(environment.choose_ports(None, random_ports=True)).values())) == 6
+    usual = {"airflow": 8080, "mlflow": 5000, "s3": 9000, "postgres": 5433, "valkey": 6380, "serve": 8500}
+    assert asdict(Ports()) == usual
 
 
 def test_workers_get_no_secret_of_the_servers(tmp_path: Path) -> None:
@@ -156,6 +157,21 @@ def test_every_role_waits_only_for_roles_that_exist(tmp_path: Path) -> None:
     assert all(
         "api-server" in role.after for role in roles if role.group == "workers" or role.name == "scheduler"
     )
+
+
+def test_the_endpoint_starts_on_request_only_and_serves_what_the_caller_names(tmp_path: Path) -> None:
+    site = Site(tmp_path, Ports(serve=8600), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
+    roles = build_roles(site, {"NIGHTSHIFT_SERVE": "models:/photos@champion"})
+    usual = {role.name for role in prepare.choose(roles, (), ())}
+    assert usual == {role.name for role in roles} - {"serve"}
+    assert {role.name for role in prepare.choose(roles, (), ("serve",), ("serve",))} == usual
+    (serve,) = [role for role in prepare.choose(roles, (), (), ("serve",)) if role.name not in usual]
+    assert serve.command[2:6] == ("tasks.cli", "serve", "models:/photos@champion", "--wait")
+    assert (serve.health.target, serve.address) == ("http://127.0.0.1:8600/health", "127.0.0.1:8600")
+    assert signing.PUBLIC_KEYS in serve.environment
+    assert signing.SIGNING_KEY not in serve.environment
+    (unnamed,) = [role for role in build_roles(site, {}) if role.name == "serve"]
+    assert "models:/digits@champion" in unnamed.command
 
 
 def test_secrets_are_made_once_and_only_for_their_owner(tmp_path: Path) -> None:
@@ -270,6 +286,20 @@ def wait_for_child(supervisor: Supervisor) -> psutil.Process:
             return children[0]
         time.sleep(0.1)
     raise TimeoutError("the pair has no child")
+
+
+def test_the_endpoint_is_shown_once_it_was_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_SERVE", "models:/none@champion")
+    lifecycle.up(home, only=["valkey"], random_ports=True)
+    assert [one.name for one in lifecycle.status(home)] == ["valkey"]
+    assert lifecycle.endpoint(home) is None
+    lifecycle.up(home, only=["valkey"], also=["serve"])
+    found = lifecycle.status(home)
+    assert [(one.name, one.health) for one in found] == [("valkey", "healthy"), ("serve", "healthy")]
+    assert lifecycle.endpoint(home) == f"http://{found[1].address}"
+    assert httpx.get(f"http://{found[1].address}/ready").status_code == 503
+    assert lifecycle.down(home)
+    assert "serve" not in {one.name for one in lifecycle.status(home)}
 
 
 def test_up_starts_what_is_missing(home: Path) -> None:
@@ -444,7 +474,8 @@ def test_everything_listens_on_loopback_only(stack: Any) -> None:
             one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN
         }
     assert {address.ip for address in addresses} == {"127.0.0.1"}
-    assert {address.port for address in addresses} == set(asdict(site_of(stack.home).ports).values())
+    usual = {port for name, port in asdict(site_of(stack.home).ports).items() if name != "serve"}
+    assert {address.port for address in addresses} == usual
 
 
 def test_airflow_has_the_pools(stack: Any) -> None:

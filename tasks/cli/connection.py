@@ -41,6 +41,14 @@ def connect(required: Service = "store") -> None:
             os.environ.setdefault(name, value)
 
 
+def connect_for(model: str) -> None:
+    """Connect to what the address of a model needs: the registry, the store or nothing."""
+    if model.startswith("models:/"):
+        connect("tracking")
+    elif model.startswith("s3://"):
+        connect()
+
+
 def connect_signing() -> None:
     """Sign with the stack's key what this process registers, where that key is the one that is trusted."""
     from tasks import signing

@@ -63,25 +63,21 @@ def predict(
 def load_model(model: str) -> "ModelFile":
     """The model at an address, from the services of the environment or else of the stack."""
     from tasks import model_file
-    from tasks.cli.connection import connect
+    from tasks.cli.connection import connect_for
 
-    if model.startswith("models:/"):
-        connect("tracking")
-    elif model.startswith("s3://"):
-        connect()
+    connect_for(model)
     return model_file.load(model)
 
 
 def _items(paths: Sequence[str], opened: ExitStack) -> "list[Item]":
     """All files of all paths; they are called by the path that was given and the path in it."""
-    from tasks.cli.connection import connect
+    from tasks.cli.connection import connect_for
     from tasks.sources.batch import Item
     from tasks.sources.plain import files_of
 
     items = []
     for path in paths:
-        if path.startswith("s3://"):
-            connect()
+        connect_for(path)
         tree = files_of(path, opened)
         alone = len(tree.files) == 1 and path.rstrip("/").endswith(f"/{next(iter(tree.files))}")
         for key, content in tree.files.items():

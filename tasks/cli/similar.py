@@ -48,11 +48,11 @@ def similar(
             table.add_row(near.key, near.label, f"{near.similarity:.4f}")
         console().print(table)
     if sheet is not None:
-        from tasks.cli.connection import connect
+        from tasks.cli.connection import connect_for
         from tasks.sheet import Picture, contact_sheet
 
-        if any(near.key.startswith("s3://") for near in nearest):
-            connect()
+        for near in nearest:
+            connect_for(near.key)
         shown = [Picture(_address(str(image)), "the image")]
         shown += [Picture(_address(near.key), f"{near.label} {near.similarity:.3f}") for near in nearest]
         picture, seen = contact_sheet(shown)

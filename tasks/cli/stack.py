@@ -27,6 +27,8 @@ def _say(line: str) -> None:
 
 
 def _welcome(home: Path) -> None:
+    from tasks.stack import lifecycle
+
     variables = environment.client_environment(home)
     _say("")
     _say(f"Airflow  {variables['NIGHTSHIFT_AIRFLOW_URL']}")
@@ -34,6 +36,8 @@ def _welcome(home: Path) -> None:
     _say(f"         user {user}, password {password} (kept in {home / 'airflow' / 'passwords.json'})")
     _say(f"MLflow   {variables['MLFLOW_TRACKING_URI']}")
     _say(f"S3       {variables['AWS_ENDPOINT_URL_S3']} (bucket {environment.BUCKET})")
+    if (address := lifecycle.endpoint(home)) is not None:
+        _say(f"Endpoint {address}/docs")
     _say('A shell gets all of it with: eval "$(nightshift env)"')
 
 
@@ -65,17 +69,20 @@ def up(
         bool, typer.Option(help="Take free ports at random instead of the usual ones.")
     ] = False,
     without: Annotated[str, typer.Option(help="Roles to leave out, separated by commas: s3,mlflow.")] = "",
+    also: Annotated[
+        str, typer.Option("--with", help="Roles beside the usual ones: serve, the endpoint.")
+    ] = "",
 ) -> None:
     """Start every server, or what is missing of them, and wait until all are healthy."""
     from tasks.stack import lifecycle
 
     home = environment.home()
-    left_out = [name for name in without.split(",") if name]
+    left_out, beside = ([name for name in names.split(",") if name] for names in (without, also))
     if not detach:
         # A closed terminal or a `kill` is a Ctrl-C.
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
-    lifecycle.up(home, random_ports=random_ports, without=left_out, on_event=_say)
+    lifecycle.up(home, random_ports=random_ports, without=left_out, also=beside, on_event=_say)
     if detach:
         _welcome(home)
     else:

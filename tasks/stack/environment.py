@@ -36,6 +36,7 @@ class Ports:
     s3: int = 9000
     postgres: int = 5433
     valkey: int = 6380
+    serve: int = 8500
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,10 @@ class Site:
     @property
     def mlflow_url(self) -> str:
         return f"http://{LOOPBACK}:{self.ports.mlflow}"
+
+    @property
+    def serve_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.serve}"
 
     @property
     def s3_url(self) -> str:

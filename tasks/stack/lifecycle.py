@@ -106,12 +106,14 @@ def up(
     random_ports: bool = False,
     only: Collection[str] = (),
     without: Collection[str] = (),
+    also: Collection[str] = (),
     on_event: Say = silent,
 ) -> None:
     """Start the stack in this folder, or start what is missing of it, and return when everything is healthy.
 
-    `only` and `without` name roles. Raises NightshiftError when a server does not come up (then nothing that
-    this call began is left running), InputError when something given is wrong.
+    `only`, `without` and `also` name roles; those on request start when `also` names them. Raises
+    NightshiftError when a server does not come up (then nothing that this call began is left running),
+    InputError when something given is wrong.
     """
     home = prepare.make_home(home)
     with _alone(home), _signals(_interrupt):
@@ -122,7 +124,7 @@ def up(
         try:
             site = prepare.make_site(home, running=not fresh, random_ports=random_ports)
             roles = prepare.make_roles(site)
-            chosen = prepare.choose(roles, only, without)
+            chosen = prepare.choose(roles, only, without, also)
             names = tuple(role.name for role in chosen if role.group != "once")
             prepare.make_data(site, chosen)
             if supervisor is None:
@@ -200,10 +202,16 @@ def status(home: Path) -> list[RoleStatus]:
     wanted = session.roles if session else ()
     found = []
     for role in prepare.make_roles(site):
-        if role.group == "once" or (wanted and role.name not in wanted):
+        if role.group == "once" or (role.name not in wanted and (wanted or role.on_request)):
             continue
         found.append(_one(role, site, programs.get(role.name), counts.get(role.name, 0)))
     return found
+
+
+def endpoint(home: Path) -> str | None:
+    """The address of the endpoint, when the stack in this folder was started with it."""
+    site, session = prepare.find_site(home), processes.load(home)
+    return site.serve_url if site and session and "serve" in session.roles else None
 
 
 def _one(role: Role, site: Site, program: supervise.Program | None, restarts: int) -> RoleStatus:

@@ -80,17 +80,22 @@ def note_migrated(home: Path) -> None:
     write_private(_stamp(home), version("apache-airflow-core"))
 
 
-def choose(roles: tuple[Role, ...], only: Collection[str], without: Collection[str]) -> tuple[Role, ...]:
+def choose(
+    roles: tuple[Role, ...], only: Collection[str], without: Collection[str], also: Collection[str] = ()
+) -> tuple[Role, ...]:
     """The roles that were asked for; the migration comes along with Airflow's servers.
+
+    Those that start on request only have to be in `only` or `also`.
 
     Raises InputError for a name that no role has.
     """
     names = [role.name for role in roles if role.group != "once"]
-    if unknown := sorted({*only, *without} - set(names)):
+    if unknown := sorted({*only, *without, *also} - set(names)):
         raise InputError(
             f"there is no role {', '.join(unknown)} in the stack: the roles are {', '.join(names)}"
         )
-    wanted = {name for name in only or names if name not in without}
+    usual = [role.name for role in roles if role.group != "once" and not role.on_request]
+    wanted = {*(only or usual), *also} - {*without}
     needed = wanted | {
         name for role in roles if role.name in wanted for name in role.after if name == "migrate"
     }

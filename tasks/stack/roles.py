@@ -18,6 +18,7 @@ from tasks.errors import NightshiftError
 from tasks.stack import airflow_settings
 from tasks.stack.environment import BUCKET, LOOPBACK, Site, client_variables, run_folder
 
+SERVED_MODEL = "NIGHTSHIFT_SERVE"  # address of the model that the endpoint serves
 HealthKind = Literal["postgres", "valkey", "http", "heartbeat", "celery", "finished"]
 Group = Literal["data", "servers", "workers", "once"]
 
@@ -44,6 +45,7 @@ class Role:
     user: str | None = None
     stop_signal: str = "TERM"
     stop_seconds: int = 6
+    on_request: bool = False  # it starts only when it is asked for
 
     @property
     def address(self) -> str:
@@ -178,6 +180,24 @@ def _mlflow(site: Site, client: Mapping[str, str]) -> Role:
     )
 
 
+def _serve(site: Site, client: Mapping[str, str], parent: Mapping[str, str]) -> Role:
+    """The endpoint. It starts without a champion, since on the first day there is none."""
+    model = parent.get(SERVED_MODEL) or "models:/digits@champion"
+    return Role(
+        name="serve",
+        command=(
+            *(sys.executable, "-m", "tasks.cli", "serve", model, "--wait"),
+            *("--host", LOOPBACK, "--port", str(site.ports.serve)),
+        ),
+        health=Health("http", f"{site.serve_url}/health"),
+        after=("mlflow",),
+        port=site.ports.serve,
+        environment=dict(client) | {"NIGHTSHIFT_THREADS": str(site.cores), "PYTHONWARNINGS": "ignore"},
+        stop_seconds=10,
+        on_request=True,
+    )
+
+
 def _airflow_servers(site: Site, environment: Mapping[str, str], after: tuple[str, ...]) -> tuple[Role, ...]:
     airflow = (sys.executable, "-m", "airflow")
     return (
@@ -268,4 +288,5 @@ def build_roles(site: Site, parent: Mapping[str, str], *, migrate: bool = True) 
             worker | {signing.SIGNING_KEY: str(site.signing_key)},  # `register` runs there
         ),
         _worker("worker-train", "train", 1, site.cores, worker),
+        _serve(site, client, parent),
     )

@@ -1,0 +1,95 @@
+"""The real endpoint over real HTTP, in a thread of the test's own process, and images and models for it."""
+
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import cv2
+import httpx
+import numpy as np
+import uvicorn
+from small_models import brightness
+
+from tasks import registry, tracking
+from tasks.serving.app import create
+from tasks.serving.following import Follower
+from tasks.serving.meters import Meters
+from tasks.serving.served import Options
+
+
+class Endpoint(NamedTuple):
+    """A running endpoint: its port, and a client of it."""
+
+    port: int
+    client: httpx.Client
+
+    def predict(self, data: bytes, kind: str = "application/octet-stream", query: str = "") -> httpx.Response:
+        return self.client.post(f"/v1/predict{query}", content=data, headers={"Content-Type": kind})
+
+    def form(self, *files: tuple[str, bytes]) -> httpx.Response:
+        return self.client.post("/v1/predict", files=[("images", file) for file in files])
+
+    def health(self) -> dict[str, Any]:
+        return dict(self.client.get("/health").json())
+
+    def meter(self, name: str) -> float:
+        """One number of /metrics, 0 when it is not there yet."""
+        found = re.search(rf"(?m)^nightshift_{re.escape(name)} (\S+)$", self.client.get("/metrics").text)
+        return float(found[1]) if found else 0.0
+
+
+@contextmanager
+def running(uri: str, *, wait: bool = False, **options: Any) -> Iterator[Endpoint]:
+    """The endpoint on a free port, ended in order."""
+    meters, chosen = Meters(), Options(**{"runtime": "onnxruntime", "poll_seconds": 0.1, **options})
+    follower = Follower(uri, chosen, meters)
+    follower.open(wait=wait)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create(follower, chosen, meters), log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    port = listener.getsockname()[1]
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+            yield Endpoint(port, client)
+    finally:
+        server.should_exit = True
+        thread.join(30)
+    assert not thread.is_alive()
+
+
+def until(question: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.02)
+
+
+def picture(grey: int = 250, kind: str = ".jpg", side: int = 20) -> bytes:
+    """An image file of one brightness."""
+    return bytes(cv2.imencode(kind, np.full((side, side, 3), grey, np.uint8))[1])
+
+
+def facts(dark: str = "dark", bright: str = "bright", side: int = 8) -> dict[str, str]:
+    return {
+        "nightshift.classes": json.dumps([dark, bright]),
+        "nightshift.preprocess": json.dumps({"image_size": side, "resize": "stretch"}),
+    }
+
+
+def promoted(name: str, bright: str = "bright", side: int = 8, model: bytes | None = None) -> str:
+    """The version of a model registered now that calls bright images so; it is the champion."""
+    version = registered(name, bright, side, model)
+    registry.set_alias(name, registry.CHAMPION, version)
+    return version
+
+
+def registered(name: str, bright: str = "bright", side: int = 8, model: bytes | None = None) -> str:
+    data = model or brightness(facts(bright=bright, side=side), side=side)
+    run = tracking.open_night(name, f"night of {bright}", params={})
+    return registry.register_version(run, name, data, classes=2, shape=(side, side, 3), tags={})

@@ -1,0 +1,374 @@
+"""The live endpoint: what it answers, refuses and counts, how it batches, and how it changes models."""
+
+import hashlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from endpoints import Endpoint, facts, picture, promoted, registered, running, until
+from mlflow_server import Door
+from small_models import brightness, onnx_model
+
+from tasks import registry, runtime, signing, tracking
+from tasks.errors import InputError
+from tasks.serving import events, intake, recent
+
+MODEL = brightness()
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("model") / "brightness.onnx"
+    path.write_bytes(MODEL)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def endpoint(model_file: str) -> Iterator[Endpoint]:
+    """One for all tests that leave it as it is."""
+    with running(model_file, max_megabytes=1, max_pixels=10_000, queue=4) as found:
+        yield found
+
+
+def refusal(response: httpx.Response) -> tuple[int, str]:
+    """Status and reason, of an answer that is nothing but a sentence and a reason."""
+    content = response.json()
+    assert content.keys() == {"error", "reason"}
+    assert len(content["error"]) > 20
+    return response.status_code, content["reason"]
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+def test_one_image_is_answered_with_the_model_that_saw_it(
+    endpoint: Endpoint, model_file: str, kind: str
+) -> None:
+    answer = endpoint.predict(picture(250, f".{kind}"), f"image/{kind.replace('jpg', 'jpeg')}")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "model": {"uri": model_file, "version": "", "sha256": hashlib.sha256(MODEL).hexdigest()},
+        "predictions": [
+            {"label": "bright", "probability": 1.0, "top": [{"label": "bright", "probability": 1.0}]}
+        ],
+    }
+
+
+def test_as_many_labels_as_there_are_come_best_first(endpoint: Endpoint) -> None:
+    (found,) = endpoint.predict(picture(129, ".png"), query="?top=9").json()["predictions"]
+    assert [each["label"] for each in found["top"]] == ["bright", "dark"]
+    assert [each["probability"] for each in found["top"]] == pytest.approx([0.8808, 0.1192], abs=1e-3)
+    assert found["top"][0] == {"label": found["label"], "probability": found["probability"]}
+
+
+def test_many_images_keep_their_order_and_bad_ones_say_why(endpoint: Endpoint) -> None:
+    answer = endpoint.form(
+        ("day.png", picture(255, ".png")),
+        ("broken.jpg", picture()[:-30]),
+        ("letter.txt", b"dear reader"),
+        ("night.webp", picture(3, ".webp")),
+    )
+    assert answer.status_code == 200
+    found = answer.json()["predictions"]
+    assert [(each["file"], each.get("label"), each.get("reason")) for each in found] == [
+        ("day.png", "bright", None),
+        ("broken.jpg", None, "truncated"),
+        ("letter.txt", None, "unsupported"),
+        ("night.webp", "dark", None),
+    ]
+    assert "no JPEG" not in found[1]["error"]
+    assert found[1].keys() == {"file", "error", "reason"}
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "expected"),
+    [
+        (b"", "image/jpeg", (400, "empty")),
+        (b"GIF89a and more", "image/jpeg", (415, "unsupported")),
+        (picture(250, ".bmp"), "application/octet-stream", (415, "unsupported")),
+        (picture(), "text/plain", (415, "media-type")),
+        (picture()[:-30], "image/jpeg", (422, "truncated")),
+        (picture(250, ".png").replace(b"IDAT", b"IDAT\xff", 1), "image/png", (422, "truncated")),
+        (picture(250, ".png", side=101), "image/png", (413, "too-large")),
+        (b"\xff\xd8\xff" + bytes(2**20), "image/jpeg", (413, "too-large")),
+        (b"no form at all", "multipart/form-data; boundary=x", (400, "form")),
+        (b"no form at all", "multipart/form-data", (400, "form")),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nword\r\n--x--',
+            "multipart/form-data; boundary=x",
+            (400, "form"),
+        ),
+        (b"--x--\r\n", "multipart/form-data; boundary=x", (400, "empty")),
+    ],
+)
+def test_what_cannot_be_answered_is_one_sentence_and_a_reason(
+    endpoint: Endpoint, data: bytes, kind: str, expected: tuple[int, str]
+) -> None:
+    counter = f'images_refused_total{{reason="{expected[1]}"}}'
+    before = endpoint.meter(counter)
+    assert refusal(endpoint.predict(data, kind)) == expected
+    assert endpoint.meter(counter) == before + 1
+    assert endpoint.meter("waiting_images") == 0
+
+
+def test_wrong_addresses_and_parameters_are_sentences_too(endpoint: Endpoint) -> None:
+    assert refusal(endpoint.predict(picture(), query="?top=0")) == (422, "parameter")
+    assert refusal(endpoint.client.get("/nowhere")) == (404, "address")
+    wrong = endpoint.client.get("/v1/predict")
+    assert refusal(wrong) == (405, "address")
+    assert wrong.headers["Allow"] == "POST"
+
+
+def test_more_images_than_may_ever_wait_are_no_reason_to_come_again(endpoint: Endpoint) -> None:
+    many = endpoint.form(*[(f"{number}.jpg", picture()) for number in range(5)])
+    assert refusal(many) == (413, "too-many")
+
+
+def connect(endpoint: Endpoint, head: str) -> socket.socket:
+    """A connection on which the head of a request was sent."""
+    connection = socket.create_connection(("127.0.0.1", endpoint.port), timeout=20)
+    connection.sendall(f"POST /v1/predict HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
+    return connection
+
+
+def status(connection: socket.socket) -> int:
+    return int(connection.recv(65536).split()[1])
+
+
+def test_a_body_that_says_it_is_too_long_is_not_read(endpoint: Endpoint) -> None:
+    with connect(endpoint, f"Content-Length: {10**12}") as connection:
+        assert status(connection) == 413
+
+
+def test_a_body_without_a_length_is_stopped_at_the_limit(endpoint: Endpoint) -> None:
+    sent = 0
+    with connect(endpoint, "Transfer-Encoding: chunked") as connection:
+        try:
+            while sent < 200 * 2**20:
+                connection.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
+                sent += 65536
+        except OSError:
+            pass  # it was closed
+        assert status(connection) == 413
+    assert sent < 40 * 2**20  # a MiB, and what the system keeps on both sides
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "SECONDS", 0.2)
+    with connect(endpoint, "Content-Length: 100") as connection:
+        assert status(connection) == 408
+
+
+def test_when_there_is_no_room_it_says_when_to_come_again(endpoint: Endpoint) -> None:
+    data = picture()
+    halves = [connect(endpoint, f"Content-Length: {len(data)}") for _ in range(4)]
+    for connection in halves:
+        connection.sendall(data[:100])
+    until(lambda: endpoint.meter("waiting_images") == 4)
+    full = endpoint.predict(data)
+    assert refusal(full) == (503, "full")
+    assert int(full.headers["Retry-After"]) >= 1
+    halves.pop().close()
+    until(lambda: endpoint.meter("waiting_images") == 3)
+    assert refusal(endpoint.form(("1.jpg", data), ("2.jpg", data))) == (503, "full")
+    assert endpoint.predict(data).status_code == 200
+    for connection in halves:
+        connection.sendall(data[100:])
+        assert status(connection) == 200
+        connection.close()
+    assert endpoint.predict(data).status_code == 200
+
+
+def held(monkeypatch: pytest.MonkeyPatch, wait: Callable[[], object]) -> None:
+    """The reference runtime does `wait` before each of its predictions."""
+    load = runtime.LOADERS["onnxruntime"]
+
+    def loaded(model: bytes) -> runtime.Loaded:
+        run, shape = load(model)
+        return lambda images: (wait(), run(images))[1], shape
+
+    monkeypatch.setitem(runtime.LOADERS, "onnxruntime", loaded)  # type: ignore[arg-type]
+
+
+def test_requests_that_come_together_are_computed_together(
+    model_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = threading.Event()
+    free.set()
+    held(monkeypatch, free.wait)
+    with running(model_file, max_batch=8) as endpoint, ThreadPoolExecutor(17) as pool:
+        free.clear()
+
+        def ask(number: int) -> tuple[int, str]:
+            (found,) = endpoint.predict(picture(255 * (number % 2))).json()["predictions"]
+            return number % 2, found["label"]
+
+        answers = [pool.submit(ask, number) for number in range(17)]
+        until(lambda: endpoint.meter("waiting_images") == 17)
+        free.set()
+        assert {answer.result() for answer in answers} == {(0, "dark"), (1, "bright")}
+        assert endpoint.meter("batch_size_sum") == endpoint.meter("images_total") == 17
+        assert 3 <= endpoint.meter("batch_size_count") <= 5
+        assert endpoint.meter('batch_size_bucket{le="8.0"}') == endpoint.meter("batch_size_count")
+        assert endpoint.meter('requests_total{status="200"}') == 17
+        assert endpoint.meter("request_seconds_count") == 17
+
+
+def test_documentation_needs_nothing_from_elsewhere(endpoint: Endpoint) -> None:
+    page = endpoint.client.get("/docs")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert not re.search(r"https?:|src=|<script|<link|@import|url\(", page.text)
+    assert re.findall(r'href="([^"]+)"', page.text) == ["openapi.json"]
+    schema = endpoint.client.get("/openapi.json").json()
+    assert schema["paths"].keys() == {"/v1/predict", "/health", "/ready", "/metrics"}
+    for path in schema["paths"]:
+        assert path in page.text
+    assert schema["paths"]["/v1/predict"]["post"]["requestBody"]["content"].keys() >= {"image/webp"}
+    for name in schema["components"]["schemas"]:
+        assert f'id="{name}"' in page.text
+
+
+def test_prometheus_reads_the_metrics(endpoint: Endpoint) -> None:
+    answer = endpoint.client.get("/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    assert f'sha256="{hashlib.sha256(MODEL).hexdigest()}"' in answer.text
+    assert "process_resident_memory_bytes" in answer.text
+
+
+def test_a_file_is_ready_and_not_followed(endpoint: Endpoint) -> None:
+    assert endpoint.client.get("/ready").status_code == 200
+    found = endpoint.health()
+    assert (found["status"], found["runtime"]) == ("serving", "onnxruntime")
+    assert "is not followed" in found["following"]
+
+
+def test_the_fastest_runtime_takes_over_when_enough_images_came(
+    model_file: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(recent, "LOOK", 32)
+    monkeypatch.setattr(runtime, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", "openvino"))
+    held(monkeypatch, lambda: time.sleep(0.05))  # the other one is the fastest
+    with running(model_file, runtime="auto", poll_seconds=600) as endpoint:
+        many = [(f"{number}.png", picture(250 * (number % 2), ".png")) for number in range(33)]
+        endpoint.form(*many[:31])
+        assert endpoint.health()["runtime"] == "onnxruntime"
+        endpoint.form(*many[31:])
+        until(lambda: endpoint.health()["runtime"] == "openvino")
+        after = endpoint.form(*many).json()["predictions"]
+    assert [each["label"] for each in after] == [("bright" if n % 2 else "dark") for n in range(33)]
+    assert "event=runtime_chosen" in capfd.readouterr().err
+
+
+def test_a_new_champion_takes_over_under_load_and_no_request_fails(registering: Door) -> None:
+    first = promoted("light", "bright")
+    answered: list[tuple[float, int, Any]] = []
+    done = threading.Event()
+    with running("models:/light@champion") as endpoint:
+
+        def load() -> None:
+            with httpx.Client(base_url=f"http://127.0.0.1:{endpoint.port}", trust_env=False) as client:
+                while not done.is_set():
+                    started = time.monotonic()
+                    answer = client.post("/v1/predict", content=picture())
+                    answered.append((started, answer.status_code, answer.json()))
+
+        threads = [threading.Thread(target=load) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(answered) > 50)
+        second = promoted("light", "sunny", side=16)
+        until(lambda: endpoint.health()["version"] == second)
+        swapped = time.monotonic()
+        until(lambda: sum(started > swapped for started, _, _ in answered) > 50)
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert endpoint.meter('requests_total{status="200"}') == len(answered)
+    assert {code for _, code, _ in answered} == {200}
+    seen = {(each["model"]["version"], each["predictions"][0]["label"]) for _, _, each in answered}
+    assert seen == {(first, "bright"), (second, "sunny")}
+    assert {each["model"]["version"] for started, _, each in answered if started > swapped} == {second}
+
+
+def test_a_version_that_cannot_be_trusted_or_loaded_leaves_the_old_one_serving(
+    registering: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    unsigned = registered("light", "unsigned")
+    signing.ensure_keys(tmp_path / "keys")
+    monkeypatch.setenv(signing.PUBLIC_KEYS, str(tmp_path / "keys" / "signing.pub"))
+    monkeypatch.setenv(signing.SIGNING_KEY, str(tmp_path / "keys" / "signing.key"))
+    first = promoted("light")
+    with running("models:/light@champion") as endpoint:
+        assert endpoint.health()["following"] == "ok"
+        registry.set_alias("light", "champion", unsigned)
+        until(lambda: "is not signed" in endpoint.health()["following"])
+        promoted("light", "foreign", 4, onnx_model(1))
+        until(lambda: "does not say its classes" in endpoint.health()["following"])
+        answer = endpoint.predict(picture()).json()
+        assert (answer["model"]["version"], answer["predictions"][0]["label"]) == (first, "bright")
+        assert endpoint.meter("models_refused_total") == 2  # each is fetched once, not at every look
+        good = promoted("light", "good")
+        until(lambda: endpoint.predict(picture()).json()["model"]["version"] == good)
+        until(lambda: endpoint.health()["following"] == "ok")
+    said = [line for line in capfd.readouterr().err.splitlines() if "event=not_followed" in line]
+    assert len(said) == 2
+    assert f"still_serving={first}" in said[0]
+
+
+def test_a_registry_that_is_silent_and_an_alias_that_is_gone_change_nothing(registering: Door) -> None:
+    version = promoted("light")
+    with running("models:/light@champion") as endpoint:
+        registering.state = "closed"
+        until(lambda: "MLflow" in endpoint.health()["following"])
+        assert endpoint.meter("alias_polls_failed_total") >= 1
+        assert endpoint.predict(picture()).status_code == 200
+        registering.state = "open"
+        until(lambda: endpoint.health()["following"] == "ok")
+        tracking.client().delete_registered_model_alias("light", "champion")
+        until(lambda: "no version has the alias" in endpoint.health()["following"])
+        assert endpoint.predict(picture()).json()["model"]["version"] == version
+
+
+def test_without_a_champion_it_waits_for_one(registering: Door) -> None:
+    with running("models:/later@champion", wait=True) as endpoint:
+        assert endpoint.client.get("/ready").status_code == 503
+        assert endpoint.health()["status"] == "waiting"
+        none = endpoint.predict(picture())
+        assert refusal(none) == (503, "no-model")
+        assert int(none.headers["Retry-After"]) >= 1
+        version = promoted("later")
+        until(lambda: endpoint.client.get("/ready").status_code == 200)
+        assert endpoint.predict(picture()).json()["model"] == {
+            "uri": "models:/later@champion",
+            "version": version,
+            "sha256": hashlib.sha256(brightness(facts())).hexdigest(),
+        }
+
+
+def test_a_model_that_cannot_run_on_its_own_images_does_not_serve(tmp_path: Path) -> None:
+    path = tmp_path / "odd.onnx"
+    path.write_bytes(brightness(facts(side=16)))
+    with (
+        pytest.raises(InputError, match=r"images must be uint8 \[N,8,8,3\], got uint8 \[1,"),
+        running(str(path)),
+    ):
+        pass
+
+
+def test_events_are_one_line_without_passwords(capsys: pytest.CaptureFixture[str]) -> None:
+    events.say("tried", at="http://me:secret@host/x", words='two "words"', number=3, empty="")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(r'event=tried at=http://host/x words="two \"words\"" number=3 empty=""')
+
+
+def test_the_alias_of_an_address_is_known() -> None:
+    assert registry.alias_of("models:/digits@champion") == ("digits", "champion")
+    assert registry.alias_of("models:/digits/3") is None
