@@ -31,6 +31,14 @@ class ModelFile(NamedTuple):
         digest = f"SHA-256 {self.sha256}"
         return f"version {self.version}, {digest}, checked" if self.version else digest
 
+    @property
+    def exact(self) -> str:
+        """An address that always means this model, where it is a registered one."""
+        if not self.version:
+            return self.uri
+        name = self.uri.removeprefix("models:/").partition("@")[0].partition("/")[0]
+        return f"models:/{name}/{self.version}"
+
 
 def load(uri: str) -> ModelFile:
     """Fetch a model. Raises InputError when it is missing, is not what it should be, or cannot be used.

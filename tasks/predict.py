@@ -8,13 +8,12 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from tasks import classifier, drift, model_file, predictions, storage
+from tasks import classifier, drift, model_file, predictions, storage, table
 from tasks.classifier import Classifier
 from tasks.decoders import Decoders, Seen, see
 from tasks.errors import InputError
@@ -77,25 +76,12 @@ def _part(part: Part, forecast: Forecast, decoders: Decoders[Seen], model: Class
         print(f"batch {part.batch}: part {part.digest[:12]} is already done")
         return storage.read_record(done, PartPredictions)
     started, refusals = time.monotonic(), list[Refusal]()
-    at = datetime.now(UTC)
     rows, probabilities, labels = _predicted(part, forecast, decoders, model, refusals)
-    runtime = model.session.runtime
-    classes = model.model.classes
-    table = predictions.table(
-        classes,
-        [row.key for row in rows],
-        [row.sha256 for row in rows],
-        probabilities,
-        labels,
-        {
-            "model_version": forecast.version,
-            "model_sha256": forecast.sha256,
-            "runtime": runtime,
-            "predicted_at": at,
-        },
-    )
-    file = storage.write(storage.join(place, f"{part.digest[:16]}.parquet"), predictions.encoded(table))
-    sure = predictions.confidences(probabilities, labels)
+    runtime, classes = model.session.runtime, model.model.classes
+    files = [(row.key, row.sha256) for row in rows]
+    written = table.encoded(table.table(model.model, runtime, files, probabilities, labels))
+    file = storage.write(storage.join(place, f"{part.digest[:16]}.parquet"), written)
+    sure = table.confidences(probabilities, labels)
     result = PartPredictions(
         part=part.digest,
         batch=part.batch,

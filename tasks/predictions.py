@@ -9,14 +9,8 @@ Readers of a folder of Parquet files pass over names that begin with an undersco
 
 import csv
 import io
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from typing import Final
 
 from tasks import storage
 from tasks.config import store_root
@@ -26,66 +20,7 @@ from tasks.records import BatchPredictions, Unsure
 DONE: Final = "_SUCCESS"
 PARTS: Final = "_parts"
 TO_LABEL: Final = "_to_label.csv"
-CLASSES: Final = "nightshift.classes"  # in a file's metadata, JSON
 BINS: Final = 20  # of the histogram of confidences
-
-
-def schema(classes: Sequence[str]) -> pa.Schema:
-    """Columns of a table of predictions; the order of the probabilities is that of `classes`."""
-    return pa.schema(
-        [
-            ("key", pa.string()),  # <batch>/<path in the batch>, or the file's own path
-            ("sha256", pa.string()),  # of the file
-            ("label", pa.dictionary(pa.int32(), pa.string())),
-            ("confidence", pa.float32()),  # probability of the label
-            ("probabilities", pa.list_(pa.float32(), len(classes))),  # of all classes
-            ("model_version", pa.string()),
-            ("model_sha256", pa.string()),
-            ("runtime", pa.string()),
-            ("predicted_at", pa.timestamp("ms", "UTC")),
-        ],
-        metadata={CLASSES: json.dumps(list(classes), ensure_ascii=False)},
-    )
-
-
-def table(
-    classes: Sequence[str],
-    keys: Sequence[str],
-    digests: Sequence[str],
-    probabilities: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    facts: Mapping[str, Any],
-) -> pa.Table:
-    """Predictions [N] with probabilities float32 [N,K] and labels int64 [N].
-
-    `facts` are the columns that are the same for all: model_version, model_sha256, runtime, predicted_at.
-    """
-    columns = schema(classes)
-    flat = pa.array(np.ascontiguousarray(probabilities, np.float32).ravel(), pa.float32())
-    same = [pa.array([facts[field.name]] * len(keys), field.type) for field in columns if field.name in facts]
-    return pa.table(
-        [
-            pa.array(keys, pa.string()),
-            pa.array(digests, pa.string()),
-            pa.DictionaryArray.from_arrays(labels.astype(np.int32), pa.array(classes, pa.string())),
-            pa.array(confidences(probabilities, labels)),
-            pa.FixedSizeListArray.from_arrays(flat, len(classes)),
-            *same,
-        ],
-        schema=columns,
-    )
-
-
-def confidences(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The probability of each label, float32 [N]."""
-    return np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float32)
-
-
-def encoded(rows: pa.Table) -> bytes:
-    """The table as a Parquet file."""
-    buffer = io.BytesIO()
-    pq.write_table(rows, buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def folder(pipeline: str, version: str, batch: str) -> str:

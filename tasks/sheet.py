@@ -1,11 +1,11 @@
-"""A contact sheet of refused files: whatever can be seen of them, for a person to judge.
+"""A contact sheet of files: whatever can be seen of them, for a person to judge.
 
-Here half an image is better than none, so decoding is lenient; it happens in the same guarded processes.
+Half an image is better than none here, so decoding is lenient; it happens in the same guarded processes.
 """
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,7 +17,6 @@ from tasks.config import PreprocessSettings
 from tasks.decoders import Decoders
 from tasks.errors import InputError
 from tasks.formats import Unreadable, inspect
-from tasks.records import Refusal
 
 CELL: Final = 160  # pixels
 LINES: Final = 2  # of text below each picture
@@ -28,22 +27,29 @@ LETTERS: Final = 22  # of a line
 PAPER: Final = 255
 
 
-def contact_sheet(refusals: Sequence[Refusal], source: str) -> tuple[bytes, int]:
+class Picture(NamedTuple):
+    """A file and what stands below it, beside its name."""
+
+    uri: str
+    caption: str
+
+
+def contact_sheet(pictures: Sequence[Picture]) -> tuple[bytes, int]:
     """PNG of the first files of which anything can be seen, and their number.
 
-    `source` is where the batches are. Raises InputError when nothing can be seen of any file.
+    Raises InputError when nothing can be seen of any file.
     """
     settings = PreprocessSettings()
-    shown = refusals[:SHOWN]
+    shown = pictures[:SHOWN]
     with Decoders(glimpse, settings) as decoders:
-        looks = list(decoders.map(_contents(shown, source, settings)))
+        looks = list(decoders.map(_contents(shown, settings)))
     cells = [
-        _cell(look, refusal)
-        for look, refusal in zip(looks, shown, strict=True)
+        _cell(look, picture)
+        for look, picture in zip(looks, shown, strict=True)
         if not isinstance(look, Unreadable)
     ]
     if not cells:
-        raise InputError(f"nothing can be seen of {len(shown)} refused files; there is no sheet to write")
+        raise InputError(f"nothing can be seen of {len(shown)} files; there is no sheet to write")
     cells += [np.full_like(cells[0], PAPER)] * (-len(cells) % min(COLUMNS, len(cells)))
     columns = min(COLUMNS, len(cells))
     rows = [np.hstack(cells[at : at + columns]) for at in range(0, len(cells), columns)]
@@ -70,21 +76,21 @@ def glimpse(data: bytes, settings: PreprocessSettings) -> NDArray[np.uint8]:
         raise Unreadable("damaged", "nothing can be seen of it") from error
 
 
-def _contents(refusals: Sequence[Refusal], source: str, settings: PreprocessSettings) -> Iterator[bytes]:
+def _contents(pictures: Sequence[Picture], settings: PreprocessSettings) -> Iterator[bytes]:
     """The files' bytes; none for those that are gone or too large to look at."""
-    for refusal in refusals:
+    for picture in pictures:
         try:
-            yield storage.read(storage.join(source, refusal.key), limit=int(settings.max_megabytes * 2**20))
+            yield storage.read(picture.uri, limit=int(settings.max_megabytes * 2**20))
         except (storage.MissingError, storage.TooLargeError):
             yield b""
 
 
-def _cell(picture: NDArray[np.uint8], refusal: Refusal) -> NDArray[np.uint8]:
+def _cell(seen: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
     cell = np.full((CELL + LINES * LINE, CELL, 3), PAPER, np.uint8)
-    top, left = (CELL - picture.shape[0]) // 2, (CELL - picture.shape[1]) // 2
-    cell[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    name = refusal.key.rpartition("/")[2]
-    for number, text in enumerate((refusal.reason, name)):
+    top, left = (CELL - seen.shape[0]) // 2, (CELL - seen.shape[1]) // 2
+    cell[top : top + seen.shape[0], left : left + seen.shape[1]] = seen
+    name = picture.uri.rpartition("/")[2]
+    for number, text in enumerate((picture.caption, name)):
         # OpenCV's font has no other letters than ASCII's.
         shown = text.encode("ascii", "replace").decode()[-LETTERS:]
         at = (2, CELL + LINE * (number + 1) - 4)

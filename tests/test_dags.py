@@ -37,6 +37,13 @@ def sweep(airflow_home):
     return {name: sweep.sweep(load_pipeline(DAGS / "pipelines" / f"{name}.toml")) for name in NAMES}
 
 
+@pytest.fixture(scope="module")
+def predict(airflow_home):
+    import predict
+
+    return {name: predict.prediction(load_pipeline(DAGS / "pipelines" / f"{name}.toml")) for name in NAMES}
+
+
 def edges(dag) -> dict[str, set[str]]:
     return {task.task_id: set(task.downstream_task_ids) for task in dag.tasks}
 
@@ -57,6 +64,52 @@ def test_a_night_has_the_stages_in_order(retrain, name):
     assert edges(dag)["recipes"] == {"quantize"}
     assert edges(dag)["train"] == {"quantize", "evaluate"}
     assert edges(dag)["register"] == {"close"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prediction_is_mapped_and_waits_for_champions_and_uploads(predict, name):
+    dag = predict[name]
+    assert dag.dag_id == f"predict_{name}"
+    assert edges(dag) == {"look": {"predict"}, "predict": {"summarise"}, "summarise": set()}
+    assert {task.task_id for task in dag.tasks if task.is_mapped} == {"predict"}
+    assert dag.get_task("predict").queue == "preprocess"
+    assert dag.max_active_runs == 1
+    events = {each.name for each in dag.timetable.asset_condition.objects}
+    assert events == {f"{name}-champion", f"{name}-unlabelled"}
+    (outlet,) = dag.get_task("summarise").outlets
+    assert outlet.name == f"{name}-predictions"
+
+
+def test_a_prediction_also_keeps_the_times_of_the_file(airflow_home):
+    import predict
+
+    pipeline = load_pipeline(DAGS / "pipelines" / "digits.toml")
+    policy = pipeline.predict.model_copy(update={"schedule": "@hourly"})
+    dag = predict.prediction(pipeline.model_copy(update={"predict": policy}))
+    assert type(dag.timetable).__name__ == "AssetOrTimeSchedule"
+    assert dag.timetable.timetable.expression == "0 * * * *"
+
+
+def test_what_a_person_asks_of_a_prediction_reaches_the_look(predict, monkeypatch):
+    module = sys.modules["predict"]
+    specs, pushed = [], {}
+
+    class Instance:
+        def xcom_push(self, key: str, value: dict) -> None:
+            pushed[key] = value
+
+    def run(stage, spec):
+        specs.append((stage, spec))
+        return {"messages": [{"parts": 1}]}
+
+    monkeypatch.setattr(module, "run", run)
+    look = predict["digits"].get_task("look").python_callable
+    assert look({"version": "3", "batches": ["b1"]}, "by hand", Instance()) == [{"parts": 1}]
+    ((stage, spec),) = specs
+    assert (stage, spec.version, spec.batches, spec.run) == ("look", "3", ("b1",), "by hand")
+    assert pushed == {"forecast": {"messages": [{"parts": 1}]}}
+    look({"version": None, "batches": None}, "by event", Instance())
+    assert (specs[1][1].version, specs[1][1].batches) == ("", ())
 
 
 def test_mapped_stages_and_their_queues(retrain):

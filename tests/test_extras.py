@@ -12,9 +12,8 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 ENTRY_POINTS = {
-    "predict": "tasks.images, tasks.runtime, tasks.cli",
-    "serve": "tasks.serving.app, tasks.registry, model_signing.verifying, uvicorn, uvloop, httptools, "
-    "tasks.cli",
+    "predict": "tasks.answers, tasks.neighbours, tasks.registry, tasks.signing, tasks.cli",
+    "serve": "tasks.serving.app, tasks.registry, tasks.signing, uvicorn, uvloop, httptools, tasks.cli",
     "preprocess": "tasks.preprocess, tasks.plan, tasks.assemble, tasks.cli",
     "train": "tasks.train, tasks.quantize, tasks.evaluate, tasks.register, tasks.promote, tasks.close, "
     "tasks.sweep, tasks.trial, tasks.conclude",

@@ -82,6 +82,10 @@ LEVELS = {
         "fetching",
         "predictions",
         "messages",
+        "table",
+        "answers",
+        "embedding",
+        "neighbours",
         "sbom",
     },
     3: {

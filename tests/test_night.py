@@ -5,14 +5,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from sklearn.datasets import load_digits
 
-from tasks import ledger, registry, signatures, signing, storage, tracking
+from tasks import ledger, predictions, registry, signatures, signing, storage, tracking
 from tasks.config import PreprocessSettings
 from tasks.images import prepare
 from tasks.register import SBOM
@@ -47,9 +49,33 @@ def gray(image: np.ndarray) -> np.ndarray:
     return np.rint(image / 16 * 255).astype(np.uint8)
 
 
+def drawn(folder: Path, numbers: range) -> str:
+    """Some digits as files without labels, called by their number and what they show."""
+    folder.mkdir()
+    digits = load_digits()
+    for index in numbers:
+        cv2.imwrite(str(folder / f"{index}-{digits.target[index]}.png"), gray(digits.images[index]))
+    return str(folder)
+
+
+def predicted(version: str, batch: str) -> list[dict]:
+    """The rows of a batch, once it is finished."""
+    end = time.monotonic() + 120
+    place = predictions.folder("digits", version, batch)
+    while (found := predictions.done(place)) is None:
+        assert time.monotonic() < end, f"{place} is not finished"
+        time.sleep(0.5)
+    (file,) = found.files
+    return pq.read_table(io.BytesIO(storage.read_artifact(file))).to_pylist()
+
+
 @pytest.fixture(scope="module")
-def first_night(stack):
+def first_night(stack, tmp_path_factory):
     nightshift("ingest", "--sample", "digits")
+    # It waits for a champion.
+    unlabelled = drawn(tmp_path_factory.mktemp("files") / "waiting", range(30))
+    done = nightshift("ingest", unlabelled, "--pipeline", "digits", "--unlabelled")
+    assert "predict_digits is told of it" in done.stdout
     return night("digits")
 
 
@@ -87,6 +113,20 @@ def test_mlflow_loads_the_champion_without_pickle(first_night):
     loaded = mlflow.pyfunc.load_model("models:/digits@champion")
     out = loaded.predict({"images": np.zeros((2, 16, 16, 3), np.uint8)})
     assert out["probabilities"].shape == (2, 10)
+
+
+def test_the_promotion_starts_the_prediction_of_what_waits(first_night):
+    rows = predicted(first_night["version"], "waiting")
+    assert len(rows) == 30
+    right = sum(row["key"].endswith(f"-{row['label']}.png") for row in rows)
+    assert right >= 29
+    assert {row["model_sha256"] for row in rows} == {first_night["sha256"]}
+
+
+def test_an_upload_without_labels_starts_its_prediction(first_night, tmp_path):
+    unlabelled = drawn(tmp_path / "evening", range(30, 40))
+    nightshift("ingest", unlabelled, "--pipeline", "digits", "--unlabelled")
+    assert len(predicted(first_night["version"], "evening")) == 10
 
 
 def test_predict_command_names_the_digit(first_night, tmp_path):

@@ -6,12 +6,7 @@ import pytest
 
 from tasks import storage
 from tasks.errors import InputError
-from tasks.records import Refusal
-from tasks.sheet import CELL, LINE, LINES, contact_sheet
-
-
-def refusal(key: str, reason: str = "truncated") -> Refusal:
-    return Refusal(key=key, sha256="", reason=reason, detail="")
+from tasks.sheet import CELL, LINE, LINES, Picture, contact_sheet
 
 
 def jpeg(colour: tuple[int, int, int]) -> bytes:
@@ -25,8 +20,9 @@ def test_half_an_image_is_shown_and_what_cannot_be_seen_is_left_out(tmp_path):
     storage.write(f"{source}/b/red.jpg", jpeg((0, 0, 220))[:-500])
     storage.write(f"{source}/b/green.jpg", jpeg((0, 220, 0)))
     storage.write(f"{source}/b/noise.jpg", b"not an image")
-    refusals = [refusal(f"b/{name}.jpg") for name in ("red", "noise", "gone", "green")]
-    picture, seen = contact_sheet(refusals, source)
+    names = ("red", "noise", "gone", "green")
+    pictures = [Picture(f"{source}/b/{name}.jpg", "truncated") for name in names]
+    picture, seen = contact_sheet(pictures)
     assert seen == 2
     pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
     assert pixels.shape == (CELL + LINES * LINE, 2 * CELL, 3)
@@ -36,5 +32,5 @@ def test_half_an_image_is_shown_and_what_cannot_be_seen_is_left_out(tmp_path):
 
 
 def test_nothing_to_see_is_said(tmp_path):
-    with pytest.raises(InputError, match="nothing can be seen of 1 refused files"):
-        contact_sheet([refusal("b/gone.jpg", "gone")], f"file://{tmp_path}")
+    with pytest.raises(InputError, match="nothing can be seen of 1 files"):
+        contact_sheet([Picture(f"file://{tmp_path}/b/gone.jpg", "gone")])

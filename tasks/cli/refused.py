@@ -48,8 +48,10 @@ def quarantine(
         print(f"nothing of {name} is in quarantine")
     if sheet is not None and refusals:
         from tasks.pipelines import source_of, unlabelled_source
-        from tasks.sheet import contact_sheet
+        from tasks.sheet import Picture, contact_sheet
 
-        picture, seen = contact_sheet(refusals, unlabelled_source(found) if unlabelled else source_of(found))
+        source = unlabelled_source(found) if unlabelled else source_of(found)
+        pictures = [Picture(f"{source}/{refusal.key}", refusal.reason) for refusal in refusals]
+        picture, seen = contact_sheet(pictures)
         sheet.write_bytes(picture)
         print(f"{seen:,} of {len(refusals):,} files can be seen in {sheet}", file=sys.stderr)

@@ -2,16 +2,20 @@
 
 import hashlib
 import json
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from small_models import brightness
 from typer.testing import CliRunner, Result
 
-from tasks import classifier, runtime, storage
+from tasks import answers, classifier, runtime, storage
 from tasks.cli import app
 
 
@@ -197,3 +201,58 @@ def test_paths_that_hold_nothing_are_said(tmp_path: Path, onnx_file: Path) -> No
     (tmp_path / "empty").mkdir()
     assert "holds no files" in predict(onnx_file, tmp_path / "empty").stderr
     assert "nowhere does not exist" in predict(onnx_file, tmp_path / "nowhere").stderr
+
+
+def test_the_likeliest_classes_are_shown_label_first(images: Path, onnx_file: Path) -> None:
+    result = predict(onnx_file, images / "day.jpg", "--json", "--top", "5")
+    row = json.loads(result.stdout)
+    assert [each["label"] for each in row["top"]] == ["bright", "dark"]
+    assert row["top"][0]["probability"] == row["probability"]
+    assert "dark 0.0000" in predict(onnx_file, images / "day.jpg", "--top", "2").stdout
+
+
+def test_an_archive_is_looked_into(tmp_path: Path, images: Path, onnx_file: Path) -> None:
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.write(images / "day.jpg", "trip/day.jpg")
+    row = json.loads(predict(onnx_file, archive, "--json").stdout)
+    assert (row["file"], row["label"]) == (f"{archive}/trip/day.jpg", "bright")
+
+
+@pytest.mark.parametrize("pooled", [1, 1000])
+def test_processes_of_their_own_give_the_same_answers(
+    images: Path, onnx_file: Path, monkeypatch: pytest.MonkeyPatch, pooled: int
+) -> None:
+    monkeypatch.setattr(answers, "POOLED", pooled)
+    rows = [json.loads(line) for line in predict(onnx_file, images, "--json").stdout.splitlines()]
+    assert [row.get("label", row.get("reason")) for row in rows] == ["truncated", "bright", "dark"]
+
+
+def test_parquet_has_what_could_be_read_and_the_rest_is_said(
+    tmp_path: Path, images: Path, onnx_file: Path
+) -> None:
+    to = tmp_path / "rows.parquet"
+    result = predict(onnx_file, images, "--parquet", to)
+    assert result.exit_code == 1
+    assert "broken.png: truncated" in result.stderr
+    table = pq.read_table(to)
+    assert table["key"].to_pylist() == [str(images / "day.jpg"), str(images / "deep" / "night.png")]
+    assert table["label"].to_pylist() == ["bright", "dark"]
+    assert table["model_sha256"][0].as_py() == hashlib.sha256(onnx_file.read_bytes()).hexdigest()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".partial")]
+
+
+def test_a_disk_that_is_full_leaves_no_half_file(tmp_path: Path, images: Path, onnx_file: Path) -> None:
+    """A limit on the size of files fails a write in the middle of the table, as a full disk does."""
+    to = tmp_path / "rows.parquet"
+    to.write_bytes(b"an earlier one")
+    code = (
+        "import resource, sys; from tasks.cli import app; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64)); app(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "predict", str(onnx_file), str(images), "--parquet", str(to)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "rows.parquet cannot be written (File too large)" in done.stderr
+    assert to.read_bytes() == b"an earlier one"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".partial")]
