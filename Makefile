@@ -53,6 +53,7 @@ bench: setup
 	$(if $(CIFAR10),$(BIN)/python tests/bench/robustness.py cifar10 $(CIFAR10))
 	$(if $(PHOTOS),$(BIN)/python tests/bench/images.py $(PHOTOS))
 	$(if $(PHOTOS),$(BIN)/python tests/bench/preprocess.py $(PHOTOS))
+	$(if $(PHOTOS),$(BIN)/python tests/bench/endpoint.py $(PHOTOS))
 
 down:
 	$(BIN)/nightshift down

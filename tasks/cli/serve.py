@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from tasks.cli.predict import Model
+
 if TYPE_CHECKING:
     from tasks.serving.following import Follower
     from tasks.serving.meters import Meters
@@ -19,10 +21,7 @@ STOP_SECONDS: Final = 30  # for the requests that are under way when it is told 
 
 @app.command()
 def serve(
-    model: Annotated[
-        str,
-        typer.Argument(help="models:/digits@champion, models:/digits/3, s3://…, file://… or an .onnx file."),
-    ],
+    model: Model,
     host: Annotated[str, typer.Option(help="Address to listen at; there is no login.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8500,
     wait: Annotated[bool, typer.Option(help="Start without a champion; answer 503 until then.")] = False,
