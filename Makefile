@@ -11,7 +11,7 @@ help:
 	@echo "make test   run the whole test suite"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  measure, and write bench.json; PHOTOS=FOLDER of JPEGs adds decoding"
-	@echo "            and networks at 224 pixels, CIFAR10=FOLDER two hours of training"
+	@echo "            and networks at 224 pixels and the endpoint, CIFAR10=FOLDER two hours of training"
 	@echo "make down   stop what make demo started"
 	@echo "make lock   resolve requirements.lock again after a change in pyproject.toml"
 
