@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel, ValidationError
+from some_conditions import CONDITIONS
 from speeds import speed
 
 from tasks import records, specs
@@ -103,6 +104,7 @@ def test_without_a_vote_the_best_member_is_taken_and_the_first_of_equals() -> No
             member=number,
             metrics={"validation_accuracy": accuracy},
             seconds=1,
+            made_with=CONDITIONS,
         )
         for number, accuracy in enumerate([0.8, 0.9, 0.9])
     ]
