@@ -5,7 +5,10 @@ from typing import Final
 
 from tasks.records import Conditions, Dataset, Made, Record
 
-DATA: Final = ("code", "numpy", "opencv", "pillow", "simplejpeg", "processor")  # what the pixels hang on
+DATA: Final = (  # what the pixels hang on
+    *("code", "processor"),
+    *("version of numpy", "version of opencv", "version of pillow", "version of simplejpeg"),
+)
 MODEL: Final = "model.onnx"
 WORDS: Final = {"pieces": "pieces of a batch", "group": "shards in memory together"}
 SEVERAL: Final = ("stored images", "weights", "threads", "processes", *WORDS.values())
@@ -82,7 +85,7 @@ def _values(found: Conditions) -> dict[str, str]:
     rest = found.model_dump(exclude={"code", "packages"})
     return {
         "code": f"{code.version}{commit}, SHA-256 {code.sha256[:12]}",
-        **found.packages,
+        **{f"version of {name}": version for name, version in found.packages.items()},
         **{WORDS.get(name, name): str(value) for name, value in rest.items()},
     }
 
