@@ -44,7 +44,7 @@ class Night(NamedTuple):
 
 
 @contextmanager
-def settled(root: Path) -> Iterator[pytest.MonkeyPatch]:
+def settled(root: Path) -> Iterator[None]:
     """A store and a registry of files below `root`, and stages that run in this process."""
 
     def here(stage, spec, *, echo, environment=()):
@@ -64,7 +64,9 @@ def settled(root: Path) -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(reproduce, "run_stage", here)
         patch.setattr(timing, "measure", speeds.measure)
         patch.setattr(register, "sbom", lambda: b"{}")
-        yield patch
+        threads = torch.get_num_threads()
+        yield
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,10 @@ def recorded(night, monkeypatch):
     return record
 
 
-def test_the_same_bytes_come_out_although_no_stage_left_anything(night, tmp_path):
+def test_the_same_bytes_come_out_although_no_stage_left_anything(night, tmp_path, monkeypatch):
+    # Those of the record are taken.
+    monkeypatch.setenv("NIGHTSHIFT_THREADS", "2")
+    monkeypatch.setenv("NIGHTSHIFT_PRECISION", "bfloat16")
     found = night.again(tmp_path)
     assert found.reproduced
     assert found.sentence == f"version 1 of tiny is reproduced: model.onnx has SHA-256 {night.sha256}"
@@ -220,8 +225,11 @@ def test_a_change_that_no_time_tells_is_found_too(night, tmp_path):
 def test_where_another_code_made_it_the_pixels_tell_what_listings_cannot(night, recorded, tmp_path, capsys):
     made_with = night.made.candidate.made_with
     code = made_with.code.model_copy(update={"sha256": "c" * 64})
-    candidate = {"made_with": made_with.model_copy(update={"code": code})}
-    recorded(night.made.model_copy(update={"candidate": night.made.candidate.model_copy(update=candidate)}))
+    conditions = {"made_with": made_with.model_copy(update={"code": code})}
+    candidate = night.made.candidate.model_copy(update=conditions)
+    recorded(night.made.model_copy(update={"candidate": candidate}))
+    with altered(night, png(night), later=5) as key, pytest.raises(InputError, match=f"^{key} of batch"):
+        night.again(tmp_path)
     with altered(night, png(night), later=-5):
         found = night.again(tmp_path, data_only=True)
     assert "only pixels are compared" in capsys.readouterr().out
