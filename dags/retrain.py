@@ -174,11 +174,18 @@ def retrain(pipeline: Pipeline) -> DAG:
             return list(planned["messages"])
 
         @task(outlets=[offer], execution_timeout=timedelta(hours=1))
-        def register(evaluation: dict[str, Any], dataset: dict[str, Any]) -> dict[str, Any]:
+        def register(
+            evaluation: dict[str, Any], checkpoints: list[dict[str, Any]], dataset: dict[str, Any]
+        ) -> dict[str, Any]:
             """Record the version; a challenger is offered for promotion, a refused one is not."""
             night = planned_now()
             judged = Evaluation.model_validate(evaluation)
-            spec = RegisterSpec(plan=night, dataset_uri=dataset["dataset_uri"], evaluation=judged)
+            spec = RegisterSpec(
+                plan=night,
+                dataset_uri=dataset["dataset_uri"],
+                members=tuple(Checkpoint.model_validate(item) for item in checkpoints),
+                evaluation=judged,
+            )
             version = run("register", spec)
             if version["state"] == "refused":
                 notices.tell(
@@ -198,7 +205,7 @@ def retrain(pipeline: Pipeline) -> DAG:
         candidates = quantize.partial(checkpoints=trained).expand(recipe=wanted)
         evaluation = evaluate(trained, candidates, assembled)
         evaluation.operator.operator_extra_links = (ReportLink(),)
-        register(evaluation, assembled) >> close().as_teardown()
+        register(evaluation, trained, assembled) >> close().as_teardown()
 
     return night()
 

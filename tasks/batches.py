@@ -66,15 +66,19 @@ def cut(batch: Batch, settings: PreprocessSettings, source: str) -> Iterator[Par
 
     A part's digest names its files, its labels and how they are preprocessed.
     """
-    how = settings.shards_digest()
     for files in _pieces(batch.files, settings.part_seconds):
         yield Part(
             batch=batch.name,
             keys=tuple(key for key, _, _ in files),
             manifest=batch.manifest[0] if batch.manifest else None,
             seconds=work(files),
-            digest=digest_of([FORMAT, source, batch.name, how, batch.manifest, files]),
+            digest=part_digest(batch._replace(files=files), settings, source),
         )
+
+
+def part_digest(batch: Batch, settings: PreprocessSettings, source: str) -> str:
+    """Digest of the part that holds these files of a batch."""
+    return digest_of([FORMAT, source, batch.name, settings.shards_digest(), batch.manifest, batch.files])
 
 
 def work(files: Iterable[File]) -> float:

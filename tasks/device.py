@@ -15,11 +15,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
 
 from tasks.config import TrainSettings
+from tasks.errors import InputError
 
 WORTH: Final = 1.2  # how many times faster bfloat16 must be where only a try can tell
 TRIES: Final = 5
 SHARE: Final = 0.5  # of the free memory that images, or one step, may take
 REPAID: Final = 2000  # steps after which compiling, a minute or so, has repaid itself
+PRECISION: Final = "NIGHTSHIFT_PRECISION"
+PRECISIONS: Final = ("float32", "bfloat16", "float16")
 CGROUP: Final = Path("/sys/fs/cgroup")
 
 
@@ -106,8 +109,12 @@ class Precision:
 
     def __init__(self, device: torch.device, dtype: torch.dtype | None = None) -> None:
         """`dtype` is found where none is given."""
-        self.device, self.dtype = device, dtype or _fastest(device)
+        self.device, self.dtype = device, dtype or _asked() or _fastest(device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+
+    @property
+    def name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
@@ -126,12 +133,24 @@ class Precision:
         self._scaler.update()
 
     def state(self) -> dict[str, Any]:
-        return {"dtype": str(self.dtype).removeprefix("torch."), "scaler": self._scaler.state_dict()}
+        return {"dtype": self.name, "scaler": self._scaler.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on in the precision that the training began in."""
         self.__init__(self.device, getattr(torch, state["dtype"]))  # type: ignore[misc]
         self._scaler.load_state_dict(state["scaler"])
+
+
+def _asked() -> torch.dtype | None:
+    """The precision that NIGHTSHIFT_PRECISION names: a try may find another one the next time."""
+    name = os.environ.get(PRECISION)
+    if not name:
+        return None
+    if name not in PRECISIONS:
+        raise InputError(
+            f"{PRECISION} must be one of {', '.join(PRECISIONS)}, got {name!r}; correct or unset it"
+        )
+    return cast(torch.dtype, getattr(torch, name))
 
 
 def _fastest(device: torch.device) -> torch.dtype:

@@ -28,6 +28,7 @@ class Feed(Protocol):
 
     images: int
     steps: int
+    group: int  # shards in memory together, whose images are mixed; 0 where all are
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Images]:
         """The batches of an epoch (from 1) from number `first` (from 0), on the device that trains.
@@ -67,6 +68,8 @@ def open_feed(dataset: Dataset, settings: TrainSettings, seed: int, ranks: Ranks
 class Resident:
     """All images in memory, as bytes: 60,000 photos of 32x32 are 184 MB."""
 
+    group = 0
+
     def __init__(
         self, images: Images, dataset: Dataset, settings: TrainSettings, seed: int, total: int | None = None
     ) -> None:
@@ -101,7 +104,7 @@ class Streamed:
         self._wanted, self._dataset, self._settings, self._seed = wanted, dataset, settings, seed
         self._cache = ShardCache.of_machine({rows.shard.file.sha256 for rows in wanted})
         largest = max((rows.shard.file.size for rows in wanted), default=1)
-        self._group = max(1, room(torch.device("cpu")) // (ALIVE * largest))
+        self.group = max(1, room(torch.device("cpu")) // (ALIVE * largest))
         self.images = sum(rows.total for rows in wanted)
         self.steps = _steps(total or self.images, settings)
 
@@ -121,7 +124,7 @@ class Streamed:
     def _groups(self, epoch: int) -> Iterator[Images]:
         """Each group read and mixed, the next one on its way."""
         order = torch.randperm(len(self._wanted), generator=_generator(self._seed, epoch)).tolist()
-        groups = [order[start : start + self._group] for start in range(0, len(order), self._group)]
+        groups = [order[start : start + self.group] for start in range(0, len(order), self.group)]
         with ThreadPoolExecutor(1) as reader:
             coming: Future[Images] = reader.submit(self._read, groups[0], epoch, 0)
             for number in range(len(groups)):

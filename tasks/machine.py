@@ -25,12 +25,17 @@ def describe() -> Machine:
     told = _cpuinfo()
     flags = set((told.get("flags") or told.get("Features") or "").split())
     return Machine(
-        processor=told.get("model name") or platform.processor() or platform.machine() or "unknown",
+        processor=processor(),
         features=tuple(name for name in FEATURES if name in flags),
         cores=os.cpu_count() or 1,
         threads=runtime.threads(),
         versions=_versions(),
     )
+
+
+def processor() -> str:
+    """Its name, or its architecture where the system tells no name."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine() or "unknown"
 
 
 def _cpuinfo() -> dict[str, str]:

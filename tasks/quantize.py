@@ -5,13 +5,13 @@ python -m tasks quantize --spec spec.json --result result.json
 
 import time
 
-from tasks import ensemble, export, graphs, recipes, storage, tuning
+from tasks import conditions, ensemble, export, graphs, recipes, storage, tuning
 from tasks.config import digest_of, store_root
 from tasks.errors import InputError
 from tasks.records import Candidate, Dataset, Unmade
 from tasks.specs import QuantizeSpec
 
-FORMAT = 3  # raise it when the same checkpoints and settings would give another file or record
+FORMAT = 4  # raise it when the same checkpoints and settings would give another file or record
 
 
 def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
@@ -38,6 +38,7 @@ def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
         checkpoints=tuple(checkpoint.weights for checkpoint in spec.checkpoints),
         details=details,
         seconds=round(time.perf_counter() - begun, 3),
+        made_with=conditions.describe(str(details.get("precision", "float32"))),
     )
     storage.write_record(done, candidate)
     tuning.forget(folder)

@@ -3,9 +3,10 @@
 import json
 
 from tasks import ledger, registry, storage, tracking
+from tasks.config import digest_of, store_root
 from tasks.errors import InputError, NightshiftError
 from tasks.markdown import escaped
-from tasks.records import Dataset, Decision, Evaluation, ModelVersion, Plan
+from tasks.records import Artifact, Dataset, Decision, Evaluation, Made, ModelVersion, Plan
 from tasks.sbom import sbom
 from tasks.specs import RegisterSpec
 
@@ -28,7 +29,7 @@ def register(spec: RegisterSpec) -> ModelVersion:
         model,
         classes=len(evaluation.classes),
         shape=dataset.preprocess.input_shape,
-        tags=tags_of(plan, evaluation, dataset),
+        tags={**tags_of(plan, evaluation, dataset), registry.MADE: _made(spec, dataset).model_dump_json()},
         description=describe(evaluation),
     )
     _record_packages(run_id)
@@ -56,6 +57,20 @@ def _record_packages(run_id: str) -> None:
         print(f"the night has no {SBOM}: {error}")
     else:
         tracking.log_artifact(run_id, SBOM, packages)
+
+
+def _made(spec: RegisterSpec, dataset: Dataset) -> Artifact:
+    """Keep what it takes to make the version again, which `nightshift reproduce` reads."""
+    candidate = spec.evaluation.candidate
+    made = Made(
+        plan=spec.plan.model_copy(update={"messages": ()}),  # they name only what no earlier night had done
+        dataset=dataset.digest,
+        pixels=dataset.pixels_digest,
+        members=candidate.of(spec.members),
+        candidate=candidate,
+    )
+    name = f"{digest_of(made.model_dump(mode='json'))}.json"
+    return storage.write_record(storage.join(store_root(), "made", candidate.model.sha256, name), made)
 
 
 def describe(evaluation: Evaluation) -> str:

@@ -29,6 +29,7 @@ GATE, DECISION = "nightshift.gate.", "nightshift.decision"  # what these tags be
 CHAMPION_THEN, TEST = "nightshift.champion", "nightshift.test_digest"  # beside which, and on which images
 WITHDRAWN = "rolled-back"  # state of a version that a rollback took back
 REPORT = "nightshift.report"  # address of the page that shows the evidence
+MADE = "nightshift.made"  # what the version was made of and with, the Artifact of a record Made
 CHECKPOINTS = "nightshift.checkpoints"  # the float weights that the version was made of, Artifacts
 
 

@@ -17,8 +17,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -43,11 +44,18 @@ MALLOC = {
 }
 
 
-def run_stage(stage: str, spec: BaseModel, *, echo: Callable[[str], None] = print) -> dict[str, Any]:
+def run_stage(
+    stage: str,
+    spec: BaseModel,
+    *,
+    echo: Callable[[str], None] = print,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Run `stage` to its end and return its result as a plain dict.
 
-    Every line the stage prints goes to `echo`. Raises InputError or OutageError as the stage raised it,
-    StageError when the process was killed or crashed. However this ends, the stage's processes end too.
+    Its process has the environment of this one, but for the variables of `environment`. Every line it prints
+    goes to `echo`. Raises InputError or OutageError as the stage raised it, StageError when the process was
+    killed or crashed. However this ends, the stage's processes end too.
     """
     with tempfile.TemporaryDirectory(prefix=f"nightshift-{stage}-") as folder:
         spec_file, result_file = Path(folder, "spec.json"), Path(folder, "result.json")
@@ -58,7 +66,7 @@ def run_stage(stage: str, spec: BaseModel, *, echo: Callable[[str], None] = prin
         ]
         last = "without a word"
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=stage_environment()
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=stage_environment(environment)
         ) as process:
             family = {psutil.Process(process.pid)}
             try:
@@ -71,12 +79,16 @@ def run_stage(stage: str, spec: BaseModel, *, echo: Callable[[str], None] = prin
         return outcome(stage, code, result_file, last)
 
 
-def stage_environment() -> dict[str, str]:
-    """The environment of a stage's process: capped threads, malloc settings, and who its parent is."""
-    threads = os.environ.get("NIGHTSHIFT_THREADS") or str(os.cpu_count() or 1)
+def stage_environment(own: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """The environment of a stage's process: capped threads, malloc settings, and who its parent is.
+
+    Variables of its `own` come before those of this process.
+    """
+    given = {**os.environ, **own}
+    threads = given.get("NIGHTSHIFT_THREADS") or str(os.cpu_count() or 1)
     caps = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     return {
-        **os.environ,
+        **given,
         **MALLOC,
         **caps,
         "NIGHTSHIFT_THREADS": threads,

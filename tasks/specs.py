@@ -75,6 +75,7 @@ class EvaluateSpec(Record):
 class RegisterSpec(Record):
     plan: Plan
     dataset_uri: str
+    members: tuple[Checkpoint, ...]
     evaluation: Evaluation
 
 

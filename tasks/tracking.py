@@ -61,6 +61,8 @@ def worded() -> Iterator[None]:
             raise OutageError(f"MLflow at {address()} failed ({error.message}); look at its log") from error
         raise InputError(f"MLflow at {address()} refused: {error.message}") from error
     except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # where a database is asked instead of a server
+            raise InputError(f"MLflow at {address()} refused: {error.message}") from error
         raise OutageError(
             f"MLflow at {address()} cannot be reached; check MLFLOW_TRACKING_URI and that the server runs"
         ) from error

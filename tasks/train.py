@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from tasks import loop, model, ranks, storage, weights
+from tasks import conditions, loop, model, ranks, storage, weights
 from tasks.config import digest_of, store_root
 from tasks.dataset import load_split
 from tasks.device import find_device
@@ -19,10 +19,10 @@ from tasks.history import History, Shown, shown
 from tasks.progress import Progress
 from tasks.ranks import Ranks
 from tasks.rate import find_rate
-from tasks.records import Checkpoint, Dataset
+from tasks.records import Checkpoint, Conditions, Dataset
 from tasks.specs import TrainSpec
 
-FORMAT = 1  # raise it when the same settings would train another network
+FORMAT = 2  # raise it when the same settings would train another network, or its record has another shape
 MEMBER_STRIDE = 10_007  # keeps the seeds of the members apart from each other and from seeds close by
 
 
@@ -30,6 +30,7 @@ class Trained(NamedTuple):
     network: nn.Module
     history: History
     facts: dict[str, float]  # how large network and data set are
+    made_with: Conditions
 
 
 Watch = Callable[[loop.Epoch], None]
@@ -91,6 +92,7 @@ def _written(spec: TrainSpec, dataset: Dataset, folder: str, trained: Trained, s
         member=spec.member,
         metrics={**trained.history.metrics(spec.settings.patience), **trained.facts},
         seconds=round(seconds, 3),
+        made_with=trained.made_with,
     )
 
 
@@ -117,7 +119,11 @@ def _train(
         )
         watch(epoch)
     history = History(epochs=tuple(training.epochs))
-    return Trained(training.network, history, {name: float(number) for name, number in facts.items()})
+    made_with = conditions.describe(
+        training.precision.name, processes=group.world, pieces=training.pieces, group=training.feed.group
+    )
+    counts = {name: float(number) for name, number in facts.items()}
+    return Trained(training.network, history, counts, made_with)
 
 
 def _prepared(spec: TrainSpec, dataset: Dataset, group: Ranks) -> loop.Training:

@@ -5,6 +5,7 @@ import warnings
 import cv2
 import numpy as np
 import pytest
+from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
 from tasks.choice import Comparison, front
@@ -31,7 +32,13 @@ def compared(values: Values, chosen: str = "fp32", **changes) -> Comparison:
         vote = rest.removesuffix("-vote") or None
         details = {"quantized_nodes": 21, "int8_share": 0.993} if recipe == "int8" else {}
         candidates[name] = Candidate(
-            recipe=recipe, vote=vote, model=FILE, checkpoints=(), details=details, seconds=1
+            recipe=recipe,
+            vote=vote,
+            model=FILE,
+            checkpoints=(),
+            details=details,
+            seconds=1,
+            made_with=CONDITIONS,
         )
     accuracy = {name: share for name, (share, _, _) in values.items()}
     speeds: dict[str, Speed] = {name: speed(time, size=size) for name, (_, time, size) in values.items()}

@@ -1,6 +1,7 @@
 """The choice among candidates, on numbers small enough to check by hand."""
 
 import pytest
+from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
 from tasks.choice import Comparison, choose, front, unproven
@@ -138,7 +139,15 @@ def test_the_front_has_those_that_none_beats_quickest_first(points, expected):
 def test_a_loss_is_known_only_where_the_reference_is():
     file = Artifact(uri="s3://x/y", sha256="0" * 64, size=1)
     candidates = {
-        name: Candidate(recipe=recipe, vote=vote, model=file, checkpoints=(), details={}, seconds=1)
+        name: Candidate(
+            recipe=recipe,
+            vote=vote,
+            model=file,
+            checkpoints=(),
+            details={},
+            seconds=1,
+            made_with=CONDITIONS,
+        )
         for name, recipe, vote in (
             ("fp32", "fp32", None),
             ("int8", "int8", None),

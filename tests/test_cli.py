@@ -58,6 +58,7 @@ def test_every_verb_is_there_and_explained() -> None:
         "history",
         "ingest",
         "predict",
+        "reproduce",
         "keys",
         "export",
         "unseal",

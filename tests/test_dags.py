@@ -62,7 +62,7 @@ def test_a_night_has_the_stages_in_order(retrain, name):
     assert edges(dag)["plan"] == {"preprocess", "members", "recipes"}
     assert edges(dag)["members"] == {"train"}
     assert edges(dag)["recipes"] == {"quantize"}
-    assert edges(dag)["train"] == {"quantize", "evaluate"}
+    assert edges(dag)["train"] == {"quantize", "evaluate", "register"}
     assert edges(dag)["register"] == {"close"}
 
 

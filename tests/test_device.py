@@ -7,6 +7,7 @@ from torch import nn
 from tasks import device
 from tasks.config import TrainSettings
 from tasks.device import Precision
+from tasks.errors import InputError
 
 CPU = torch.device("cpu")
 
@@ -24,6 +25,16 @@ def test_bf16_is_used_with_tiles_or_where_a_try_is_faster(monkeypatch, features,
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
     monkeypatch.setattr(device, "_gain", lambda: gain)
     assert Precision(CPU).dtype == expected
+
+
+def test_the_precision_that_is_asked_for_is_taken_whatever_is_fastest(monkeypatch):
+    monkeypatch.setattr(device, "_fastest", lambda _: torch.bfloat16)
+    monkeypatch.setenv("NIGHTSHIFT_PRECISION", "float32")
+    assert (Precision(CPU).dtype, Precision(CPU).name) == (torch.float32, "float32")
+    assert Precision(CPU, torch.float16).dtype == torch.float16
+    monkeypatch.setenv("NIGHTSHIFT_PRECISION", "double")
+    with pytest.raises(InputError, match="must be one of float32, bfloat16, float16, got 'double'"):
+        Precision(CPU)
 
 
 def test_the_try_leaves_threads_and_random_numbers_alone():

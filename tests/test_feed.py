@@ -65,9 +65,9 @@ def test_groups_of_shards_leave_no_image_out_where_batches_end_elsewhere(ml_data
         for start, stop in ((0, 7), (7, 50), (50, 51), (51, 80))
     ]
     feed = Streamed(parts, ml_dataset, SETTINGS, 0)
-    assert feed._group >= 4
+    assert feed.group >= 4
     for group in (1, 2, 3):
-        feed._group = group
+        feed.group = group
         batches = list(feed.batches(1))
         assert len(set(identities(batches))) == 80
         assert [len(batch.labels) for batch in batches] == [16] * 5

@@ -107,7 +107,12 @@ class Nights:
         spec = spec_of(self.night, candidates=(candidate,), policy=self.policy, plan=plan)
         evaluation = evaluate(spec)
         version = register(
-            RegisterSpec(plan=spec.plan, dataset_uri=self.night.dataset_uri, evaluation=evaluation)
+            RegisterSpec(
+                plan=spec.plan,
+                dataset_uri=self.night.dataset_uri,
+                members=spec.members,
+                evaluation=evaluation,
+            )
         )
         if version.state == "challenger":
             move = {"action": "move", "pipeline": name, "version": version.version, "sha256": version.sha256}

@@ -56,6 +56,9 @@ LEVELS = {
         "tuning",
         "runtime",
         "machine",
+        "code",
+        "conditions",
+        "differences",
         "stopwatch",
         "timing",
         "contenders",
@@ -91,7 +94,7 @@ LEVELS = {
     3: {
         *("plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register", "promote", "close"),
         *("look", "predict", "summarise"),
-        *("sweep", "conclude"),
+        *("sweep", "conclude", "reproduce"),
     },
     4: {"trial"},  # a stage around another: a trial is a training that is watched
     5: {"cli", "stack"},

@@ -3,6 +3,7 @@
 import pytest
 from findings import EVIDENCE, HOSTILE, scores_of
 from ml_fixtures import make_plan
+from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
 from tasks import report
@@ -14,7 +15,14 @@ from tasks.report.model_card import markdown
 @pytest.fixture
 def card(ml_dataset) -> str:
     file = Artifact(uri="s3://x/y", sha256="0" * 64, size=1)
-    candidate = Candidate(recipe="fp32", model=file, checkpoints=(), details={}, seconds=1)
+    candidate = Candidate(
+        recipe="fp32",
+        model=file,
+        checkpoints=(),
+        details={},
+        seconds=1,
+        made_with=CONDITIONS,
+    )
     speeds = {"fp32": speed(2.0, size=8_000_000), "champion": speed(3.0)}
     comparison = Comparison({"fp32": candidate}, {"fp32": 0.9}, speeds, MACHINE, "fp32", {}, ("fp32",))
     findings = report.Findings(

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel, ValidationError
+from some_conditions import CONDITIONS
 from speeds import speed
 
 from tasks import records, specs
@@ -103,11 +104,22 @@ def test_without_a_vote_the_best_member_is_taken_and_the_first_of_equals() -> No
             member=number,
             metrics={"validation_accuracy": accuracy},
             seconds=1,
+            made_with=CONDITIONS,
         )
         for number, accuracy in enumerate([0.8, 0.9, 0.9])
     ]
     assert Variant(recipe="int8").of(members) == (members[1],)
     assert Variant(recipe="int8", vote="hard").of(members) == tuple(members)
+
+
+def test_a_data_set_of_other_pixels_or_without_a_row_has_another_digest_of_them(ml_dataset) -> None:
+    first, *rest = ml_dataset.shards
+    artifact = first.file.model_copy(update={"sha256": "0" * 64})
+    changed = [first.model_copy(update={"file": artifact}), first.model_copy(update={"drop": (1,)})]
+    digests = {
+        ml_dataset.model_copy(update={"shards": (shard, *rest)}).pixels_digest for shard in (first, *changed)
+    }
+    assert len(digests) == 3
 
 
 def test_a_speed_gives_its_numbers_flat() -> None:

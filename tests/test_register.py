@@ -42,6 +42,7 @@ def spec(ml_night: Night, mlflow_server, monkeypatch, tmp_path) -> RegisterSpec:
     return RegisterSpec.model_construct(
         plan=ml_night.plan.model_copy(update={"pipeline": pipeline, "mlflow_run_id": run_id}),
         dataset_uri=ml_night.dataset_uri,
+        members=(ml_night.checkpoint,),
         evaluation=evaluation,
     )
 

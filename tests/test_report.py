@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from findings import EVIDENCE, scores_of
 from ml_fixtures import make_plan
+from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
 from tasks import report
@@ -21,7 +22,14 @@ NONE: dict[int, np.ndarray] = {}
 def findings(ml_dataset) -> report.Findings:
     details = {"int8_share": 0.987, "weight_bits": 8, "bias_bits": 32, "quantized_nodes": 21}
     candidates = {
-        name: Candidate(recipe=name, model=FILE, checkpoints=(), details=given, seconds=1)
+        name: Candidate(
+            recipe=name,
+            model=FILE,
+            checkpoints=(),
+            details=given,
+            seconds=1,
+            made_with=CONDITIONS,
+        )
         for name, given in (("fp32", {}), ("int8", details))
     }
     speeds = {

@@ -195,6 +195,23 @@ def test_threads_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stage_environment()["OMP_NUM_THREADS"] == str(os.cpu_count())
 
 
+def test_a_stage_may_have_variables_of_its_own(
+    play: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_STORE", "file:///ours")
+    names = ("NIGHTSHIFT_STORE", "NIGHTSHIFT_THREADS", "OMP_NUM_THREADS", "PIDS")
+    play(f"result.write_text(json.dumps({{name: os.environ[name] for name in {names}}}))")
+    found = run_stage(
+        "close", SPEC, environment={"NIGHTSHIFT_STORE": "file:///own", "NIGHTSHIFT_THREADS": "7"}
+    )
+    assert found == {
+        **dict.fromkeys(names[1:3], "7"),
+        "NIGHTSHIFT_STORE": "file:///own",
+        "PIDS": os.environ["PIDS"],
+    }
+    assert os.environ["NIGHTSHIFT_STORE"] == "file:///ours"
+
+
 def test_no_folder_is_left_behind(
     play: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

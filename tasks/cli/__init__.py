@@ -10,7 +10,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tasks.cli import data, doctor, nights, predict, promotion, refused, serve, similar, stack, sweep, trust
+from tasks.cli import (
+    data,
+    doctor,
+    nights,
+    predict,
+    promotion,
+    refused,
+    reproduce,
+    serve,
+    similar,
+    stack,
+    sweep,
+    trust,
+)
 from tasks.errors import NightshiftError
 
 
@@ -34,5 +47,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verbs in (stack, data, refused, nights, promotion, sweep, predict, similar, serve, trust, doctor):
+VERBS = (
+    *(stack, data, refused, nights, promotion, sweep),
+    *(predict, similar, serve, reproduce, trust, doctor),
+)
+for verbs in VERBS:
     app.add_typer(verbs.app)

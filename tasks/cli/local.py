@@ -116,4 +116,5 @@ def _model(plan: Plan, assembled: dict[str, Any], stage: Stage) -> tuple[dict[st
         ),
     )
     judged = Evaluation.model_validate(evaluation)
-    return stage("register", RegisterSpec(plan=plan, dataset_uri=uri, evaluation=judged)), evaluation
+    spec = RegisterSpec(plan=plan, dataset_uri=uri, members=members, evaluation=judged)
+    return stage("register", spec), evaluation

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from tasks.config import QuantizeSettings
+from tasks.device import Precision, find_device
 from tasks.errors import InputError
 from tasks.recipes import Details, Trained, int8
 from tasks.tuning import GoOn, tuned
@@ -46,16 +47,18 @@ def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto,
             parametrize.remove_parametrizations(layer, "weight")
         return network
 
+    precision = Precision(find_device())
     network = tuned(
         trained,
         adapt,
+        precision=precision.dtype,
         epochs=settings.binary_epochs,
         optimizer="adamw",
         learning_rate=RATE,
         weight_decay=0.0,
     )
     graph, details = int8.make(trained._replace(network=network), settings)
-    return packed(graph), details | {"epochs": settings.binary_epochs}
+    return packed(graph), details | {"epochs": settings.binary_epochs, "precision": precision.name}
 
 
 def _has_one_size(weights: NDArray[np.int8]) -> bool:

@@ -1,5 +1,7 @@
 """What stages hand to each other: frozen JSON records with URIs and digests, no tensors, no agreed paths."""
 
+from tasks.records.conditions import Code as Code
+from tasks.records.conditions import Conditions as Conditions
 from tasks.records.data import SPLITS as SPLITS
 from tasks.records.data import Artifact as Artifact
 from tasks.records.data import BatchSeen as BatchSeen
@@ -39,6 +41,7 @@ from tasks.records.judgement import Standings as Standings
 from tasks.records.judgement import Verdict as Verdict
 from tasks.records.models import Candidate as Candidate
 from tasks.records.models import Checkpoint as Checkpoint
+from tasks.records.models import Made as Made
 from tasks.records.models import Unmade as Unmade
 from tasks.records.models import Variant as Variant
 from tasks.records.models import outcome as outcome

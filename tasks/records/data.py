@@ -164,6 +164,11 @@ class Dataset(Record):
     duplicates: Duplicates
 
     @property
+    def pixels_digest(self) -> str:
+        """Of the bytes of all shards: other decoders make others of the same files."""
+        return digest_of([(shard.file.sha256, shard.drop) for shard in self.shards])
+
+    @property
     def test_digest(self) -> str:
         """Of the images that models are judged on, with the classes that they count as."""
         shards = [(shard.file.sha256, shard.drop) for shard in self.shards if shard.split == "test"]

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.config import Pipeline, TrainSettings, VoteRule
-from tasks.records.data import Artifact, Record
+from tasks.records.conditions import Conditions
+from tasks.records.data import Artifact, Plan, Record
 
 
 class Checkpoint(Record):
@@ -16,6 +17,7 @@ class Checkpoint(Record):
     member: int
     metrics: dict[str, float]
     seconds: float
+    made_with: Conditions
 
 
 class Variant(Record):
@@ -55,6 +57,17 @@ class Candidate(Variant):
     checkpoints: tuple[Artifact, ...]  # one, or those of all that vote
     details: dict[str, float | int | str]  # of the recipe, and the proof of `tasks.graphs`
     seconds: float
+    made_with: Conditions
+
+
+class Made(Record):
+    """All that a version was made of and with: what it takes to make it again."""
+
+    plan: Plan
+    dataset: str  # digest
+    pixels: str  # Dataset.pixels_digest
+    members: tuple[Checkpoint, ...]  # of which the candidate is made: one, or all that vote
+    candidate: Candidate
 
 
 class Unmade(Variant):

@@ -88,7 +88,9 @@ def night(ready: Ready, robustness: str) -> dict[str, float]:
     )
     taken, evaluation = clock(lambda: Evaluation.model_validate(run_stage("evaluate", judging)))
     times = {"evaluate": taken}
-    registering = RegisterSpec(plan=plan, dataset_uri=ready.uri, evaluation=evaluation)
+    registering = RegisterSpec(
+        plan=plan, dataset_uri=ready.uri, members=(ready.checkpoint,), evaluation=evaluation
+    )
     times["register"], version = clock(
         lambda: ModelVersion.model_validate(run_stage("register", registering))
     )

@@ -1,0 +1,56 @@
+"""Which code it was: its bytes, and the commit of its own repository."""
+
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tasks import code
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A small package in a folder of its own."""
+    folder = tmp_path / "project" / "tasks"
+    (folder / "cli").mkdir(parents=True)
+    (folder / "one.py").write_text("x = 1\n")
+    (folder / "cli" / "two.py").write_text("y = 2\n")
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    program = shutil.which("git")
+    if program is None:
+        pytest.skip("there is no git")
+    who = ("-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "commit.gpgsign=false")
+    command = [program, "-C", str(folder), *who, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_changed_a_renamed_and_a_new_file_are_other_code(package, tmp_path):
+    before = code.describe(package)
+    assert before == code.describe(package)
+    assert (before.version, before.commit) == (version("nightshift"), "")
+    seen = {before.sha256}
+    (package / "cli" / "two.py").write_text("y = 3\n")
+    seen.add(code.describe(package).sha256)
+    (package / "one.py").rename(package / "three.py")
+    seen.add(code.describe(package).sha256)
+    (package / "four.py").touch()
+    seen.add(code.describe(package).sha256)
+    assert len(seen) == 4
+    (package / "notes.txt").write_text("no code")
+    shutil.copytree(package, tmp_path / "tasks")
+    assert code.describe(tmp_path / "tasks").sha256 == code.describe(package).sha256
+
+
+def test_the_commit_is_that_of_its_own_repository_and_of_no_other_around_it(package):
+    git(package.parent, "init", "--quiet")
+    git(package.parent, "add", ".")
+    git(package.parent, "commit", "--quiet", "--message", "first")
+    assert code.describe(package).commit == git(package.parent, "rev-parse", "HEAD")
+    inside = package.parent / "lib" / "tasks"
+    shutil.copytree(package, inside)
+    assert code.describe(inside).commit == ""
