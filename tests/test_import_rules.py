@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LEVELS = {
-    0: {"config", "records", "specs", "errors", "pipelines", "spaces", "trials"},
+    0: {"config", "records", "specs", "errors", "pipelines", "spaces", "trials", "toml"},
     1: {"s3", "storage", "journal", "tracking", "registry", "runner", "signing", "signatures"},
     2: {
         "batches",
