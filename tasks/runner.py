@@ -30,7 +30,7 @@ REFUSED, OUTAGE = 2, 3  # exit codes for InputError and OutageError
 PARENT = "NIGHTSHIFT_PARENT_PID"
 STAGES = (
     *("plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register", "promote", "close"),
-    *("sweep", "trial", "conclude"),
+    *("sweep", "trial", "conclude", "upkeep"),
 )
 PR_SET_PDEATHSIG = 1
 LOOK_SECONDS = 1.0  # how often a stage's descendants are looked up

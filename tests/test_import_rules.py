@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LEVELS = {
     0: {"config", "records", "specs", "errors", "pipelines", "spaces", "trials", "toml"},
-    1: {"s3", "storage", "journal", "tracking", "registry", "runner", "signing", "signatures"},
+    1: {"s3", "storage", "journal", "tracking", "registry", "inventory", "runner", "signing", "signatures"},
     2: {
         "batches",
         "card",
@@ -77,10 +77,14 @@ LEVELS = {
         "study",
         "sealing",
         "sbom",
+        "reach",
+        "retention",
+        "leftovers",
+        "gaps",
     },
     3: {
         *("plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register", "promote", "close"),
-        *("sweep", "conclude"),
+        *("sweep", "conclude", "upkeep"),
     },
     4: {"trial"},  # a stage around another: a trial is a training that is watched
     5: {"cli", "stack"},
