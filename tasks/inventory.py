@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+import mlflow
 from mlflow.entities import ViewType
 from mlflow.exceptions import RestException
 
@@ -42,8 +43,8 @@ class Version(NamedTuple):
 @worded()
 def versions() -> list[Version]:
     """All versions of all models."""
-    mlflow, aliases = client(), dict[tuple[str, str], list[str]]()
-    for model in _pages(mlflow.search_registered_models):
+    asked, aliases = client(), dict[tuple[str, str], list[str]]()
+    for model in _pages(asked.search_registered_models):
         for alias, version in model.aliases.items():  # a search for versions answers without them
             aliases.setdefault((model.name, str(version)), []).append(alias)
     return [
@@ -55,7 +56,7 @@ def versions() -> list[Version]:
             created=found.creation_timestamp / 1000,
             source=str(found.source),
         )
-        for found in _pages(mlflow.search_model_versions)
+        for found in _pages(asked.search_model_versions)
     ]
 
 
@@ -94,7 +95,8 @@ def has_file(version: Version) -> bool:
     if not version.model_id:
         return True
     try:
-        files = client().list_logged_model_artifacts(version.model_id)
+        found = client().get_logged_model(version.model_id)
+        files = mlflow.artifacts.list_artifacts(artifact_uri=found.artifact_location)
     except RestException as error:
         if error.error_code != MISSING:
             raise
@@ -108,16 +110,16 @@ def remove(name: str, version: str) -> bool:
 
     The logged model goes first: after a crash in between, the version is still there to be removed.
     """
-    mlflow = client()
+    asked = client()
     try:
-        found = mlflow.get_model_version(name, version)
+        found = asked.get_model_version(name, version)
         if found.aliases:
             return False
         model_id = Version(name, version, {}, (), 0.0, str(found.source)).model_id
         if model_id and not is_given_up(model_id):
-            mlflow.set_logged_model_tags(model_id, {REMOVED: f"{name}/{version}"})
-            mlflow.delete_logged_model(model_id)
-        mlflow.delete_model_version(name, version)
+            asked.set_logged_model_tags(model_id, {REMOVED: f"{name}/{version}"})
+            asked.delete_logged_model(model_id)
+        asked.delete_model_version(name, version)
     except RestException as error:
         if error.error_code != MISSING:
             raise

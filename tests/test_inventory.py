@@ -33,6 +33,7 @@ def test_a_version_is_removed_with_its_logged_model_and_once_more(registering):
     assert [each.version for each in own("out")] == ["2"]
     assert version.model_id not in inventory.logged_models()
     assert inventory.is_given_up(version.model_id)
+    assert not inventory.has_file(version)
 
 
 def test_a_version_with_an_alias_is_not_removed(registering):
