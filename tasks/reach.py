@@ -71,12 +71,8 @@ class Reach:
     def add_ledger(self) -> None:
         """The data sets that the next night, sweep or promotion of each pipeline compares with."""
         for pipeline in storage.folders(storage.join(store_root(), "ledger")):
-            for decision in (
-                ledger.latest(pipeline, waiting=True),
-                ledger.latest(pipeline, waiting=False),
-                ledger.registered(pipeline),
-                ledger.champion(pipeline),
-            ):
+            last = ledger.latest(pipeline, waiting=False)
+            for decision in (last, ledger.registered(pipeline), ledger.champion(pipeline)):
                 self.add_dataset(decision.dataset if decision else "")
 
     def add_dataset(self, digest: str) -> None:

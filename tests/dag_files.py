@@ -15,5 +15,15 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
         patch.syspath_prepend(str(DAGS))
         yield
-        for name in ("retrain", "promote", "sweep", "wiring", "forms", "notices", "links", "pipeline_errors"):
+        for name in (
+            "retrain",
+            "promote",
+            "sweep",
+            "upkeep",
+            "wiring",
+            "forms",
+            "notices",
+            "links",
+            "pipeline_errors",
+        ):
             sys.modules.pop(name, None)

@@ -139,7 +139,7 @@ def test_only_the_stack_may_import_airflow(path):
         assert not {name for name in imported(path) if name.split(".")[0] == "airflow"}
 
 
-@pytest.mark.parametrize("name", ["retrain", "promote", "sweep", "pipeline_errors"])
+@pytest.mark.parametrize("name", ["retrain", "promote", "sweep", "upkeep", "pipeline_errors"])
 def test_a_dag_file_parses_without_heavy_modules(name, tmp_path):
     code = (
         f"import sys; sys.path.insert(0, 'dags'); before = set(sys.modules); import {name}; "

@@ -99,17 +99,17 @@ def test_records_that_name_each_other_come_to_an_end(root: str) -> None:
 
 
 def test_the_ledger_keeps_the_data_sets_that_the_next_night_compares_with(root: str) -> None:
-    def decide(kind: str, number: int, data: str) -> None:
-        digests = {"data_digest": data * 64, "settings_digest": "s" * 64, "sha256": "0" * 64}
-        at = f"2026-01-0{number}T00:00:00.000Z"
+    def decide(kind: str, number: int, day: int) -> None:
+        digests = {"data_digest": f"{number:064}", "settings_digest": "s" * 64, "sha256": "0" * 64}
+        at = f"2026-01-0{day}T00:00:00.000Z"
         facts = {"pipeline": "pets", "kind": kind, "version": str(number), "dataset": f"d{number}", **digests}
         rest = {"instead_of": None, "by": "policy", "at": at, "night": "n", "reasons": ()}
         ledger.append(Decision.model_validate(facts | rest))
 
-    decide("promoted", 1, "a")  # the champion's
-    decide("refused", 2, "b")
-    decide("rejected", 3, "c")  # the last decision
-    decide("challenger", 4, "d")  # it waits, and a sweep trains on it
+    decide("promoted", 1, 1)  # the champion's
+    decide("refused", 2, 2)
+    decide("challenger", 4, 3)  # the newest that a sweep can train on
+    decide("rejected", 3, 4)  # the last decision
     reach = Reach()
     reach.add_ledger()
     assert reach.units == {"datasets/d1.json", "datasets/d3.json", "datasets/d4.json"}

@@ -41,8 +41,6 @@ class Retention(Settings):
 class Upkeep(Retention):
     """`dags/upkeep.toml`: the DAG `upkeep`."""
 
-    schedule: Cron | None = Field(
-        "0 5 * * 0", description="Cron expression; by default Sundays at 5; empty means by hand only."
-    )
+    schedule: Cron | None = Field(None, description="Cron expression; empty means by hand only.")
     timezone: TimeZone = Field("UTC", description="Time zone of the schedule, such as Europe/Berlin.")
     dry_run: bool = Field(False, description="Only list what would be deleted, and delete nothing.")
