@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, CronTriggerTimetable, Param, dag, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException
 
 import notices
 from forms import flat, schemas
@@ -46,7 +47,10 @@ def wait() -> bool:
 def look(params: dict[str, Any]) -> dict[str, Any]:
     """List what nothing needs any more."""
     settings = Retention.model_validate({name: params[name] for name in Retention.model_fields})
-    named = tuple(pipeline.model_dump_json() for pipeline in pipelines()[0])  # such as weights to begin with
+    known, malformed = pipelines()
+    if malformed:
+        raise AirflowFailException(f"{malformed[0]}; nobody can tell what that pipeline needs, so mend it first")
+    named = tuple(pipeline.model_dump_json() for pipeline in known)  # such as weights to begin with
     found = run("upkeep", UpkeepSpec(action="look", settings=settings, named=named))
     if found["findings"]:
         notices.tell(f"upkeep: {'; '.join(found['findings'][:5])}; {len(found['findings'])} findings in all")

@@ -103,6 +103,13 @@ def test_the_form_s_settings_reach_the_stage_and_the_list_reaches_delete(upkeep,
     assert upkeep.go_on.function({**params, "dry_run": False}) is True
 
 
+def test_a_pipeline_that_cannot_be_read_may_name_anything(upkeep, monkeypatch):
+    monkeypatch.setattr(upkeep, "pipelines", lambda: ([], [InputError("pets.toml, line 1: x is not a setting")]))
+    monkeypatch.setattr(upkeep, "run", lambda *given: pytest.fail("it looked"))
+    with pytest.raises(Exception, match="pets.toml, line 1: x is not a setting; nobody can tell what"):
+        upkeep.look.function(dict(Retention()))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

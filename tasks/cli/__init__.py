@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tasks.cli import data, doctor, models, nights, promotion, refused, stack, sweep, trust
+from tasks.cli import data, doctor, models, nights, promotion, refused, stack, sweep, trust, upkeep
 from tasks.errors import NightshiftError
 
 
@@ -34,5 +34,5 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verbs in (stack, data, refused, nights, promotion, sweep, models, trust, doctor):
+for verbs in (stack, data, refused, nights, promotion, sweep, models, trust, upkeep, doctor):
     app.add_typer(verbs.app)
