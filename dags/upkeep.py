@@ -49,7 +49,7 @@ def look(params: dict[str, Any]) -> dict[str, Any]:
     settings = Retention.model_validate({name: params[name] for name in Retention.model_fields})
     known, malformed = pipelines()
     if malformed:
-        raise AirflowFailException(f"{malformed[0]}; nobody can tell what that pipeline needs, so mend it first")
+        raise AirflowFailException(f"{malformed[0]}; nobody can tell what it needs, so mend it first")
     named = tuple(pipeline.model_dump_json() for pipeline in known)  # such as weights to begin with
     found = run("upkeep", UpkeepSpec(action="look", settings=settings, named=named))
     if found["findings"]:

@@ -104,9 +104,10 @@ def test_the_form_s_settings_reach_the_stage_and_the_list_reaches_delete(upkeep,
 
 
 def test_a_pipeline_that_cannot_be_read_may_name_anything(upkeep, monkeypatch):
-    monkeypatch.setattr(upkeep, "pipelines", lambda: ([], [InputError("pets.toml, line 1: x is not a setting")]))
+    mistake = InputError("pets.toml, line 1: x is not a setting")
+    monkeypatch.setattr(upkeep, "pipelines", lambda: ([], [mistake]))
     monkeypatch.setattr(upkeep, "run", lambda *given: pytest.fail("it looked"))
-    with pytest.raises(Exception, match="pets.toml, line 1: x is not a setting; nobody can tell what"):
+    with pytest.raises(Exception, match=f"{mistake}; nobody can tell what it needs"):
         upkeep.look.function(dict(Retention()))
 
 
