@@ -55,9 +55,9 @@ def sweep_params(pipeline: Pipeline) -> dict[str, Param]:
 def _settings(pipeline: Pipeline, stages: tuple[str, ...]) -> dict[str, Param]:
     """One Param for each setting of these stages."""
     fields = [
-        (stage, field, _flat(field, schema))
+        (stage, field, flat(field, schema))
         for stage in stages
-        for field, schema in _schemas(STAGE_SETTINGS[stage]).items()
+        for field, schema in schemas(STAGE_SETTINGS[stage]).items()
     ]
     params = {}
     # Sections show in the order of their first field, so the open ones come first.
@@ -74,13 +74,13 @@ def chosen(params: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache  # one for all pipelines: schemas are the slow part of parsing this folder
-def _schemas(model: type[Settings]) -> dict[str, dict[str, Any]]:
+def schemas(model: type[Settings]) -> dict[str, dict[str, Any]]:
     """JSON schema of every field."""
     properties: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
     return properties
 
 
-def _flat(field: str, described: dict[str, Any]) -> dict[str, Any]:
+def flat(field: str, described: dict[str, Any]) -> dict[str, Any]:
     """The schema of one field in the flat shape that the form reads: no `anyOf`, no `$ref`."""
     schema = dict(described)
     schema.pop("default", None)

@@ -32,7 +32,7 @@ PARENT = "NIGHTSHIFT_PARENT_PID"
 STAGES = (
     *("plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register", "promote", "close"),
     *("look", "predict", "summarise"),
-    *("sweep", "trial", "conclude"),
+    *("sweep", "trial", "conclude", "upkeep"),
 )
 PR_SET_PDEATHSIG = 1
 LOOK_SECONDS = 1.0  # how often a stage's descendants are looked up

@@ -12,6 +12,7 @@ from tasks.config import (
     QuantizeSettings,
     TrainSettings,
 )
+from tasks.config.upkeep import Retention
 from tasks.records import (
     Bound,
     Candidate,
@@ -138,3 +139,13 @@ class TrialSpec(Record):
 
 class ConcludeSpec(Record):
     sweep_uri: str
+
+
+class UpkeepSpec(Record):
+    """`look` lists what nothing needs any more, `delete` deletes what is on the list at `list_uri`."""
+
+    action: Literal["look", "delete"]
+    settings: Retention = Retention()  # for `look`; a list has its own
+    named: tuple[str, ...] = ()  # addresses, or JSON with addresses, of what stays; for `look`
+    list_uri: str = ""
+    now: float | None = None  # seconds since 1970; empty is the time when it runs

@@ -5,24 +5,28 @@ readers see the whole object or none. What stays unreachable after AWS_MAX_ATTEM
 process that has used S3 must not be forked, only spawned.
 """
 
+import contextlib
 import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
 from tasks.errors import InputError, OutageError
 from tasks.records import Artifact
 from tasks.s3 import objects
+from tasks.s3 import uploads as parts
 from tasks.s3.failures import MissingError as MissingError
 from tasks.s3.failures import TooLargeError as TooLargeError
 from tasks.s3.failures import UnsafeKeyError as UnsafeKeyError
 from tasks.s3.objects import Stored as Stored
+from tasks.s3.uploads import Upload as Upload
 
 Model = TypeVar("Model", bound=BaseModel)
+PARTIAL: Final = ".partial-"  # what the name of a file begins with until it is whole
 
 
 def join(uri: str, *parts: str) -> str:
@@ -87,10 +91,44 @@ def exists(uri: str) -> bool:
     return objects.exists(uri) if path is None else path.is_file()
 
 
-def listing(uri: str) -> Iterator[Stored]:
-    """All objects under a prefix, in the order of their keys."""
+def listing(uri: str, *, etags: bool = True) -> Iterator[Stored]:
+    """All objects under a prefix, in the order of their keys.
+
+    Without `etags` they may be empty: to have those of a local store, every file is read.
+    """
     path = _local(uri)
-    return objects.listing(uri) if path is None else _walk(path)
+    return objects.listing(uri) if path is None else _walk(path, etags)
+
+
+def folders(uri: str) -> list[str]:
+    """What the keys under a prefix begin with, up to their next slash, sorted; found without listing them."""
+    path = _local(uri)
+    if path is None:
+        return objects.folders(uri)
+    return sorted(each.name for each in path.iterdir() if each.is_dir()) if path.is_dir() else []
+
+
+def broken_off(uri: str) -> Iterator[Stored]:
+    """Files under a prefix of a local store that were not written to their end, or not yet; no ETags."""
+    path = _local(uri)
+    if path is not None:
+        for file in path.rglob(f"{PARTIAL}*"):
+            with contextlib.suppress(FileNotFoundError):  # it is whole by now
+                stat = file.stat()
+                yield Stored(file.relative_to(path).as_posix(), stat.st_size, "", stat.st_mtime)
+
+
+def uploads(uri: str) -> Iterator[Upload]:
+    """Uploads in parts under a prefix that are not ended; a local store has none.
+
+    Raises InputError where the server does not know the call.
+    """
+    return parts.uploads(uri) if _local(uri) is None else iter(())
+
+
+def abort(uri: str, upload: str) -> None:
+    """Give up an upload in parts and what it takes; one that is ended is no error."""
+    parts.abort(uri, upload)
 
 
 def delete(uri: str) -> None:
@@ -110,7 +148,7 @@ def _local(uri: str) -> Path | None:
 def _write_file(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".partial-", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=PARTIAL, delete=False) as file:
             try:
                 file.writelines(pieces)
                 file.flush()
@@ -124,12 +162,13 @@ def _write_file(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
         ) from error
 
 
-def _walk(root: Path) -> Iterator[Stored]:
-    files = (path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".partial-"))
+def _walk(root: Path, etags: bool) -> Iterator[Stored]:
+    files = (path for path in root.rglob("*") if path.is_file() and not path.name.startswith(PARTIAL))
     for key in sorted(
         path.relative_to(root).as_posix() for path in files
     ):  # as S3 sorts: by key, not by folder
         path = root / key
-        stat = path.stat()
-        etag = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-        yield Stored(key, stat.st_size, etag, stat.st_mtime)
+        with contextlib.suppress(FileNotFoundError):  # it was deleted meanwhile
+            stat = path.stat()
+            etag = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if etags else ""
+            yield Stored(key, stat.st_size, etag, stat.st_mtime)

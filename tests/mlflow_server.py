@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -19,9 +20,9 @@ class Door(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, files: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.behind = port
+        self.behind, self.files = port, files  # `files` is where the server keeps artifacts
         self.requests: list[str] = []
         self.state: Literal["open", "closed", "deaf"] = "open"
 
@@ -55,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="session")
-def _mlflow_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def _mlflow_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
     folder = tmp_path_factory.mktemp("mlflow")
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -72,7 +73,7 @@ def _mlflow_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         )
     try:
         _wait(port, server)
-        yield port
+        yield port, folder / "files"
     finally:
         os.killpg(server.pid, 15)
         server.wait(30)
@@ -91,9 +92,9 @@ def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def mlflow_server(_mlflow_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+def mlflow_server(_mlflow_behind: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
     """The server of the session behind an open door of this test's own; its client does not try again."""
-    with Door(_mlflow_port) as door:
+    with Door(*_mlflow_behind) as door:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{door.server_port}")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         threading.Thread(target=door.serve_forever, daemon=True).start()

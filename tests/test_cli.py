@@ -63,6 +63,7 @@ def test_every_verb_is_there_and_explained() -> None:
         "export",
         "unseal",
         "sbom",
+        "upkeep",
         "doctor",
     ):
         assert f" {verb} " in result.stdout, verb

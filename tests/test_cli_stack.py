@@ -17,7 +17,7 @@ from tasks.cli.stack import app
 from tasks.errors import InputError
 from tasks.stack import lifecycle, processes
 
-LEFT_OUT = "postgres,s3,mlflow,api-server,scheduler,dag-processor,triggerer,worker,worker-train"
+LEFT_OUT = "postgres,s3,mlflow,api-server,scheduler,dag-processor,triggerer,janitor,worker,worker-train"
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_an_empty_file_is_a_pipeline(tmp_path: Path) -> None:
         ),
         (
             "[trane]\nepochs = 3\n",
-            r"trane is not a setting; known are description, source.*tables retrain, predict, preprocess",
+            r"trane is not a setting; known are description, source.*tables retrain, preprocess, assemble",
         ),
         ("x = = 1\n", r"^digits.toml is not valid TOML: .*line 1.*; correct that line$"),
         ('name = "other"\n', r"name must equal the file's name 'digits', got 'other'"),

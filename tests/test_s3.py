@@ -211,3 +211,12 @@ def test_a_listing_reads_no_further_than_it_is_used(server: Server) -> None:
     assert next(found).key == "0000"
     assert len(server.lines) <= 2
     assert (found.close(), next(found, None)) == (None, None)  # type: ignore[attr-defined]
+
+
+def test_a_server_that_knows_no_uploads_is_told_from_one_that_fails(server: Server) -> None:
+    server.says(Answer(ERROR % b"NotImplemented", 501))
+    with pytest.raises(InputError, match=r"does not list uploads under s3://test/in \(NotImplemented\)"):
+        list(storage.uploads("s3://test/in"))
+    server.says(Answer(ERROR % b"InternalError", 500))
+    with pytest.raises(OutageError, match="could not list uploads"):
+        list(storage.uploads("s3://test/in"))

@@ -148,6 +148,17 @@ def test_threads_times_slots_stay_within_the_cores(tmp_path: Path) -> None:
     assert (threads["worker"], threads["worker-train"]) == ("1", "8")
 
 
+def test_the_janitor_reaches_the_database_and_starts_after_the_others(tmp_path: Path) -> None:
+    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=2)
+    roles = {role.name: role for role in build_roles(site, {"NIGHTSHIFT_KEEP_DAYS": "30"})}
+    found = roles["janitor"]
+    assert found.environment == {**roles["scheduler"].environment, "NIGHTSHIFT_KEEP_DAYS": "30"}
+    assert "postgresql" in found.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    assert "api-server" in found.after
+    with pytest.raises(InputError, match="NIGHTSHIFT_KEEP_DAYS is '6'; it must be a whole number of days"):
+        build_roles(site, {"NIGHTSHIFT_KEEP_DAYS": "6"})
+
+
 def test_every_role_waits_only_for_roles_that_exist(tmp_path: Path) -> None:
     site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=2)
     roles = build_roles(site, {})
@@ -433,7 +444,7 @@ def test_health_says_why_not(home: Path) -> None:
 def test_the_whole_stack_is_healthy(stack: Any) -> None:
     found = lifecycle.status(stack.home)
     assert [one.name for one in found if not one.healthy] == []
-    assert len(found) == 10
+    assert len(found) == 11
 
 
 def test_no_process_shows_a_secret_in_its_command_line(stack: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import pytest
 
 from tasks import storage
@@ -214,3 +215,38 @@ def test_a_missing_bucket_is_said(s3: str) -> None:
 def test_an_address_of_another_kind_is_refused(uri: str) -> None:
     with pytest.raises(InputError, match="must look like s3://bucket/key or file:///path"):
         storage.read(uri)
+
+
+def test_folders_are_what_keys_begin_with(root: str) -> None:
+    assert storage.folders(root) == []
+    for key in ("b/x/y", "b/z", "a/1", "top"):
+        storage.write(f"{root}/{key}", b"1")
+    assert storage.folders(root) == ["a", "b"]
+    assert storage.folders(f"{root}/b/") == ["x"]
+
+
+def test_a_listing_without_etags_has_the_rest(root: str) -> None:
+    storage.write(f"{root}/a/b", b"12")
+    (known,), (found,) = storage.listing(root), storage.listing(root, etags=False)
+    assert found[:2] == ("a/b", 2)
+    assert found.modified == known.modified
+
+
+def test_a_file_that_was_not_written_to_its_end_is_no_object_and_is_found(tmp_path: Path) -> None:
+    storage.write(f"file://{tmp_path}/a/whole", b"12")
+    (tmp_path / "a" / f"{storage.PARTIAL}x1").write_bytes(b"123")
+    assert [each.key for each in storage.listing(f"file://{tmp_path}")] == ["a/whole"]
+    assert [each[:2] for each in storage.broken_off(f"file://{tmp_path}")] == [("a/.partial-x1", 3)]
+
+
+def test_an_upload_that_was_begun_is_found_and_given_up(s3: str, tmp_path: Path) -> None:
+    key = f"{tmp_path.name}/in/a b.tar"
+    started = boto3.client("s3").create_multipart_upload(Bucket="test", Key=key)["UploadId"]
+    boto3.client("s3").create_multipart_upload(Bucket="test", Key="elsewhere")
+    (found,) = storage.uploads(f"{s3}/{tmp_path.name}")
+    assert (found.key, found.identity) == ("in/a b.tar", started)
+    assert abs(found.begun - time.time()) < 60
+    for _ in range(2):  # the second time it is gone already
+        storage.abort(f"{s3}/{key}", started)
+    assert list(storage.uploads(f"{s3}/{tmp_path.name}")) == []
+    assert list(storage.uploads(f"file://{tmp_path}")) == []

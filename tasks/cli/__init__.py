@@ -23,6 +23,7 @@ from tasks.cli import (
     stack,
     sweep,
     trust,
+    upkeep,
 )
 from tasks.errors import NightshiftError
 
@@ -49,7 +50,7 @@ app = typer.Typer(
 )
 VERBS = (
     *(stack, data, refused, nights, promotion, sweep),
-    *(predict, similar, serve, reproduce, trust, doctor),
+    *(predict, similar, serve, reproduce, trust, upkeep, doctor),
 )
 for verbs in VERBS:
     app.add_typer(verbs.app)

@@ -29,6 +29,11 @@ class Airflow:
         """queued, running, success or failed."""
         return str(self._call("GET", f"/api/v2/dags/{dag}/dagRuns/{run_id}")["state"])
 
+    def running(self) -> set[str]:
+        """Ids of the DAGs of which a run is going on."""
+        page = self._call("GET", "/api/v2/dags/~/dagRuns", params={"state": "running", "limit": 100})
+        return {str(run["dag_id"]) for run in page["dag_runs"]}
+
     def tasks(self, dag: str, run_id: str) -> list[dict[str, Any]]:
         """All task instances of a run, mapped ones one by one."""
         path = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances"

@@ -8,15 +8,15 @@ collapsed section of the form.
 import os
 from collections.abc import Mapping
 from typing import Annotated, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from tasks.config.base import ADVANCED, Settings, cron, digest_of
+from tasks.config.base import ADVANCED, Settings, digest_of
 from tasks.config.data import AssembleSettings, PreprocessSettings, RetrainPolicy
 from tasks.config.judgement import EvaluateSettings, PromotionPolicy
 from tasks.config.prediction import PredictPolicy
 from tasks.config.quantization import QuantizeSettings, VoteRule
+from tasks.config.times import Cron, TimeZone
 from tasks.config.training import TrainSettings
 
 __all__ = [
@@ -47,8 +47,8 @@ class Pipeline(Settings):
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     description: str = ""
     source: str | None = Field(None, description="URI of the batches; empty means <store>/incoming/<name>.")
-    schedule: str | None = Field(None, description="Cron expression; empty means by hand only.")
-    timezone: str = Field("UTC", description="Time zone of the schedule, such as Europe/Berlin.")
+    schedule: Cron | None = Field(None, description="Cron expression; empty means by hand only.")
+    timezone: TimeZone = Field("UTC", description="Time zone of the schedule, such as Europe/Berlin.")
     late_hours: float | None = Field(
         None, gt=0, description="A night that is not done after so many hours is told of; empty means never."
     )
@@ -66,20 +66,6 @@ class Pipeline(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     promotion: PromotionPolicy = PromotionPolicy()
     predict: PredictPolicy = PredictPolicy()
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError(f"timezone must be an IANA name such as Europe/Berlin, got {value!r}") from error
-        return value
-
-    @field_validator("schedule")
-    @classmethod
-    def _cron(cls, value: str | None) -> str | None:
-        return cron(value)
 
     @model_validator(mode="after")
     def _tries_what_it_asks(self) -> "Pipeline":

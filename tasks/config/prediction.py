@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from tasks.config.base import Settings, cron
+from tasks.config.base import Settings
+from tasks.config.times import Cron
 
 
 class PredictPolicy(Settings):
@@ -13,7 +14,7 @@ class PredictPolicy(Settings):
     source: str | None = Field(
         None, description="URI of the batches to predict; empty means <store>/unlabelled/<name>."
     )
-    schedule: str | None = Field(
+    schedule: Cron | None = Field(
         None,
         description="Cron expression for looking whether new batches came; they are also looked for after "
         "each promotion and each nightshift ingest --unlabelled.",
@@ -35,8 +36,3 @@ class PredictPolicy(Settings):
     most_listed: int = Field(
         500, ge=0, le=100_000, description="Images of a batch that are listed at most, the least sure ones."
     )
-
-    @field_validator("schedule")
-    @classmethod
-    def _cron(cls, value: str | None) -> str | None:
-        return cron(value)

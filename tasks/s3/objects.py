@@ -104,6 +104,13 @@ def listing(uri: str) -> Iterator[Stored]:
         yield from _unsafe_listing(uri, bucket, prefix, last)
 
 
+def folders(uri: str) -> list[str]:
+    """What the keys under a prefix begin with, up to their next slash, sorted."""
+    prefix = bucket_key(uri.rstrip("/") + "/")[1]
+    found = _asked(uri, lambda store: obstore.list_with_delimiter(store, prefix or None))
+    return sorted(name.removeprefix(prefix) for name in found["common_prefixes"])
+
+
 def check_size(uri: str, size: int, limit: int | None) -> None:
     """Raises TooLargeError."""
     if limit is not None and size > limit:

@@ -15,11 +15,11 @@ from typing import Literal
 
 from tasks import signing
 from tasks.errors import NightshiftError
-from tasks.stack import airflow_settings
+from tasks.stack import airflow_settings, janitor
 from tasks.stack.environment import BUCKET, LOOPBACK, Site, client_variables, run_folder
 
 SERVED_MODEL = "NIGHTSHIFT_SERVE"  # address of the model that the endpoint serves
-HealthKind = Literal["postgres", "valkey", "http", "heartbeat", "celery", "finished"]
+HealthKind = Literal["postgres", "valkey", "http", "heartbeat", "celery", "process", "finished"]
 Group = Literal["data", "servers", "workers", "once"]
 
 
@@ -233,6 +233,16 @@ def _airflow_servers(site: Site, environment: Mapping[str, str], after: tuple[st
     )
 
 
+def _janitor(environment: Mapping[str, str], days: int) -> Role:
+    return Role(
+        name="janitor",
+        command=(sys.executable, "-m", "tasks.stack.janitor"),
+        health=Health("process"),
+        after=("api-server",),
+        environment=dict(environment) | {janitor.KEEP_DAYS: str(days)},
+    )
+
+
 def _worker(name: str, queues: str, slots: int, threads: int, environment: Mapping[str, str]) -> Role:
     return Role(
         name=name,
@@ -261,7 +271,8 @@ def _worker(name: str, queues: str, slots: int, threads: int, environment: Mappi
 def build_roles(site: Site, parent: Mapping[str, str], *, migrate: bool = True) -> tuple[Role, ...]:
     """Every role of the stack; the `AIRFLOW__*` settings of `parent`, the starter's environment, win.
 
-    With `migrate` the database is brought to the installed Airflow's version before its servers start.
+    With `migrate` the database is brought to the installed Airflow's version before its servers start. Raises
+    InputError for a number of days to keep that is none.
     """
     client = client_variables(site)
     quiet = {"PYTHONWARNINGS": "ignore"}
@@ -283,6 +294,7 @@ def build_roles(site: Site, parent: Mapping[str, str], *, migrate: bool = True) 
         *((migration,) if migrate else ()),
         _mlflow(site, client),
         *_airflow_servers(site, server, ("postgres", "migrate")),
+        _janitor(server, janitor.keep_days(parent)),
         _worker(
             *("worker", "default,preprocess", site.concurrency, max(1, site.cores // site.concurrency)),
             worker | {signing.SIGNING_KEY: str(site.signing_key)},  # `register` runs there

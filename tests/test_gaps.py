@@ -1,0 +1,81 @@
+"""What registered versions lack is told."""
+
+import json
+import shutil
+
+import pytest
+from promotions import challenger
+
+from tasks import inventory, ledger, registry, storage
+from tasks.errors import InputError
+from tasks.gaps import check_mlflow, lacking
+from tasks.records import Decision
+
+
+def complete(name: str, root: str) -> str:
+    """Register a version that has everything."""
+    shard = storage.write(f"{root}/shards/p/train-00000.safetensors", b"s").model_dump()
+    storage.write(f"{root}/datasets/{name}.json", json.dumps({"shards": [{"file": shard}]}).encode())
+    weights = storage.write(f"{root}/checkpoints/c/model.safetensors", b"w").model_dump()
+    tags = {
+        registry.DATASET: name,
+        registry.CHECKPOINTS: json.dumps([weights]),
+        registry.REPORT: storage.write(f"{root}/reports/r/report.html", b"r").uri,
+    }
+    return challenger(name, 1, **tags)
+
+
+def said(name: str) -> list[str]:
+    own = [version for version in inventory.versions() if version.name == name]
+    return [sentence.replace(f"version 1 of {name} ", "") for sentence in lacking(own)]
+
+
+def test_a_version_that_has_everything_lacks_nothing(registering, ml_store):
+    complete("whole", f"file://{ml_store}")
+    assert said("whole") == []
+
+
+def test_what_is_missing_is_named(registering, ml_store):
+    root = f"file://{ml_store}"
+    complete("holed", root)
+    for key, what in {
+        "shards/p/train-00000.safetensors": "images",
+        "checkpoints/c/model.safetensors": "checkpoint",
+        "reports/r/report.html": "report",
+        "datasets/holed.json": "data set",
+    }.items():
+        data = storage.read(f"{root}/{key}")
+        storage.delete(f"{root}/{key}")
+        assert said("holed") == [f"lacks its {what}: {root}/{key} is not there"]
+        storage.write(f"{root}/{key}", data)
+
+
+def test_a_missing_model_file_is_named(registering, ml_store):
+    complete("empty", f"file://{ml_store}")
+    (version,) = [each for each in inventory.versions() if each.name == "empty"]
+    (folder,) = registering.files.glob(f"*/models/{version.model_id}")
+    shutil.rmtree(folder)
+    assert said("empty") == ["lacks its file model.onnx in MLflow: it cannot be loaded or promoted"]
+
+
+def decide(pipeline: str, version: str, sha256: str) -> None:
+    facts = {"pipeline": pipeline, "kind": "refused", "version": version, "sha256": sha256, "dataset": "d"}
+    rest = {"data_digest": "d", "settings_digest": "s", "instead_of": None, "by": "policy", "night": "n"}
+    at = "2026-01-01T00:00:00.000Z"
+    ledger.append(Decision.model_validate({**facts, **rest, "at": at, "reasons": ()}))
+
+
+def test_another_server_than_the_ledger_speaks_of_is_refused(registering):
+    version = challenger("mine", 1)
+    versions = inventory.versions()
+    assert check_mlflow(versions) == []
+    decide("mine", version, "f" * 64)  # there is a version 1, but it is another one
+    with pytest.raises(
+        InputError, match=r"MLflow at http.* has none of .* version 1 of mine; set MLFLOW_TRACK"
+    ):
+        check_mlflow(versions)
+    challenger("theirs", 2)
+    found = {each.name: each.tags[registry.SHA256] for each in inventory.versions()}
+    decide("theirs", "1", found["theirs"])
+    (sentence,) = check_mlflow(inventory.versions())
+    assert sentence.startswith("the ledger names version 1 of mine with SHA-256 ffffffffffff, which MLflow")
