@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import cv2
 import httpx
 import numpy as np
+import pytest
 import uvicorn
 from small_models import brightness
 
-from tasks import registry, tracking
+from tasks import registry, runtime, tracking
 from tasks.serving.app import create
 from tasks.serving.following import Follower
 from tasks.serving.meters import Meters
@@ -93,3 +94,22 @@ def registered(name: str, bright: str = "bright", side: int = 8, model: bytes | 
     data = model or brightness(facts(bright=bright, side=side), side=side)
     run = tracking.open_night(name, f"night of {bright}", params={})
     return registry.register_version(run, name, data, classes=2, shape=(side, side, 3), tags={})
+
+
+def refusal(response: httpx.Response) -> tuple[int, str]:
+    """Status and reason, of an answer that is nothing but a sentence and a reason."""
+    content = response.json()
+    assert content.keys() == {"error", "reason"}
+    assert len(content["error"]) > 20
+    return response.status_code, content["reason"]
+
+
+def held(monkeypatch: pytest.MonkeyPatch, wait: Callable[[], object]) -> None:
+    """The reference runtime does `wait` before each of its predictions."""
+    load = runtime.LOADERS["onnxruntime"]
+
+    def loaded(model: bytes) -> runtime.Loaded:
+        run, shape = load(model)
+        return lambda images: (wait(), run(images))[1], shape
+
+    monkeypatch.setitem(runtime.LOADERS, "onnxruntime", loaded)  # type: ignore[arg-type]

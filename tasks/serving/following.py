@@ -145,7 +145,7 @@ class Follower:
         """From here on new images are prepared and predicted by `served`."""
         before, self.served = self.served, served
         facts = {"version": served.model.version, "sha256": served.model.sha256}
-        self._meters.model.info({**facts, "uri": self.uri, "runtime": served.session.runtime})
+        self._meters.answers(**facts, uri=self.uri, runtime=served.session.runtime)
         old = before.model.version if before else ""
         say("serving", model=self.uri, **facts, runtime=served.session.runtime, instead_of=old)
 

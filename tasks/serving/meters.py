@@ -36,13 +36,21 @@ class Meters:
         self.waiting = Gauge(
             "nightshift_waiting_images", "Images that were let in and are not answered yet.", registry=own
         )
-        self.model = Info("nightshift_model", "The model that answers.", registry=own)
+        self._model = Info("nightshift_model", "The model that answers.", registry=None)
+        self._model_known = False
         self.polls_failed = Counter(
             "nightshift_alias_polls_failed", "Looks at the alias that failed.", registry=own
         )
         self.models_refused = Counter(
             "nightshift_models_refused", "New versions that were not taken.", registry=own
         )
+
+    def answers(self, **facts: str) -> None:
+        """This model answers from now on; before the first one there is none in the metrics."""
+        self._model.info(facts)
+        if not self._model_known:
+            self._registry.register(self._model)
+            self._model_known = True
 
     def text(self) -> bytes:
         """All of it in the Prometheus text format."""
