@@ -80,8 +80,8 @@ def _dags(home: Path) -> Path:
     """The repository's DAGs, none of them scheduled, and the tests' own pipelines."""
     folder = home / "dags"
     shutil.copytree(REPOSITORY / "dags", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    digits = folder / "pipelines" / "digits.toml"
-    digits.write_text(re.sub(r"(?m)^schedule = ", "# schedule = ", digits.read_text()), encoding="utf-8")
+    for file in (folder / "pipelines" / "digits.toml", folder / "upkeep.toml"):
+        file.write_text(re.sub(r"(?m)^schedule = ", "# schedule = ", file.read_text()), encoding="utf-8")
     for name, text in PIPELINES.items():
         (folder / "pipelines" / f"{name}.toml").write_text(text, encoding="utf-8")
     return folder

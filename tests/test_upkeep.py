@@ -228,7 +228,7 @@ def test_artifacts_of_which_mlflow_knows_none_are_another_server_s(registering, 
     root = f"file://{ml_store}"
     put(root, f"mlflow/1/{'0' * 32}/artifacts/a.html")
     found = look()
-    assert listed(found) == []
+    assert listed(found, "0" * 32) == []
     assert found.remarks == (
         f"MLflow knows nothing of what lies in {root}/mlflow, so it is another server's and stays",
     )
