@@ -84,6 +84,7 @@ def test_a_version_keeps_what_its_record_names_in_turn(root: str) -> None:
     model = artifact(f"{root}/candidates/k/model.onnx")
     made = put(f"{root}/made/m1/1.json", {"parts_uri": plan, "candidate": {"model": model}})
     assert reached(**{"nightshift.made": json.dumps(artifact(made))}) == {
+        "made/m1",
         "plans/l.json",
         "shards/p7",
         "candidates/k",
