@@ -15,6 +15,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tasks import ledger, predictions, registry, signatures, signing, storage, tracking
+from tasks.cli.airflow import Airflow
 from tasks.config import PreprocessSettings
 from tasks.images import prepare
 from tasks.register import SBOM
@@ -120,7 +121,8 @@ def test_the_promotion_starts_the_prediction_of_what_waits(first_night):
     assert len(rows) == 30
     right = sum(row["key"].endswith(f"-{row['label']}.png") for row in rows)
     assert right >= 29
-    assert {row["model_sha256"] for row in rows} == {first_night["sha256"]}
+    digest = registry.version_tags("digits", first_night["version"])[registry.SHA256]
+    assert {row["model_sha256"] for row in rows} == {digest}
 
 
 def test_an_upload_without_labels_starts_its_prediction(first_night, tmp_path):
@@ -158,6 +160,29 @@ def test_the_night_is_one_finished_mlflow_run_with_its_training_below(first_nigh
 def test_the_promotion_is_in_the_ledger(first_night):
     kinds = [(entry.kind, entry.version) for entry in ledger.history("digits")]
     assert kinds[:2] == [("challenger", first_night["version"]), ("promoted", first_night["version"])]
+
+
+def test_the_champion_is_made_again_byte_for_byte(first_night):
+    done = nightshift("reproduce", "digits", "--version", first_night["version"], "--json", check=False)
+    found = json.loads(done.stdout)
+    assert found["reproduced"], found["sentence"]
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_upkeep_runs_through_airflow_and_leaves_what_is_young(first_night, dry_run):
+    airflow = Airflow()
+    run = airflow.trigger("upkeep", {"dry_run": dry_run})
+    end = time.monotonic() + 180
+    while (state := airflow.run_state("upkeep", run)) not in ("success", "failed"):
+        assert time.monotonic() < end, airflow.tasks("upkeep", run)
+        time.sleep(1)
+    assert state == "success", airflow.tasks("upkeep", run)
+    found = airflow.xcom("upkeep", run, "look")
+    assert (found["objects"], found["findings"]) == (0, [])
+    deleted = airflow.xcom("upkeep", run, "delete")
+    assert (deleted is None) == dry_run
+    assert registry.fetch_model("models:/digits@champion")[1]["version"] == first_night["version"]
 
 
 def test_a_second_night_finds_nothing_new_and_a_new_batch_makes_a_third(first_night, tmp_path):
