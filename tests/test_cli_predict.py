@@ -41,6 +41,7 @@ def onnx_file(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NIGHTSHIFT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
@@ -129,6 +130,15 @@ def test_the_fastest_runtime_is_looked_for_only_where_that_pays(
     )
     assert taken[-3:] == [(chosen, 8), (chosen, 8), (chosen, 4)]
     assert {name for name, _ in taken} == {*runtime.installed()}
+    taken.clear()
+    again = predict(onnx_file, folder, "--json")
+    assert f"{chosen} was the fastest runtime here for this model" in again.stderr
+    assert taken == [(chosen, 8), (chosen, 8), (chosen, 4)]  # none was tried again
+    assert again.stdout == many.stdout
+    (note,) = (tmp_path / "cache" / "runtimes").iterdir()
+    for nonsense in ("", "[]", '{"runtime": "abacus"}'):
+        note.write_text(nonsense)
+        assert "is the fastest runtime here" in predict(onnx_file, folder, "--json").stderr
 
 
 def test_a_runtime_that_refuses_the_file_is_said(
