@@ -94,10 +94,10 @@ def png(grey: int) -> bytes:
 
 
 @pytest.fixture
-def lights(ml_store: Path, mlflow_server: Door, request: pytest.FixtureRequest) -> Lights:
+def lights(registering: Door, request: pytest.FixtureRequest) -> Lights:
     """A pipeline of this test's own, without a champion yet."""
     slug = request.node.name.lower().replace("_", "-").partition("[")[0]
-    return Lights(f"l{abs(hash(request.node.nodeid)) % 10**6}-{slug}"[:40].strip("-"), mlflow_server)
+    return Lights(f"l{abs(hash(request.node.nodeid)) % 10**6}-{slug}"[:40].strip("-"), registering)
 
 
 def lines(uri: str) -> list[dict[str, str]]:

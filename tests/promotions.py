@@ -7,15 +7,18 @@ import pytest
 from mlflow_server import Door
 from small_models import onnx_model
 
-from tasks import ledger, registry, tracking
+from tasks import ledger, registry, signing, tracking
 from tasks.config import PreprocessSettings
 from tasks.promote import Promotion, promote
 from tasks.specs import PromoteSpec
 
 
 @pytest.fixture
-def registering(ml_store: Path, mlflow_server: Door) -> Door:
-    """A store and a registry of its own; versions are registered as a night does."""
+def registering(ml_store: Path, mlflow_server: Door, monkeypatch: pytest.MonkeyPatch) -> Door:
+    """A store and a registry of its own; versions are registered as a night does, signed only where a test
+    says so: the keys of the session's stack are not those of this registry."""
+    for name in (signing.SIGNING_KEY, signing.PUBLIC_KEYS):
+        monkeypatch.delenv(name, raising=False)
     return mlflow_server
 
 
