@@ -1,7 +1,6 @@
 """A pipeline whose champion tells bright images from dark ones, and batches for it to predict."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import cv2
