@@ -57,7 +57,7 @@ def _classes(axes: Axes, names: Sequence[str], found: Profile, training: Profile
     rest = len(found.classes) - len(names)
     axes.set(xlabel="share of the images", title=f"classes, {rest} more not shown" if rest else "classes")
     if names:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(fontsize=8, loc="lower right")
 
 
 def _drift(axes: Axes, moved: Mapping[str, float]) -> None:
@@ -67,5 +67,6 @@ def _drift(axes: Axes, moved: Mapping[str, float]) -> None:
     axes.invert_yaxis()
     for limit, word in ((drift.SMALL, "small"), (drift.LARGE, "large")):
         axes.axvline(limit, color="#999999", linestyle=":")
-        axes.text(limit, -0.55, word, fontsize=8, ha="center", color="#555555")
+        place = axes.get_xaxis_transform()  # up in shares of the height
+        axes.text(limit, 0.01, f" {word}", transform=place, fontsize=8, color="#555555")
     axes.set(xlabel="population stability index", title="drift from the training data")
