@@ -1,6 +1,7 @@
 """What a model says of files from anywhere: each is read, decoded, predicted, and answered in order."""
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, Final, NamedTuple
@@ -100,7 +101,7 @@ class Answerer:
             return
         with ExitStack() as opened:
             pool = opened.enter_context(Decoders(prepare, self.model.preprocess, processes=self._processes))
-            sent: list[Read] = []
+            sent: deque[Read] = deque()
 
             def contents() -> Iterator[bytes]:
                 for read in files:
@@ -108,7 +109,7 @@ class Answerer:
                     yield read.data
 
             for seen in pool.map(contents()):
-                read = sent.pop(0)
+                read = sent.popleft()
                 yield read, read.why or seen
 
 

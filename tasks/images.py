@@ -32,20 +32,20 @@ from PIL import AvifImagePlugin, BmpImagePlugin, GifImagePlugin, ImageFile, Jpeg
 
 from tasks.config import PreprocessSettings
 from tasks.formats import Header, Unreadable, inspect, jpeg, npy, tiff
-from tasks.transforms import Pixels, Whole, channelled, clean, eight_bit, resize, rgb, scale_for, upright
+from tasks.transforms import (
+    Pixels,
+    Whole,
+    channelled,
+    clean,
+    eight_bit,
+    inner,
+    resize,
+    rgb,
+    scale_for,
+    upright,
+)
 
-__all__ = [
-    "Header",
-    "Image",
-    "Pixels",
-    "Unreadable",
-    "decode",
-    "inner",
-    "inspect",
-    "load",
-    "prepare",
-    "stored",
-]
+__all__ = ["Header", "Image", "Pixels", "Unreadable", "decode", "inspect", "load", "prepare", "stored"]
 
 
 class Image(NamedTuple):
@@ -61,13 +61,6 @@ def prepare(data: bytes, settings: PreprocessSettings) -> Pixels:
     Raises Unreadable.
     """
     return inner(stored(data, settings), settings)
-
-
-def inner(pixels: Pixels, settings: PreprocessSettings) -> Pixels:
-    """The centre of stored pixels, uint8 [side,side,C], that the model sees."""
-    edge = (settings.side - settings.image_size) // 2
-    middle = slice(edge, edge + settings.image_size)
-    return np.ascontiguousarray(pixels[middle, middle])
 
 
 def stored(data: bytes, settings: PreprocessSettings) -> Pixels:

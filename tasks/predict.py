@@ -7,7 +7,7 @@ is written after its file: where it exists, the part is done and is not done aga
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,12 +19,11 @@ from tasks.decoders import Decoders, Seen, see
 from tasks.errors import InputError
 from tasks.fetching import fetch
 from tasks.formats import Unreadable
-from tasks.images import inner
 from tasks.index import SCHEMA
 from tasks.records import Forecast, Part, PartList, PartPredictions, Predicted, Refusal, Unsure
 from tasks.runtime import Prediction
 from tasks.specs import PredictSpec
-from tasks.transforms import Pixels
+from tasks.transforms import Pixels, inner
 
 MEASURED = ["label", "width", "height", "brightness", "contrast", "sharpness"]  # what a profile counts
 
@@ -44,6 +43,7 @@ def predict(spec: PredictSpec) -> Predicted:
     results = []
     if parts:
         model = Classifier(_model(forecast), images=spec.message.images)
+        _reopen(forecast, {part.batch for part in parts})
         with Decoders(see, forecast.preprocess, processes=processes) as decoders:
             results = [_part(part, forecast, decoders, model) for part in parts]
     images = sum(result.images for result in results)
@@ -51,6 +51,15 @@ def predict(spec: PredictSpec) -> Predicted:
     seconds = time.monotonic() - started
     print(f"predict: {images} images predicted, {refused} refused, {len(parts)} parts, {seconds:.1f} s")
     return Predicted(parts=len(parts), images=images, refused=refused, seconds=seconds)
+
+
+def _reopen(forecast: Forecast, names: Set[str]) -> None:
+    """Take away what says that an earlier cut of a batch is whole, before other tables lie there."""
+    for name in names:
+        place = predictions.folder(forecast.pipeline.name, forecast.version, name)
+        found = predictions.done(place)
+        if found is not None and found.digest != forecast.batches[name].digest:
+            storage.delete(storage.join(place, predictions.DONE))
 
 
 def _model(forecast: Forecast) -> model_file.ModelFile:

@@ -30,6 +30,13 @@ class Whole(NamedTuple):
     height: int
 
 
+def inner(pixels: Pixels, settings: PreprocessSettings) -> Pixels:
+    """The centre of stored pixels, uint8 [side,side,C], that the model sees."""
+    edge = (settings.side - settings.image_size) // 2
+    middle = slice(edge, edge + settings.image_size)
+    return np.ascontiguousarray(pixels[middle, middle])
+
+
 def resize(image: Pixels, whole: Whole, side: int, how: str) -> Pixels:
     """uint8 [H,W,C] to [side,side,C]: `crop` the centre square, `letterbox` with black, or `stretch`.
 

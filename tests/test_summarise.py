@@ -10,7 +10,9 @@ from predicting import Lights, lines, png
 from tasks import drift, predictions, quarantine, storage, tracking
 from tasks.config import AssembleSettings, PredictPolicy, store_root
 from tasks.errors import InputError
+from tasks.predict import predict
 from tasks.records import BatchPredictions, Dataset, Profile
+from tasks.specs import PredictSpec
 
 
 def done(lights: Lights, version: str, batch: str) -> BatchPredictions:
@@ -40,6 +42,10 @@ def test_an_earlier_cut_of_the_batch_is_removed(lights: Lights) -> None:
     assert lights.run() is not None
     old = set(lights.keys(version))
     lights.file("b1", "more.png", png(1))
+    forecast = lights.look()
+    predict(PredictSpec(forecast=forecast, message=forecast.messages[0]))
+    place = predictions.folder(lights.pipeline.name, version, "b1")
+    assert predictions.done(place) is None  # tables of both cuts lie here, and nothing says that it is whole
     assert lights.run() is not None
     found = done(lights, version, "b1")
     assert found.images == 3

@@ -68,5 +68,5 @@ class BatchPredictions(Record):
     files: tuple[Artifact, ...]
     images: int
     refused: int
-    unsure: int  # below the confidence that is asked for
+    unsure: int  # listed for a person to label
     at: str  # ISO 8601, UTC

@@ -118,13 +118,8 @@ def _data_roles(site: Site) -> tuple[Role, ...]:
         Role(
             name="postgres",
             command=(
-                *(
-                    postgres_binary(site.home, "postgres"),
-                    "-D",
-                    str(postgres_folder(site.home) / "data"),
-                    *settings,
-                ),
-                *("-c", "unix_socket_directories="),
+                *(postgres_binary(site.home, "postgres"), "-D", str(postgres_folder(site.home) / "data")),
+                *(*settings, "-c", "unix_socket_directories="),
             ),
             health=Health("postgres"),
             group="data",
