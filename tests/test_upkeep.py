@@ -197,12 +197,12 @@ def test_removing_a_version_goes_on_where_it_broke_off(files, monkeypatch):
 def test_a_version_that_became_champion_since_stays_with_all_that_it_names(root, files):
     put(root, "reports/1/report.html")
     for seed in (1, 2):
-        challenger("back", seed, **{registry.REPORT: f"{root}/reports/{seed}/report.html"})
+        challenger("returns", seed, **{registry.REPORT: f"{root}/reports/{seed}/report.html"})
     found = look(keep_versions=1)
-    assert "models:/back/1" in listed(found)
-    act("move", "back", "1")
+    assert "models:/returns/1" in listed(found)
+    act("move", "returns", "1")
     delete(found)
-    registry.fetch_model("models:/back/1")
+    registry.fetch_model("models:/returns/1")
     assert "reports/1/report.html" in keys(root)
 
 
