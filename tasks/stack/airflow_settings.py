@@ -19,8 +19,8 @@ EVERY_PROCESS: Final = {
     "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
     # The default asks DNS for the full name, which takes seconds on a laptop without one.
     "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
-    # All processes share a folder of logs, where the API server reads those of running tasks. So no log server
-    # has to listen, and none is asked: port 1 refuses at once, the default one could be somebody else's.
+    # All processes share a folder of logs, where the API server reads those of running tasks. So no log
+    # server listens, and none is asked: port 1 refuses at once, the default one could be somebody else's.
     "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": "1",
     "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": "1",
     # The scheduler judges by it and the workers beat in time for it.

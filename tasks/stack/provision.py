@@ -1,9 +1,9 @@
-"""What a deployment needs before its servers start: the bucket, MLflow's user, Airflow's roles, people, pools.
+"""What a deployment needs before its servers start: bucket, MLflow's user, Airflow's roles, people, pools.
 
 python -m tasks.stack.provision /run/secrets
 
-It runs at every start, after `airflow db migrate`, in the variables of Airflow's servers. What exists stays as
-it is; only pools are set each time, since they follow the number of workers.
+It runs at every start, after `airflow db migrate`, in the variables of Airflow's servers. What exists stays
+as it is; only pools are set each time, since they follow the number of workers.
 """
 
 import os
@@ -23,7 +23,8 @@ def secret(folder: Path, name: str) -> str:
         found = (folder / name).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise InputError(
-            f"the secret {folder / name} cannot be read ({error.strerror}): make it with docker/make-secrets.sh"
+            f"the secret {folder / name} cannot be read ({error.strerror}): "
+            "make it with docker/make-secrets.sh"
         ) from error
     if not found:
         raise InputError(f"the secret {folder / name} is empty: make it with docker/make-secrets.sh")
@@ -56,7 +57,7 @@ def ensure_bucket(store: str) -> bool:
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket = urlsplit(store).netloc
-    client = boto3.client("s3")
+    client = boto3.Session().client("s3")
     try:
         try:
             client.head_bucket(Bucket=bucket)
@@ -81,7 +82,9 @@ def ensure_mlflow_user(url: str, name: str, password: str, admin_password: str) 
 
     body = {"username": name, "password": password}
     try:
-        with httpx.Client(base_url=url, auth=("admin", admin_password), timeout=30, trust_env=False) as client:
+        with httpx.Client(
+            base_url=url, auth=("admin", admin_password), timeout=30, trust_env=False
+        ) as client:
             answer = client.post("/api/2.0/mlflow/users/create", json=body)
             if answer.status_code == 400 and answer.json().get("error_code") == "RESOURCE_ALREADY_EXISTS":
                 answer = client.patch("/api/2.0/mlflow/users/update-password", json=body)
@@ -102,7 +105,9 @@ def provision(folder: Path, environment: Mapping[str, str]) -> None:
     print(f"provision: {store} {'is made' if ensure_bucket(store) else 'is there'}", flush=True)
     if (folder / "mlflow_admin_password").exists():
         user, url = environment["MLFLOW_TRACKING_USERNAME"], environment["MLFLOW_TRACKING_URI"]
-        ensure_mlflow_user(url, user, secret(folder, "mlflow_password"), secret(folder, "mlflow_admin_password"))
+        ensure_mlflow_user(
+            url, user, secret(folder, "mlflow_password"), secret(folder, "mlflow_admin_password")
+        )
         print(f"provision: MLflow knows {user}", flush=True)
     made = access.ensure_access(passwords)
     print(f"provision: {', '.join(made) or 'nobody'} was added to Airflow", flush=True)
