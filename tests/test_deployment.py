@@ -11,8 +11,10 @@ import deployment
 import pytest
 import yaml
 from deployment import DOCKER, MLFLOW, ROOT, services
+from typer.main import get_command
 
 from tasks import signing
+from tasks.cli import app
 
 DOCKERFILES = (DOCKER / "Dockerfile", MLFLOW / "Dockerfile")
 TEXTS = sorted(path for folder in (DOCKER, MLFLOW) for path in folder.iterdir() if path.is_file())
@@ -187,6 +189,21 @@ def test_workers_and_commands_reach_neither_the_database_nor_the_servers_secrets
     networks = deployment.compose()["networks"]
     assert networks["stores"]["internal"]
     assert networks["database"]["internal"]
+
+
+def test_the_readmes_commands_name_files_and_verbs_that_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.split("\n## Deployment\n")[1].split("\n## ")[0]
+    for name in re.findall(r"\bdocker/[\w.-]+", section):
+        assert (ROOT / name).exists() or name in ("docker/secrets", "docker/.env"), name
+    calls = re.findall(r"docker compose run (?:--\S+ (?:\S+:\S+ )?)*cli (\w+)([^\n]*)", section)
+    assert [verb for verb, _ in calls] == ["ingest", "run"]
+    verbs = get_command(app).commands
+    for verb, rest in calls:
+        known = {option for parameter in verbs[verb].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= known, verb
+    verbs_of_compose = set(re.findall(r"docker compose (\w+)", section))
+    assert verbs_of_compose == {"build", "up", "ps", "run"}
 
 
 def run_with_secrets(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
