@@ -63,6 +63,7 @@ class Site:
         return found | {
             "PATH": f"{PROGRAMS}:/usr/bin:/bin",
             "HOME": str(self.folder),
+            "TMPDIR": str(self.folder),
             "AIRFLOW_HOME": str(self.folder / "airflow"),
             "PYTHONPATH": str(deployment.ROOT),
             "NO_PROXY": "127.0.0.1",
