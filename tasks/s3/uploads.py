@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from tasks.errors import InputError, NightshiftError, OutageError
-from tasks.s3.connection import REGIONS, bucket_key, endpoint, first
+from tasks.s3.connection import boto_client, bucket_key, endpoint
 
 
 class Upload(NamedTuple):
@@ -21,7 +21,7 @@ def uploads(uri: str) -> Iterator[Upload]:
 
     bucket, prefix = bucket_key(uri.rstrip("/") + "/")
     try:
-        pages = _client().get_paginator("list_multipart_uploads")
+        pages = boto_client().get_paginator("list_multipart_uploads")
         for page in pages.paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Uploads", ()):
                 begun = item["Initiated"].timestamp()
@@ -36,18 +36,12 @@ def abort(uri: str, identity: str) -> None:
 
     bucket, key = bucket_key(uri)
     try:
-        _client().abort_multipart_upload(Bucket=bucket, Key=key, UploadId=identity)
+        boto_client().abort_multipart_upload(Bucket=bucket, Key=key, UploadId=identity)
     except ClientError as error:
         if error.response["Error"].get("Code") != "NoSuchUpload":
             raise _failure(uri, "end an upload", error) from error
     except BotoCoreError as error:
         raise _failure(uri, "end an upload", error) from error
-
-
-def _client() -> Any:
-    import boto3
-
-    return boto3.Session(region_name=first(REGIONS) or None).client("s3")
 
 
 def _failure(uri: str, what: str, error: Exception) -> NightshiftError:

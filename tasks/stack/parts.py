@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from tasks import signing
 from tasks.errors import InputError
+from tasks.s3.connection import is_virtual
 from tasks.stack.environment import BROKER_URL, DATABASE_URLS, RESULT_BACKEND, SIGNING
 
 AIRFLOW: Final = ("migrate", "api-server", "scheduler", "dag-processor", "triggerer", "janitor")
@@ -96,9 +97,11 @@ def _variables(name: str, part: Part, parent: Mapping[str, str]) -> dict[str, st
     # The models there may be signed by other keys than the stack's.
     if name == "mlflow" and parent.get(signing.PUBLIC_KEYS) and parent.get(signing.SIGNING_KEY):
         wanted |= {signing.PUBLIC_KEYS, *SIGNING}
-    return {
-        variable: _whole(variable, value) for variable in sorted(wanted) if (value := parent.get(variable))
-    }
+    found = {each: _whole(each, value) for each in sorted(wanted) if (value := parent.get(each))}
+    if name == "s3" and (found.get("AWS_ENDPOINT_URL_S3") or found.get("AWS_ENDPOINT_URL")):
+        # MLflow's client would guess by the endpoint's name.
+        found.setdefault("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE", "virtual" if is_virtual(parent) else "path")
+    return found
 
 
 def _whole(name: str, value: str) -> str:
