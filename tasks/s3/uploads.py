@@ -26,7 +26,10 @@ def uploads(uri: str) -> Iterator[Upload]:
             for item in page.get("Uploads", ()):
                 begun = item["Initiated"].timestamp()
                 yield Upload(item["Key"].removeprefix(prefix), item["UploadId"], begun)
-    except (BotoCoreError, ClientError) as error:
+    except ClientError as error:
+        if error.response["Error"].get("Code") != "NoSuchUpload":  # rclone's word for a bucket without any
+            raise _failure(uri, "list uploads", error) from error
+    except BotoCoreError as error:
         raise _failure(uri, "list uploads", error) from error
 
 
