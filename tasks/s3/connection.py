@@ -113,7 +113,7 @@ def _connect(bucket: str, variables: tuple[str, ...]) -> Bucket:
     else:
         options |= _found_by_boto3(uri)
     found = options.pop("endpoint", "")
-    address = (first(ENDPOINTS) or found or _amazon(options["region"])).rstrip("/")
+    address = (first(ENDPOINTS) or found or amazon(options["region"])).rstrip("/")
     client: ClientConfig = {
         "allow_http": address.startswith("http://"),
         "connect_timeout": timedelta(seconds=5),
@@ -155,7 +155,8 @@ def _with_bucket(bucket: str, address: str) -> str:
     return f"{scheme}://{bucket}.{rest}"
 
 
-def _amazon(region: str) -> str:
+def amazon(region: str) -> str:
+    """Where AWS's own S3 is."""
     return f"https://s3.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
 
 
@@ -168,7 +169,7 @@ def _attempts(given: str) -> int:
 def _check(uri: str, given: dict[str, str]) -> None:
     """Refuse in words what the Rust code would panic at. Raises InputError."""
     for name in ENDPOINTS:
-        if given[name] and not _is_address(given[name]):
+        if given[name] and not is_address(given[name]):
             raise InputError(f"{name} is {given[name]!r}; it must look like http://host:9000 or https://host")
     for name in HEADERS:
         if not re.fullmatch("[!-~]*", given[name]):
@@ -178,7 +179,7 @@ def _check(uri: str, given: dict[str, str]) -> None:
         raise misconfigured(uri, endpoint(), f"{absent[0]} is not set")
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
     try:
         port = urlsplit(text).port
     except ValueError:

@@ -33,6 +33,17 @@ def uploads(uri: str) -> Iterator[Upload]:
         raise _failure(uri, "list uploads", error) from error
 
 
+def begin(uri: str) -> str:
+    """Begin an upload in parts and return its identity."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, key = bucket_key(uri)
+    try:
+        return str(boto_client().create_multipart_upload(Bucket=bucket, Key=key)["UploadId"])
+    except (BotoCoreError, ClientError) as error:
+        raise _failure(uri, "begin an upload in parts", error) from error
+
+
 def abort(uri: str, identity: str) -> None:
     """End an upload and give back what it takes; one that is ended is no error."""
     from botocore.exceptions import BotoCoreError, ClientError
