@@ -51,6 +51,14 @@ class Champions(NamedTuple):
     best: Registered | None
 
 
+@worded()
+def try_model(name: str) -> None:
+    """Register a model without versions, tag it and remove it again."""
+    client().create_registered_model(name)
+    client().set_registered_model_tag(name, STATE, "tried")
+    client().delete_registered_model(name)
+
+
 def register_version(
     run_id: str,
     name: str,

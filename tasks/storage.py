@@ -126,6 +126,11 @@ def uploads(uri: str) -> Iterator[Upload]:
     return parts.uploads(uri) if _local(uri) is None else iter(())
 
 
+def begin(uri: str) -> str:
+    """Begin an upload in parts on S3; its identity. Raises InputError where the server refuses that."""
+    return parts.begin(uri)
+
+
 def abort(uri: str, upload: str) -> None:
     """Give up an upload in parts and what it takes; one that is ended is no error."""
     parts.abort(uri, upload)

@@ -277,3 +277,22 @@ def run_url(run_id: str) -> str:
     """The page of a run in the MLflow web interface."""
     experiment = client().get_run(run_id).info.experiment_id
     return f"{address().rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+
+@worded()
+def try_artifact(folder: str, data: bytes) -> bytes:
+    """What the server returns of an artifact outside of any run, which is removed again."""
+    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+    place = MlflowArtifactsRepository(f"mlflow-artifacts:/{folder}", address())
+    with tempfile.TemporaryDirectory() as there, tempfile.TemporaryDirectory() as back:
+        Path(there, "tried").write_bytes(data)
+        try:
+            place.log_artifact(str(Path(there, "tried")))
+            returned = Path(place.download_artifacts("tried", back)).read_bytes()
+            place.delete_artifacts("tried")
+        except OSError as error:  # the answers of a server that refuses, too
+            raise InputError(
+                f"MLflow at {address()} does not keep artifacts ({error}); see its log"
+            ) from error
+    return returned

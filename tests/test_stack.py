@@ -24,7 +24,7 @@ import pytest
 
 from tasks import signing, storage
 from tasks.errors import InputError, NightshiftError
-from tasks.stack import airflow_api, environment, health, lifecycle, prepare, processes, supervise
+from tasks.stack import airflow_api, environment, health, lifecycle, ports, prepare, processes, supervise
 from tasks.stack.environment import Ports, Site
 from tasks.stack.processes import Session
 from tasks.stack.roles import Health, Role, build_roles, postgres_folder
@@ -96,21 +96,21 @@ def wait_until_dead(found: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def test_a_port_in_use_is_replaced_and_the_others_kept() -> None:
-    wanted = environment.choose_ports(None, random_ports=True)
+    wanted = ports.choose_ports(None, random_ports=True)
     with socket.create_server(("127.0.0.1", wanted.mlflow)):
-        chosen = environment.choose_ports(wanted, random_ports=False)
+        chosen = ports.choose_ports(wanted, random_ports=False)
     assert chosen.mlflow != wanted.mlflow
     assert chosen == Ports(**{**asdict(wanted), "mlflow": chosen.mlflow})
 
 
 def test_a_port_in_use_on_every_interface_counts_as_taken() -> None:
-    wanted = environment.choose_ports(None, random_ports=True)
+    wanted = ports.choose_ports(None, random_ports=True)
     with socket.create_server(("0.0.0.0", wanted.s3)):  # noqa: S104
-        assert environment.choose_ports(wanted, random_ports=False).s3 != wanted.s3
+        assert ports.choose_ports(wanted, random_ports=False).s3 != wanted.s3
 
 
 def test_the_usual_ports_are_wanted_first_and_random_ones_on_request() -> None:
-    assert len(set(asdict(environment.choose_ports(None, random_ports=True)).values())) == 6
+    assert len(set(asdict(ports.choose_ports(None, random_ports=True)).values())) == 6
     usual = {"airflow": 8080, "mlflow": 5000, "s3": 9000, "postgres": 5433, "valkey": 6380, "serve": 8500}
     assert asdict(Ports()) == usual
 

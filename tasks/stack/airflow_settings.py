@@ -41,8 +41,8 @@ def shared_settings(site: Site) -> dict[str, str]:
         # Seconds. A worker that misses the very moment a task's process ends looks again after so long
         # (default 5) and takes no other task until then.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-        "AIRFLOW__CELERY__BROKER_URL": site.valkey_url(0),
-        "AIRFLOW__CELERY__RESULT_BACKEND": site.valkey_url(1),
+        "AIRFLOW__CELERY__BROKER_URL": site.broker_url,
+        "AIRFLOW__CELERY__RESULT_BACKEND": site.result_backend,
         # Longer than the longest training: a message not acknowledged by then is delivered a second time.
         "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": str(72 * HOUR),
         # No versioned bundles here, so no process that cleans them up.

@@ -13,10 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from tasks import signing
 from tasks.errors import NightshiftError
 from tasks.stack import airflow_settings, janitor
-from tasks.stack.environment import BUCKET, LOOPBACK, Site, client_variables, run_folder
+from tasks.stack.environment import LOOPBACK, Site, client_variables, run_folder
 
 SERVED_MODEL = "NIGHTSHIFT_SERVE"  # address of the model that the endpoint serves
 HealthKind = Literal["postgres", "valkey", "http", "heartbeat", "celery", "process", "finished"]
@@ -157,11 +156,12 @@ def _data_roles(site: Site) -> tuple[Role, ...]:
 
 def _mlflow(site: Site, client: Mapping[str, str]) -> Role:
     mine = {name: value for name, value in client.items() if name != "MLFLOW_TRACKING_URI"}
+    store = client["NIGHTSHIFT_STORE"].rstrip("/")
     return Role(
         name="mlflow",
         command=(
             *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(site.ports.mlflow)),
-            *("--workers", "1", "--artifacts-destination", f"s3://{BUCKET}/mlflow"),
+            *("--workers", "1", "--artifacts-destination", f"{store}/mlflow"),
         ),
         health=Health("http", f"{site.mlflow_url}/health"),
         after=("postgres", "s3"),
@@ -292,7 +292,7 @@ def build_roles(site: Site, parent: Mapping[str, str], *, migrate: bool = True) 
         _janitor(server, janitor.keep_days(parent)),
         _worker(
             *("worker", "default,preprocess", site.concurrency, max(1, site.cores // site.concurrency)),
-            worker | {signing.SIGNING_KEY: str(site.signing_key)},  # `register` runs there
+            worker | site.signing,  # `register` runs there
         ),
         _worker("worker-train", "train", 1, site.cores, worker),
         _serve(site, client, parent),
