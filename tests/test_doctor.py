@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -16,6 +17,7 @@ from tasks import signing
 from tasks.cli import app
 from tasks.stack.environment import Ports, ensure_secrets, store_ports
 
+Serve = Callable[..., str]
 ROOT = Path(__file__).resolve().parent.parent
 HEALTHY = json.dumps({part: {"status": "healthy"} for part in ("metadatabase", "scheduler")}).encode()
 
@@ -41,16 +43,19 @@ def machine(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[dict[str, bytes]], str]]:
-    """Serve the given paths; others are 404."""
+def serve() -> Iterator[Serve]:
+    """Serve the given paths, all but `/health` to that login only; others are 404."""
     servers: list[HTTPServer] = []
 
-    def start(answers: dict[str, bytes]) -> str:
+    def start(answers: dict[str, bytes], login: str = "") -> str:
+        wanted = f"Basic {b64encode(login.encode()).decode()}" if login else None
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.send_response(200 if self.path in answers else 404)
+                known = self.path == "/health" or wanted in (None, self.headers.get("Authorization"))
+                self.send_response(401 if not known else 200 if self.path in answers else 404)
                 self.end_headers()
-                self.wfile.write(answers.get(self.path, b""))
+                self.wfile.write(answers.get(self.path, b"") if known else b"")
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -125,7 +130,7 @@ def test_no_pipelines_are_wrong(machine: Path) -> None:
     assert line(doctor(), "no pipeline files in").startswith("✗")
 
 
-def test_services_that_are_well_are_said_to_be(serve: Callable[[dict[str, bytes]], str]) -> None:
+def test_services_that_are_well_are_said_to_be(serve: Serve) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = serve({"/health": b"OK"})
     os.environ["NIGHTSHIFT_AIRFLOW_URL"] = serve({"/api/v2/monitor/health": HEALTHY})
     result = doctor()
@@ -134,16 +139,14 @@ def test_services_that_are_well_are_said_to_be(serve: Callable[[dict[str, bytes]
 
 
 @pytest.mark.parametrize("answer", [HEALTHY.replace(b"healthy", b"unhealthy", 2), b"<html>", b"[]"])
-def test_an_airflow_that_is_not_well_is_wrong(
-    answer: bytes, serve: Callable[[dict[str, bytes]], str]
-) -> None:
+def test_an_airflow_that_is_not_well_is_wrong(answer: bytes, serve: Serve) -> None:
     os.environ["NIGHTSHIFT_AIRFLOW_URL"] = serve({"/api/v2/monitor/health": answer})
     result = doctor()
     assert result.exit_code == 1
     assert [said for said in result.stdout.splitlines() if said.startswith("✗ ") and "irflow " in said]
 
 
-def test_the_sick_part_of_airflow_is_named(serve: Callable[[dict[str, bytes]], str]) -> None:
+def test_the_sick_part_of_airflow_is_named(serve: Serve) -> None:
     answer = HEALTHY.replace(b'"scheduler": {"status": "healthy"', b'"scheduler": {"status": "unhealthy"')
     os.environ["NIGHTSHIFT_AIRFLOW_URL"] = serve({"/api/v2/monitor/health": answer})
     assert "scheduler not healthy; see nightshift logs" in line(doctor(), "Airflow at")
@@ -156,6 +159,17 @@ def test_a_tracking_server_that_is_away_is_wrong() -> None:
     assert line(result, "/health does not answer").startswith("✗")
 
 
+@pytest.mark.parametrize(("password", "mark"), [("right", "✓"), ("wrong", "✗"), (None, "✗")])
+def test_a_login_that_mlflow_refuses_is_wrong(password: str | None, mark: str, serve: Serve) -> None:
+    answers = {"/health": b"OK", "/api/2.0/mlflow/experiments/search?max_results=1": b"{}"}
+    os.environ["MLFLOW_TRACKING_URI"] = serve(answers, "me:right")
+    if password:
+        os.environ |= {"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": password}
+    found = line(doctor(), "MLflow at")
+    assert found.startswith(mark)
+    assert ("refuses the login; set MLFLOW_TRACKING_USERNAME" in found) == (mark == "✗")
+
+
 def test_a_stopped_stack_is_a_remark(machine: Path) -> None:
     (machine / "home").mkdir()
     ensure_secrets(machine / "home")
@@ -163,7 +177,7 @@ def test_a_stopped_stack_is_a_remark(machine: Path) -> None:
     assert line(doctor(), "is stopped; nightshift up starts it").startswith("·")
 
 
-def test_a_stack_that_runs_in_part_is_wrong(machine: Path, serve: Callable[[dict[str, bytes]], str]) -> None:
+def test_a_stack_that_runs_in_part_is_wrong(machine: Path, serve: Serve) -> None:
     (machine / "home").mkdir()
     ensure_secrets(machine / "home")
     mlflow = int(serve({"/health": b"OK"}).rpartition(":")[2])

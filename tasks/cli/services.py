@@ -37,7 +37,13 @@ def tracking() -> Finding:
     address = os.environ["MLFLOW_TRACKING_URI"].rstrip("/")
     if not address.startswith(("http://", "https://")):
         return Finding(None, f"MLflow is not a server: MLFLOW_TRACKING_URI is {address}")
-    _get(f"{address}/health")
+    _get(f"{address}/health")  # open to everybody, so it says nothing of the login
+    if _refuses(f"{address}/api/2.0/mlflow/experiments/search?max_results=1"):
+        return Finding(
+            False,
+            f"MLflow at {address} refuses the login; set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD",
+        )
     return Finding(True, f"MLflow at {address} is healthy")
 
 
@@ -87,6 +93,21 @@ def signatures() -> Finding:
     names = ", ".join(key.fingerprint for key in trusted)
     signs = f", what is registered here is signed by {signer.fingerprint}" if signer else ""
     return Finding(True, f"models are trusted when signed by {names}{signs}")
+
+
+def _refuses(url: str) -> bool:
+    """Whether MLflow answers the login that its client sends with a refusal."""
+    from base64 import b64encode
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    login = ":".join(os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
+    headers = {"Authorization": f"Basic {b64encode(login.encode()).decode()}"} if login != ":" else {}
+    try:
+        urlopen(Request(url, headers=headers), timeout=TIMEOUT).close()  # noqa: S310 - the user's own address
+    except HTTPError as error:
+        return error.code in (401, 403)
+    return False
 
 
 def _get(url: str) -> bytes:

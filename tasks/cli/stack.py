@@ -35,6 +35,8 @@ def _welcome(home: Path) -> None:
     user, password = variables["NIGHTSHIFT_AIRFLOW_USER"], variables["NIGHTSHIFT_AIRFLOW_PASSWORD"]
     _say(f"         user {user}, password {password} (kept in {home / 'airflow' / 'passwords.json'})")
     _say(f"MLflow   {variables['MLFLOW_TRACKING_URI']}")
+    user, password = variables["MLFLOW_TRACKING_USERNAME"], variables["MLFLOW_TRACKING_PASSWORD"]
+    _say(f"         user {user}, password {password} (kept in {home / 'secrets.json'})")
     _say(f"S3       {variables['AWS_ENDPOINT_URL_S3']} (bucket {environment.BUCKET})")
     if (address := lifecycle.endpoint(home)) is not None:
         _say(f"Endpoint {address}/docs")

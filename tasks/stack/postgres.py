@@ -10,13 +10,14 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.errors import NightshiftError
 from tasks.stack.environment import Site
 from tasks.stack.roles import package_folder, postgres_binary, postgres_folder, postgres_user
 
-DATABASES = ("airflow", "mlflow")
+DATABASES = ("airflow", "mlflow", "mlflow_auth")
 
 
 def _check(command: list[str], user: str | None, what: str, text: str = "") -> None:
@@ -87,8 +88,17 @@ def _create_cluster(initdb: str, data: Path, user: str | None, password: str) ->
         _check([initdb, "-D", str(data), "-U", "nightshift", *options], user, "initdb")
 
 
+def _create_databases(site: Site, data: Path, names: Iterable[str]) -> None:
+    _check(
+        [postgres_binary(site.home, "postgres"), "--single", "-D", str(data), "postgres"],
+        postgres_user(),
+        "first start",
+        "".join(f"CREATE DATABASE {name};\n" for name in names),
+    )
+
+
 def prepare(site: Site) -> None:
-    """Make the data folder with both databases, once. What a broken attempt left behind is made anew."""
+    """Make the data folder with all databases, once. What a broken attempt left behind is made anew."""
     folder, user = postgres_folder(site.home), postgres_user()
     folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -98,7 +108,11 @@ def prepare(site: Site) -> None:
     data, complete = folder / "data", folder / "complete"
     mark = hashlib.sha256(site.secrets.postgres_password.encode()).hexdigest()
     if complete.exists():
-        if complete.read_text() == mark:
+        first, *made = complete.read_text().split()
+        if first == mark:
+            if missing := [name for name in DATABASES if name not in made]:
+                _create_databases(site, data, missing)
+                complete.write_text(" ".join([mark, *made, *missing]))
             return
         if folder.parent == site.home:
             raise NightshiftError(
@@ -109,12 +123,6 @@ def prepare(site: Site) -> None:
         shutil.rmtree(data)
     complete.unlink(missing_ok=True)
     _create_cluster(postgres_binary(site.home, "initdb"), data, user, site.secrets.postgres_password)
-    create = "".join(f"CREATE DATABASE {name};\n" for name in DATABASES)
-    _check(
-        [postgres_binary(site.home, "postgres"), "--single", "-D", str(data), "postgres"],
-        user,
-        "first start",
-        create,
-    )
-    complete.write_text(mark)
+    _create_databases(site, data, DATABASES)
+    complete.write_text(" ".join([mark, *DATABASES]))
     os.sync()
