@@ -34,6 +34,7 @@ STAGES = (
     *("look", "predict", "summarise"),
     *("sweep", "trial", "conclude", "upkeep"),
 )
+AIRFLOW = ("AIRFLOW", "NIGHTSHIFT_AIRFLOW_")  # what its variables begin with
 PR_SET_PDEATHSIG = 1
 LOOK_SECONDS = 1.0  # how often a stage's descendants are looked up
 # glibc hands large tensors back to the kernel and faults them in again; these keep them (system time / 10).
@@ -82,9 +83,11 @@ def run_stage(
 def stage_environment(own: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
     """The environment of a stage's process: capped threads, malloc settings, and who its parent is.
 
-    Variables of its `own` come before those of this process.
+    Variables of its `own` come before those of this process. Airflow's stay behind, its connections and the
+    broker's password among them, since a stage talks to the store and to MLflow only.
     """
-    given = {**os.environ, **own}
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(AIRFLOW)}
+    given = {**mine, **own}
     threads = given.get("NIGHTSHIFT_THREADS") or str(os.cpu_count() or 1)
     caps = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     return {

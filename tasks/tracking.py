@@ -63,6 +63,12 @@ def worded() -> Iterator[None]:
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # where a database is asked instead of a server
             raise InputError(f"MLflow at {address()} refused: {error.message}") from error
+        if error.get_http_status_code() in (401, 403):
+            user = os.environ.get("MLFLOW_TRACKING_USERNAME", "")
+            raise InputError(
+                f"MLflow at {address()} refuses the login of {user or 'nobody'}; set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            ) from error
         raise OutageError(
             f"MLflow at {address()} cannot be reached; check MLFLOW_TRACKING_URI and that the server runs"
         ) from error

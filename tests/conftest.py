@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import shutil
 import signal
 import tempfile
@@ -106,6 +107,7 @@ class Stack:
     home: Path
     environment: Mapping[str, str]
     hook: Hook  # where its notices go
+    planted: Mapping[str, str]  # secrets of a person who started it, by what they are for
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -143,16 +145,22 @@ def stack() -> Iterator[Stack]:
     note.write_text(str(home))
     before, told = dict(os.environ), ExitStack()
     hook = told.enter_context(webhook())
-    notices = {"NIGHTSHIFT_NOTIFY": "http:hook", "AIRFLOW_CONN_HOOK": hook.url}
-    os.environ.update(QUICK | notices, NIGHTSHIFT_DAGS=str(_dags(home)))
+    planted = {name: secrets.token_hex(32) for name in ("cloud account", "webhook", "export key")}
+    connections = {
+        "AIRFLOW_CONN_HOOK": hook.url.replace("://", f"://notices:{planted['webhook']}@"),
+        "AIRFLOW_CONN_CLOUD": f"aws://AKIAPLANTED:{planted['cloud account']}@",
+    }
+    os.environ.update(QUICK | connections, NIGHTSHIFT_NOTIFY="http:hook", NIGHTSHIFT_DAGS=str(_dags(home)))
+    os.environ["NIGHTSHIFT_EXPORT_KEY"] = planted["export key"]
     terminated = signal.signal(signal.SIGTERM, _interrupt)
     try:
         lifecycle.up(home, random_ports=True)
+        del os.environ["NIGHTSHIFT_EXPORT_KEY"]
         variables = environment.client_environment(home)
         # Tests register versions themselves, as only workers do otherwise.
         signing_key = environment.keys_folder(home) / signing.PRIVATE_NAME
         os.environ.update(variables | {signing.SIGNING_KEY: str(signing_key)})
-        yield Stack(home, variables, hook)
+        yield Stack(home, variables, hook, planted)
     finally:
         signal.signal(signal.SIGTERM, terminated)
         take_down(home)

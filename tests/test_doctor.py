@@ -1,5 +1,6 @@
 """`nightshift doctor` on machines that are well and that are not; the services are small real servers."""
 
+import itertools
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -28,6 +30,7 @@ from tasks.stack.roles import _valkey_binary
 
 __all__ = ["s3", "s3_server", "server"]  # fixtures
 
+Serve = Callable[..., str]
 ROOT = Path(__file__).resolve().parent.parent
 HEALTHY = json.dumps({part: {"status": "healthy"} for part in ("metadatabase", "scheduler")}).encode()
 
@@ -56,17 +59,8 @@ def machine(tmp_path: Path) -> Iterator[Path]:
 def valkey(tmp_path: Path) -> Iterator[str]:
     """Host and port of a broker of this test's own, whose password is `secret-word`."""
     port = unused_port()
-    command = [
-        _valkey_binary(),
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--dir",
-        str(tmp_path),
-    ]
+    options = {"--port": str(port), "--bind": "127.0.0.1", "--save": "", "--dir": str(tmp_path)}
+    command = [_valkey_binary(), *itertools.chain(*options.items())]
     with subprocess.Popen([*command, "--requirepass", "secret-word"], stdout=subprocess.DEVNULL) as server:
         try:
             _wait_for(port)
@@ -76,16 +70,21 @@ def valkey(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[dict[str, bytes]], str]]:
-    """Serve the given paths; others are 404."""
+def serve() -> Iterator[Serve]:
+    """Serve the given paths, all but `/health` to that login only; others are 404."""
     servers: list[HTTPServer] = []
 
-    def start(answers: dict[str, bytes]) -> str:
+    def start(answers: dict[str, bytes], login: str = "") -> str:
+        wanted = f"Basic {b64encode(login.encode()).decode()}" if login else None
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.send_response(200 if self.path in answers else 404)
+                known = self.path == "/health" or wanted in (None, self.headers.get("Authorization"))
+                self.send_response(401 if not known else 200 if self.path in answers else 404)
                 self.end_headers()
-                self.wfile.write(answers.get(self.path, b""))
+                self.wfile.write(answers.get(self.path, b"") if known else b"")
+
+            do_POST = do_GET  # noqa: N815
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -162,7 +161,7 @@ def test_no_pipelines_are_wrong(machine: Path) -> None:
     assert line(doctor(), "no pipeline files in").startswith("✗")
 
 
-def test_an_airflow_that_is_well_is_said_to_be(serve: Callable[[dict[str, bytes]], str]) -> None:
+def test_an_airflow_that_is_well_is_said_to_be(serve: Serve) -> None:
     version = b'{"version": "3.3.2"}'
     address = serve({"/api/v2/monitor/health": HEALTHY, "/api/v2/version": version})
     os.environ["NIGHTSHIFT_AIRFLOW_URL"] = address
@@ -193,14 +192,14 @@ def test_mlflow_is_tried_and_left_as_it_was(mlflow_server: Door) -> None:
     assert {path for path in mlflow_server.files.rglob("*") if path.is_file()} == before
 
 
-def test_a_tracking_server_that_only_looks_well_is_wrong(serve: Callable[[dict[str, bytes]], str]) -> None:
+def test_a_tracking_server_that_only_looks_well_is_wrong(serve: Serve) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = serve({"/health": b"OK", "/version": b"2.9.1"})
     result = doctor()
     assert result.exit_code == 1
     assert line(result, "MLflow's server is 2.9.1, its client 3.").startswith("✗")
 
 
-@pytest.mark.parametrize(("seconds", "mark"), [(0, "✓"), (-100, "·"), (400, "✗")])
+@pytest.mark.parametrize(("seconds", "mark"), [(0, "✓"), (-100, "·"), (405, "✗")])
 def test_a_clock_that_is_elsewhere_is_told(seconds: int, mark: str) -> None:
     (found,) = checks.clock("S3", formatdate(time.time() + seconds))
     assert {True: "✓", False: "✗", None: "·"}[found.good] == mark
@@ -272,16 +271,14 @@ def test_a_database_that_refuses_is_wrong_and_its_login_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("answer", [HEALTHY.replace(b"healthy", b"unhealthy", 2), b"<html>", b"[]"])
-def test_an_airflow_that_is_not_well_is_wrong(
-    answer: bytes, serve: Callable[[dict[str, bytes]], str]
-) -> None:
+def test_an_airflow_that_is_not_well_is_wrong(answer: bytes, serve: Serve) -> None:
     os.environ["NIGHTSHIFT_AIRFLOW_URL"] = serve({"/api/v2/monitor/health": answer})
     result = doctor()
     assert result.exit_code == 1
     assert [said for said in result.stdout.splitlines() if said.startswith("✗ ") and "irflow " in said]
 
 
-def test_the_sick_part_of_airflow_is_named(serve: Callable[[dict[str, bytes]], str]) -> None:
+def test_the_sick_part_of_airflow_is_named(serve: Serve) -> None:
     answer = HEALTHY.replace(b'"scheduler": {"status": "healthy"', b'"scheduler": {"status": "unhealthy"')
     os.environ["NIGHTSHIFT_AIRFLOW_URL"] = serve({"/api/v2/monitor/health": answer})
     assert "scheduler not healthy; see nightshift logs" in line(doctor(), "Airflow at")
@@ -294,6 +291,16 @@ def test_a_tracking_server_that_is_away_is_wrong() -> None:
     assert line(result, "/health does not answer").startswith("✗")
 
 
+@pytest.mark.parametrize("password", ["wrong", None])
+def test_a_login_that_mlflow_refuses_is_wrong(password: str | None, serve: Serve) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = serve({"/health": b"OK"}, "me:right")
+    if password:
+        os.environ |= {"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": password}
+    found = line(doctor(), "refuses the login of ")
+    assert found.startswith("✗")
+    assert "set MLFLOW_TRACKING_USERNAME" in found
+
+
 def test_a_stopped_stack_is_a_remark(machine: Path) -> None:
     (machine / "home").mkdir()
     ensure_secrets(machine / "home")
@@ -301,7 +308,7 @@ def test_a_stopped_stack_is_a_remark(machine: Path) -> None:
     assert line(doctor(), "is stopped; nightshift up starts it").startswith("·")
 
 
-def test_a_stack_that_runs_in_part_is_wrong(machine: Path, serve: Callable[[dict[str, bytes]], str]) -> None:
+def test_a_stack_that_runs_in_part_is_wrong(machine: Path, serve: Serve) -> None:
     (machine / "home").mkdir()
     ensure_secrets(machine / "home")
     mlflow = int(serve({"/health": b"OK"}).rpartition(":")[2])

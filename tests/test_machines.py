@@ -33,7 +33,7 @@ def machines(stack) -> Iterator[tuple[Machine, Machine]]:
     site = prepare.find_site(stack.home)
     assert site is not None
     site, apart = place(site, stack.home / "dags"), isolated()
-    celery = Celery(broker=site.valkey_url(0), set_as_current=False)
+    celery = Celery(broker=site.broker_url, set_as_current=False)
     own = {"destination": ["celery@worker"], "reply": True, "timeout": 10}
     made: list[Machine] = []
     assert celery.control.cancel_consumer(QUEUE, **own)

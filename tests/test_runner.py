@@ -195,6 +195,15 @@ def test_threads_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stage_environment()["OMP_NUM_THREADS"] == str(os.cpu_count())
 
 
+def test_a_stage_gets_nothing_of_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AIRFLOW_CONN_CLOUD", "AIRFLOW__CELERY__BROKER_URL", "NIGHTSHIFT_AIRFLOW_PASSWORD"):
+        monkeypatch.setenv(name, "hidden")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "needed")
+    environment = stage_environment()
+    assert "hidden" not in environment.values()
+    assert environment["AWS_SECRET_ACCESS_KEY"] == "needed"
+
+
 def test_a_stage_may_have_variables_of_its_own(
     play: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

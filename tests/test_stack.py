@@ -1,6 +1,7 @@
 """The embedded stack, with real servers: mostly the three data stores, which start in a second."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ import psutil
 import psycopg2
 import pytest
 
-from tasks import signing, storage
+from tasks import signing, storage, tracking
 from tasks.errors import InputError, NightshiftError
 from tasks.stack import airflow_api, environment, health, lifecycle, ports, prepare, processes, supervise
 from tasks.stack.environment import Ports, Site
@@ -128,6 +129,7 @@ def test_workers_get_no_secret_of_the_servers(tmp_path: Path) -> None:
         hidden = asdict(site.secrets) | {"database": "postgresql"}
         assert {name for name, value in hidden.items() if value in values} == {
             "airflow_password",
+            "mlflow_password",
             "s3_key",
             "s3_secret",
             "valkey_password",
@@ -190,6 +192,26 @@ def test_secrets_are_made_once_and_only_for_their_owner(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
     assert environment.ensure_secrets(tmp_path) == first
     assert all(len(value) >= 16 for value in asdict(first).values())
+
+
+def test_a_secret_that_the_file_lacks_is_made_once_and_the_others_stay(tmp_path: Path) -> None:
+    first = asdict(environment.ensure_secrets(tmp_path))
+    older = {name: value for name, value in first.items() if not name.startswith("mlflow_")}
+    environment.write_private(tmp_path / "secrets.json", json.dumps(older))
+    found = environment.stored_secrets(tmp_path)
+    assert found is not None
+    assert asdict(found).items() >= older.items()
+    assert len(found.mlflow_password) >= 16
+    assert environment.ensure_secrets(tmp_path) == found
+
+
+def test_mlflow_gets_no_password_of_another_server(tmp_path: Path) -> None:
+    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
+    (role,) = [role for role in build_roles(site, {}) if role.name == "mlflow"]
+    values = " ".join(role.environment.values())
+    assert {name for name, value in asdict(site.secrets).items() if value in values} == {
+        *("mlflow_secret_key", "postgres_password", "s3_key", "s3_secret")
+    }
 
 
 def test_the_key_pair_is_made_once_and_only_for_its_owner(home: Path) -> None:
@@ -335,6 +357,9 @@ def test_data_survives_down_and_up(home: Path) -> None:
     assert lifecycle.down(home) is True
     lifecycle.up(home, only=STORES)
     assert environment.client_environment(home) == variables
+    assert database(home, "SELECT datname FROM pg_database WHERE datname LIKE 'mlflow%' ORDER BY 1") == [
+        *(("mlflow",), ("mlflow_auth",))
+    ]
     assert bucket().get_object(Bucket="nightshift", Key="a/b")["Body"].read() == b"kept"
     assert database(home, "SELECT answer FROM kept") == [(42,)]
 
@@ -469,6 +494,7 @@ def test_private_files_are_private(stack: Any) -> None:
         "keys/signing.key",
         "airflow/passwords.json",
         "run/valkey.conf",
+        "run/mlflow-login.ini",
         "run/supervisord.conf",
         "run/mlflow.env",
     ):
@@ -500,5 +526,56 @@ def test_airflow_has_the_pools(stack: Any) -> None:
 
 def test_mlflow_keeps_artifacts_in_the_bucket(stack: Any) -> None:
     url = f"{stack.environment['MLFLOW_TRACKING_URI']}/api/2.0/mlflow-artifacts/artifacts/probe/note.txt"
-    assert httpx.put(url, content=b"kept", trust_env=False).status_code == 200
+    login = (environment.ADMIN, stack.environment["MLFLOW_TRACKING_PASSWORD"])
+    assert httpx.put(url, content=b"kept", auth=login, trust_env=False).status_code == 200
     assert storage.read("s3://nightshift/mlflow/probe/note.txt") == b"kept"
+
+
+def test_mlflow_answers_nobody_without_a_login_or_by_another_name(stack: Any) -> None:
+    url = stack.environment["MLFLOW_TRACKING_URI"]
+    login = (environment.ADMIN, stack.environment["MLFLOW_TRACKING_PASSWORD"])
+
+    def ask(path: str, auth: tuple[str, str] | None, **headers: str) -> int:
+        return httpx.get(f"{url}/{path}", auth=auth, headers=headers, trust_env=False).status_code
+
+    listing = "api/2.0/mlflow/experiments/search?max_results=1"
+    artifact = "api/2.0/mlflow-artifacts/artifacts?path=probe"
+    for path in (listing, artifact, ""):
+        assert ask(path, None) == 401
+        assert ask(path, (environment.ADMIN, "password1234")) == 401
+        assert ask(path, login) == 200
+        # What a page on another host sends when its name is made to mean this address.
+        assert ask(path, login, Host="rebound.example.org") == 403
+    assert ask(listing, login, Host=f"localhost:{site_of(stack.home).ports.mlflow}") == 200
+    assert ask("health", None) == 200
+
+
+def test_a_wrong_login_of_mlflow_is_one_sentence(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not-the-password")
+    with pytest.raises(
+        InputError, match=r"MLflow at http.* refuses the login of admin; set MLFLOW_TRACKING_"
+    ):
+        tracking.set_tags("0" * 32, {"a": "b"})
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
+    with pytest.raises(InputError, match="refuses the login of nobody"):
+        tracking.set_tags("0" * 32, {"a": "b"})
+
+
+def test_whom_the_administrator_gives_a_login_may_look_at_mlflow_and_change_nothing(stack: Any) -> None:
+    url = f"{stack.environment['MLFLOW_TRACKING_URI']}/api/2.0/mlflow"
+    login = (environment.ADMIN, stack.environment["MLFLOW_TRACKING_PASSWORD"])
+    reader = ("reader", "only-looks-at-it-1")
+
+    def post(path: str, body: dict[str, str], auth: tuple[str, str]) -> httpx.Response:
+        return httpx.post(f"{url}/{path}", json=body, auth=auth, trust_env=False)
+
+    made = post("experiments/create", {"name": "closed"}, login).json()["experiment_id"]
+    user = {"username": reader[0], "password": reader[1]}
+    assert post("users/create", user, login).status_code == 200
+    assert post("users/create", user | {"username": "another"}, reader).status_code == 403
+    looked = httpx.get(f"{url}/experiments/get?experiment_id={made}", auth=reader, trust_env=False)
+    assert looked.status_code == 200
+    assert post("experiments/delete", {"experiment_id": made}, reader).status_code == 403
+    assert post("runs/create", {"experiment_id": made}, reader).status_code == 403
+    assert post("experiments/delete", {"experiment_id": made}, login).status_code == 200

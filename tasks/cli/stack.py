@@ -36,6 +36,9 @@ def _welcome(home: Path) -> None:
     user, password = variables["NIGHTSHIFT_AIRFLOW_USER"], variables["NIGHTSHIFT_AIRFLOW_PASSWORD"]
     _say(f"         user {user}, password {password} (kept in {home / 'airflow' / 'passwords.json'})")
     _say(f"MLflow   {variables['MLFLOW_TRACKING_URI']}")
+    if "mlflow" not in environment.stored_own(home):
+        user, password = variables["MLFLOW_TRACKING_USERNAME"], variables["MLFLOW_TRACKING_PASSWORD"]
+        _say(f"         user {user}, password {password} (kept in {home / 'secrets.json'})")
     _say(f"Store    {variables['NIGHTSHIFT_STORE']} at {where}")
     if (address := lifecycle.endpoint(home)) is not None:
         _say(f"Endpoint {address}/docs")

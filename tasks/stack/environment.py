@@ -52,6 +52,8 @@ class Secrets:
     valkey_password: str
     s3_key: str
     s3_secret: str
+    mlflow_password: str
+    mlflow_secret_key: str
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,9 @@ def stored_ports(home: Path) -> Ports | None:
 
 
 def stored_secrets(home: Path) -> Secrets | None:
+    """None where no stack was ever started. What the file lacks is made, and kept."""
     stored = _read(home / "secrets.json")
-    return None if stored is None else Secrets(**{name: str(value) for name, value in stored.items()})
+    return None if stored is None else _complete(home, stored)
 
 
 def stored_own(home: Path) -> dict[str, dict[str, str]]:
@@ -196,9 +199,19 @@ def store_own(home: Path, own: Mapping[str, Mapping[str, str]]) -> None:
 
 def ensure_secrets(home: Path) -> Secrets:
     """The stack's secrets, made once: a second call reads the same ones."""
-    if (found := stored_secrets(home)) is not None:
-        return found
-    made = Secrets(
+    return stored_secrets(home) or _complete(home, {})
+
+
+def _complete(home: Path, stored: Mapping[str, object]) -> Secrets:
+    made = asdict(_made())
+    complete = {name: str(stored.get(name) or value) for name, value in made.items()}
+    if complete.keys() != stored.keys():
+        write_private(home / "secrets.json", json.dumps(complete, indent=2))
+    return Secrets(**complete)
+
+
+def _made() -> Secrets:
+    return Secrets(
         airflow_password=entropy.token_urlsafe(12),
         fernet_key=base64.urlsafe_b64encode(entropy.token_bytes(32)).decode(),
         jwt_secret=entropy.token_hex(32),
@@ -207,9 +220,9 @@ def ensure_secrets(home: Path) -> Secrets:
         valkey_password=entropy.token_hex(24),
         s3_key=entropy.token_hex(10),
         s3_secret=entropy.token_hex(24),
+        mlflow_password=entropy.token_urlsafe(12),
+        mlflow_secret_key=entropy.token_hex(32),
     )
-    write_private(home / "secrets.json", json.dumps(asdict(made), indent=2))
-    return made
 
 
 def store_ports(home: Path, ports: Ports) -> None:
@@ -227,6 +240,8 @@ def client_variables(site: Site) -> dict[str, str]:
     }
     tracking = {
         "MLFLOW_TRACKING_URI": site.mlflow_url,
+        "MLFLOW_TRACKING_USERNAME": ADMIN,
+        "MLFLOW_TRACKING_PASSWORD": site.secrets.mlflow_password,
     }
     return {
         "NIGHTSHIFT_HOME": str(site.home),

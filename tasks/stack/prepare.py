@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tasks import signing, storage
 from tasks.errors import InputError, NightshiftError, OutageError
-from tasks.stack import environment, health, parts, ports, postgres
+from tasks.stack import environment, health, mlflow_settings, parts, ports, postgres
 from tasks.stack.environment import ADMIN, BUCKET, LOOPBACK, Site, run_folder, write_private
 from tasks.stack.roles import Role, build_roles, postgres_user
 from tasks.stack.supervise import GONE, Program
@@ -150,6 +150,7 @@ def make_data(site: Site, roles: tuple[Role, ...]) -> None:
     write_private(
         site.home / "airflow" / "passwords.json", json.dumps({ADMIN: site.secrets.airflow_password})
     )
+    write_private(mlflow_settings.login_file(site.home), mlflow_settings.login_settings(site))
     if any(role.name == "postgres" for role in roles):
         try:
             postgres.prepare(site)

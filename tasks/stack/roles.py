@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from tasks.errors import NightshiftError
-from tasks.stack import airflow_settings, janitor
+from tasks.stack import airflow_settings, janitor, mlflow_settings
 from tasks.stack.environment import LOOPBACK, Site, client_variables, run_folder
 
 SERVED_MODEL = "NIGHTSHIFT_SERVE"  # address of the model that the endpoint serves
@@ -155,23 +155,18 @@ def _data_roles(site: Site) -> tuple[Role, ...]:
 
 
 def _mlflow(site: Site, client: Mapping[str, str]) -> Role:
-    mine = {name: value for name, value in client.items() if name != "MLFLOW_TRACKING_URI"}
     store = client["NIGHTSHIFT_STORE"].rstrip("/")
     return Role(
         name="mlflow",
         command=(
             *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(site.ports.mlflow)),
-            *("--workers", "1", "--artifacts-destination", f"{store}/mlflow"),
+            *("--app-name", "basic-auth", "--workers", "1"),
+            *("--artifacts-destination", f"{store}/mlflow"),
         ),
         health=Health("http", f"{site.mlflow_url}/health"),
         after=("postgres", "s3"),
         port=site.ports.mlflow,
-        environment=mine
-        | {
-            "MLFLOW_BACKEND_STORE_URI": site.database_url("mlflow"),
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "PYTHONWARNINGS": "ignore",
-        },
+        environment=mlflow_settings.server_settings(site, client),
     )
 
 
