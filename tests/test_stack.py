@@ -289,6 +289,34 @@ def test_a_killed_servers_children_end_before_it_is_started_again(home: Path) ->
         lifecycle.down(home)
 
 
+def test_the_supervisors_log_is_rotated_and_starts_are_counted_across(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "LOG_SIZE", 1000)
+    prepare.make_home(home)
+    role = Role("short", ("/bin/true",), Health("finished"), group="once")
+    supervisor = supervise.launch(supervise.write_configuration([role], home), home, os.environ)
+    try:
+        for count in range(8):
+            supervisor.start("short")
+            deadline = time.monotonic() + 10
+            while supervise.restarts(home).get("short") != count and time.monotonic() < deadline:
+                time.sleep(0.05)
+            while supervisor.programs()["short"].state != "EXITED" and time.monotonic() < deadline:
+                time.sleep(0.05)
+        logs = sorted(path.name for path in (home / "run").glob("supervisord.log*"))
+        assert logs == ["supervisord.log", "supervisord.log.1", "supervisord.log.2"][: len(logs)]
+        assert len(logs) > 1
+        assert supervise.restarts(home) == {"short": 7}
+    finally:
+        lifecycle.down(home)
+    supervise.launch(supervise.write_configuration([role], home), home, os.environ)
+    try:
+        assert supervise.restarts(home) == {}
+    finally:
+        lifecycle.down(home)
+
+
 def wait_for_child(supervisor: Supervisor) -> psutil.Process:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
