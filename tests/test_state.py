@@ -33,9 +33,9 @@ def test_an_older_one_is_taken_over_and_raised(tmp_path):
     ("changes", "sentence"),
     [
         ({"format": 2}, "has format 2, this Nightshift reads formats up to 1: update Nightshift"),
-        ({"airflow": "3.10.0"}, rf"with Airflow 3\.10\.0, and {HERE.airflow} is installed here"),
-        ({"mlflow": "4.0.0"}, r"install MLflow 4\.0\.0 or later, or use another folder"),
-        ({"postgresql": "19"}, "was last used with PostgreSQL 19, and 18 is installed"),
+        ({"airflow": "3.10.0"}, rf"of Airflow 3\.10\.0, and {HERE.airflow} is installed here"),
+        ({"mlflow": "4.0.0"}, r"install MLflow 4\.0\.0 or later"),
+        ({"postgresql": "19"}, "is of PostgreSQL 19, and 18 is installed"),
         ({"postgresql": "17"}, "are of PostgreSQL 17, and 18 cannot open them: run `nightshift backup`"),
         ({"airflow": "newest"}, "'newest' in the state of the stack is no version"),
         ({"mlflow": None}, "version is not readable: restore it, or remove it"),

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from tasks.cli import (
+    backup,
     data,
     doctor,
     nights,
@@ -50,7 +51,7 @@ app = typer.Typer(
 )
 VERBS = (
     *(stack, data, refused, nights, promotion, sweep),
-    *(predict, similar, serve, reproduce, trust, upkeep, doctor),
+    *(predict, similar, serve, reproduce, trust, upkeep, backup, doctor),
 )
 for verbs in VERBS:
     app.add_typer(verbs.app)

@@ -78,8 +78,8 @@ def check(found: State, what: str) -> None:
         theirs, ours = getattr(found, name), getattr(here, name)
         if _number(theirs) > _number(ours):
             raise InputError(
-                f"{what} was last used with {label} {theirs}, and {ours} is installed here, to which its "
-                f"database cannot go back: install {label} {theirs} or later, or use another folder"
+                f"{what} is of {label} {theirs}, and {ours} is installed here, to which its database cannot "
+                f"go back: install {label} {theirs} or later"
             )
 
 
