@@ -14,6 +14,7 @@ from tasks.cli import (
     backup,
     data,
     doctor,
+    metrics,
     nights,
     predict,
     promotion,
@@ -51,7 +52,7 @@ app = typer.Typer(
 )
 VERBS = (
     *(stack, data, refused, nights, promotion, sweep),
-    *(predict, similar, serve, reproduce, trust, upkeep, backup, doctor),
+    *(predict, similar, serve, reproduce, trust, upkeep, backup, metrics, doctor),
 )
 for verbs in VERBS:
     app.add_typer(verbs.app)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tasks.errors import NightshiftError
 from tasks.stack.environment import Site
-from tasks.stack.roles import POSTGRES, package_folder, postgres_binary, postgres_folder, postgres_user
+from tasks.stack.programs import package_folder
+from tasks.stack.roles import POSTGRES, postgres_binary, postgres_folder, postgres_user
 
 DATABASES = ("airflow", "mlflow")
 
