@@ -69,9 +69,7 @@ def up(
         bool, typer.Option(help="Take free ports at random instead of the usual ones.")
     ] = False,
     without: Annotated[str, typer.Option(help="Roles to leave out, separated by commas: s3,mlflow.")] = "",
-    also: Annotated[
-        str, typer.Option("--with", help="Roles beside the usual ones: serve, the endpoint.")
-    ] = "",
+    also: Annotated[str, typer.Option("--with", help="Roles beside the usual ones: serve, metrics.")] = "",
 ) -> None:
     """Start every server, or what is missing of them, and wait until all are healthy."""
     from tasks.stack import lifecycle
