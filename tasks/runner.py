@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 from pydantic import BaseModel
 
+from tasks import lines
 from tasks.errors import InputError, OutageError, StageError
 
 REFUSED, OUTAGE = 2, 3  # exit codes for InputError and OutageError
@@ -51,13 +52,16 @@ def run_stage(
     *,
     echo: Callable[[str], None] = print,
     environment: Mapping[str, str] = MappingProxyType({}),
+    labels: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Run `stage` to its end and return its result as a plain dict.
 
     Its process has the environment of this one, but for the variables of `environment`. Every line it prints
-    goes to `echo`. Raises InputError or OutageError as the stage raised it, StageError when the process was
-    killed or crashed. However this ends, the stage's processes end too.
+    goes to `echo`, as JSON with `labels` where NIGHTSHIFT_LOG says so. Raises InputError or OutageError as
+    the stage raised it, StageError when the process was killed or crashed. However this ends, the stage's
+    processes end too.
     """
+    echo = lines.labelled(echo, stage, spec, labels)
     with tempfile.TemporaryDirectory(prefix=f"nightshift-{stage}-") as folder:
         spec_file, result_file = Path(folder, "spec.json"), Path(folder, "result.json")
         spec_file.write_text(spec.model_dump_json(), encoding="utf-8")

@@ -26,7 +26,7 @@ from typer.testing import CliRunner, Result
 from tasks import signing, storage, tracking
 from tasks.cli import app, checks
 from tasks.stack.environment import Ports, ensure_secrets, store_ports
-from tasks.stack.roles import _valkey_binary
+from tasks.stack.programs import valkey_binary
 
 __all__ = ["s3", "s3_server", "server"]  # fixtures
 
@@ -60,7 +60,7 @@ def valkey(tmp_path: Path) -> Iterator[str]:
     """Host and port of a broker of this test's own, whose password is `secret-word`."""
     port = unused_port()
     options = {"--port": str(port), "--bind": "127.0.0.1", "--save": "", "--dir": str(tmp_path)}
-    command = [_valkey_binary(), *itertools.chain(*options.items())]
+    command = [valkey_binary(), *itertools.chain(*options.items())]
     with subprocess.Popen([*command, "--requirepass", "secret-word"], stdout=subprocess.DEVNULL) as server:
         try:
             _wait_for(port)

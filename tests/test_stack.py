@@ -111,8 +111,9 @@ def test_a_port_in_use_on_every_interface_counts_as_taken() -> None:
 
 
 def test_the_usual_ports_are_wanted_first_and_random_ones_on_request() -> None:
-    assert len(set(asdict(ports.choose_ports(None, random_ports=True)).values())) == 6
+    assert len(set(asdict(ports.choose_ports(None, random_ports=True)).values())) == 7
     usual = {"airflow": 8080, "mlflow": 5000, "s3": 9000, "postgres": 5433, "valkey": 6380, "serve": 8500}
+    usual["metrics"] = 8501
     assert asdict(Ports()) == usual
 
 
@@ -176,7 +177,7 @@ def test_the_endpoint_starts_on_request_only_and_serves_what_the_caller_names(tm
     site = Site(tmp_path, Ports(serve=8600), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
     roles = build_roles(site, {"NIGHTSHIFT_SERVE": "models:/photos@champion"})
     usual = {role.name for role in prepare.choose(roles, (), ())}
-    assert usual == {role.name for role in roles} - {"serve"}
+    assert usual == {role.name for role in roles} - {"serve", "metrics"}
     assert {role.name for role in prepare.choose(roles, (), ("serve",), ("serve",))} == usual
     (serve,) = [role for role in prepare.choose(roles, (), (), ("serve",)) if role.name not in usual]
     assert serve.command[2:6] == ("tasks.cli", "serve", "models:/photos@champion", "--wait")
@@ -307,6 +308,34 @@ def test_a_killed_servers_children_end_before_it_is_started_again(home: Path) ->
         second = wait_for_child(supervisor)
         assert second.environ()["ODD"] == '100% "it\'s" $HOME'
         assert supervise.restarts(home) == {"pair": 1}
+    finally:
+        lifecycle.down(home)
+
+
+def test_the_supervisors_log_is_rotated_and_starts_are_counted_across(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "LOG_SIZE", 1000)
+    prepare.make_home(home)
+    role = Role("short", ("/bin/true",), Health("finished"), group="once")
+    supervisor = supervise.launch(supervise.write_configuration([role], home), home, os.environ)
+    try:
+        for count in range(8):
+            supervisor.start("short")
+            deadline = time.monotonic() + 10
+            while supervise.restarts(home).get("short") != count and time.monotonic() < deadline:
+                time.sleep(0.05)
+            while supervisor.programs()["short"].state != "EXITED" and time.monotonic() < deadline:
+                time.sleep(0.05)
+        logs = sorted(path.name for path in (home / "run").glob("supervisord.log*"))
+        assert logs == ["supervisord.log", "supervisord.log.1", "supervisord.log.2"][: len(logs)]
+        assert len(logs) > 1
+        assert supervise.restarts(home) == {"short": 7}
+    finally:
+        lifecycle.down(home)
+    supervise.launch(supervise.write_configuration([role], home), home, os.environ)
+    try:
+        assert supervise.restarts(home) == {}
     finally:
         lifecycle.down(home)
 
@@ -511,7 +540,9 @@ def test_everything_listens_on_loopback_only(stack: Any) -> None:
             one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN
         }
     assert {address.ip for address in addresses} == {"127.0.0.1"}
-    usual = {port for name, port in asdict(site_of(stack.home).ports).items() if name != "serve"}
+    usual = {
+        port for name, port in asdict(site_of(stack.home).ports).items() if name not in ("serve", "metrics")
+    }
     assert {address.port for address in addresses} == usual
 
 

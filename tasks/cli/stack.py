@@ -75,9 +75,7 @@ def up(
     without: Annotated[
         str, typer.Option(help="Roles to leave out: s3,mlflow. Your own are used instead.")
     ] = "",
-    also: Annotated[
-        str, typer.Option("--with", help="Roles beside the usual ones: serve, the endpoint.")
-    ] = "",
+    also: Annotated[str, typer.Option("--with", help="Roles beside the usual ones: serve, metrics.")] = "",
 ) -> None:
     """Start every server, or what is missing of them, and wait until all are healthy."""
     from tasks.stack import lifecycle

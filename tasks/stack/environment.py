@@ -38,6 +38,7 @@ class Ports:
     postgres: int = 5433
     valkey: int = 6380
     serve: int = 8500
+    metrics: int = 8501
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,10 @@ class Site:
     @property
     def serve_url(self) -> str:
         return f"http://{LOOPBACK}:{self.ports.serve}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.metrics}"
 
     @property
     def s3_url(self) -> str:

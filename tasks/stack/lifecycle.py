@@ -14,7 +14,7 @@ from types import FrameType
 import psutil
 
 from tasks.errors import InputError, OutageError
-from tasks.stack import environment, health, parts, prepare, processes, supervise
+from tasks.stack import environment, health, parts, prepare, processes, state, supervise
 from tasks.stack.environment import Site, run_folder
 from tasks.stack.processes import Session
 from tasks.stack.roles import Role
@@ -118,6 +118,7 @@ def up(
     """
     home = prepare.make_home(home)
     with _alone(home), _signals(_interrupt):
+        state.claim(home)
         supervisor = supervise.connect(home)
         fresh = supervisor is None
         if fresh:
