@@ -71,7 +71,7 @@ def test_queues_are_counted_with_who_works_on_them(home, tmp_path):
     lifecycle.up(home, only=["valkey"], random_ports=True)
     site = prepare.find_site(home)
     assert site is not None
-    broker = site.valkey_url(0)
+    broker = site.broker_url
     with Celery(broker=broker, set_as_current=False) as sender:
         for _ in range(3):
             sender.send_task("nothing", queue="preprocess")

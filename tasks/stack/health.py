@@ -71,24 +71,26 @@ def _get(url: str) -> tuple[int, bytes]:
         connection.close()
 
 
-def _http(site: Site, target: str, since: float) -> str | None:
+def server(url: str) -> str | None:
+    """None when a server answers at this address, otherwise why not."""
     try:
-        code, _ = _get(target)
+        code, _ = _get(url)
     except (OSError, HTTPException) as error:
         return str(error) or type(error).__name__
     # S3 refuses an unsigned request: that too is an answer of a server that works.
     return None if code < 500 and code != 404 else f"it answered {code}"
 
 
-def _heartbeat(site: Site, target: str, since: float) -> str | None:
+def heartbeat(airflow_url: str, component: str, since: float) -> str | None:
+    """None when Airflow has heard of the component since that time (seconds of the epoch), or why not."""
     try:
-        code, body = _get(f"{site.airflow_url}/api/v2/monitor/health")
+        code, body = _get(f"{airflow_url}/api/v2/monitor/health")
     except (OSError, HTTPException) as error:
         return f"the API server cannot be asked: {error}"
     if code != 200:
         return f"the API server answered {code}"
-    found = json.loads(body)[target]
-    beat = found.get(f"latest_{target}_heartbeat")
+    found = json.loads(body)[component]
+    beat = found.get(f"latest_{component}_heartbeat")
     if beat is None:
         return "no heartbeat yet"
     if datetime.fromisoformat(beat).timestamp() < since:
@@ -96,14 +98,15 @@ def _heartbeat(site: Site, target: str, since: float) -> str | None:
     return None if found["status"] == "healthy" else f"the last heartbeat was at {beat}"
 
 
-def _celery(site: Site, target: str, since: float) -> str | None:
+def worker(broker: str, node: str) -> str | None:
+    """None when the Celery worker of this name answers over the broker, otherwise why not."""
     with _IMPORT:
         from celery import Celery  # type: ignore[import-untyped]
         from kombu.exceptions import OperationalError
 
     try:
-        with Celery(broker=site.broker_url, set_as_current=False) as app:
-            answers = app.control.ping(destination=[target], timeout=2.0)
+        with Celery(broker=broker, set_as_current=False) as app:
+            answers = app.control.ping(destination=[node], timeout=2.0)
     except (OperationalError, OSError) as error:
         return f"the broker cannot be asked: {error}"
     return None if answers else "it does not answer over the broker"
@@ -117,9 +120,9 @@ def _process(site: Site, target: str, since: float) -> str | None:
 _CHECKS: dict[str, Check] = {
     "postgres": _postgres,
     "valkey": _valkey,
-    "http": _http,
-    "heartbeat": _heartbeat,
-    "celery": _celery,
+    "http": lambda site, target, since: server(target),
+    "heartbeat": lambda site, target, since: heartbeat(site.airflow_url, target, since),
+    "celery": lambda site, target, since: worker(site.broker_url, target),
     "process": _process,
 }
 
