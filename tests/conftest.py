@@ -5,13 +5,14 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import pytest
+from metrics_server import statsd
 from webhook import Hook, webhook
 
 from tasks import signing
@@ -58,6 +59,7 @@ class Stack:
     home: Path
     environment: Mapping[str, str]
     hook: Hook  # where its notices go
+    metrics: Set[str]  # names of those that Airflow sent
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -93,8 +95,9 @@ def stack() -> Iterator[Stack]:
     home = Path(tempfile.mkdtemp(prefix="ns-", dir="/tmp"))
     before, told = dict(os.environ), ExitStack()
     hook = told.enter_context(webhook())
+    heard = told.enter_context(statsd())
     notices = {"NIGHTSHIFT_NOTIFY": "http:hook", "AIRFLOW_CONN_HOOK": hook.url}
-    os.environ.update(QUICK | notices, NIGHTSHIFT_DAGS=str(_dags(home)))
+    os.environ.update(QUICK | notices | heard.variables, NIGHTSHIFT_DAGS=str(_dags(home)))
     terminated = signal.signal(signal.SIGTERM, _interrupt)
     try:
         lifecycle.up(home, random_ports=True)
@@ -102,7 +105,7 @@ def stack() -> Iterator[Stack]:
         # Tests register versions themselves, as only workers do otherwise.
         signing_key = environment.keys_folder(home) / signing.PRIVATE_NAME
         os.environ.update(variables | {signing.SIGNING_KEY: str(signing_key)})
-        yield Stack(home, variables, hook)
+        yield Stack(home, variables, hook, heard.names)
     finally:
         signal.signal(signal.SIGTERM, terminated)
         take_down(home)
