@@ -6,7 +6,7 @@ import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from metrics_server import statsd
 from webhook import Hook, webhook
 from xdist.scheduler import LoadScopeScheduling
 
@@ -108,6 +109,7 @@ class Stack:
     environment: Mapping[str, str]
     hook: Hook  # where its notices go
     planted: Mapping[str, str]  # secrets of a person who started it, by what they are for
+    metrics: Set[str]  # names of those that Airflow sent
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -145,12 +147,14 @@ def stack() -> Iterator[Stack]:
     note.write_text(str(home))
     before, told = dict(os.environ), ExitStack()
     hook = told.enter_context(webhook())
+    heard = told.enter_context(statsd())
     planted = {name: secrets.token_hex(32) for name in ("cloud account", "webhook", "export key")}
     connections = {
         "AIRFLOW_CONN_HOOK": hook.url.replace("://", f"://notices:{planted['webhook']}@"),
         "AIRFLOW_CONN_CLOUD": f"aws://AKIAPLANTED:{planted['cloud account']}@",
     }
-    os.environ.update(QUICK | connections, NIGHTSHIFT_NOTIFY="http:hook", NIGHTSHIFT_DAGS=str(_dags(home)))
+    os.environ.update(QUICK | connections | heard.variables)
+    os.environ.update(NIGHTSHIFT_NOTIFY="http:hook", NIGHTSHIFT_DAGS=str(_dags(home)))
     os.environ["NIGHTSHIFT_EXPORT_KEY"] = planted["export key"]
     terminated = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -160,7 +164,7 @@ def stack() -> Iterator[Stack]:
         # Tests register versions themselves, as only workers do otherwise.
         signing_key = environment.keys_folder(home) / signing.PRIVATE_NAME
         os.environ.update(variables | {signing.SIGNING_KEY: str(signing_key)})
-        yield Stack(home, variables, hook, planted)
+        yield Stack(home, variables, hook, planted, heard.names)
     finally:
         signal.signal(signal.SIGTERM, terminated)
         take_down(home)

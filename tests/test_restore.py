@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from test_backup import KEY, folder, keep, put, run, small
+from test_storage import s3, s3_server
 
 from tasks import sealing
-from tasks.stack import backup, lifecycle
+from tasks.stack import backup, lifecycle, state
 from tasks.stack.backup import Manifest
 
-__all__ = ["folder", "small"]  # fixtures: a place for stacks, and a stack that was never started
+# Fixtures: a place for stacks, a stack that was never started, and a real S3 server.
+__all__ = ["folder", "s3", "s3_server", "small"]
 
 
 def contents(home: Path) -> dict[str, bytes]:
@@ -46,6 +48,23 @@ def test_everything_comes_back_as_it_was(kept, small):
     assert len(before) == 9
     assert (small / "secrets.json").stat().st_mode & 0o077 == 0
     assert (small / "keys").stat().st_mode & 0o077 == 0
+
+
+def test_another_s3_server_keeps_it_whatever_the_keys_are(small, s3):
+    put(small, "incoming/p/b/cat/ü % ?#\t.png", b"odd")
+    before = contents(small)
+    uri = json.loads(run("backup", f"{s3}/nights/", "--all", "--json"))["uri"]
+    assert uri.startswith(f"{s3}/nights/20")
+    shutil.rmtree(small)
+    run("restore", uri)
+    assert contents(small) == before
+
+
+def test_a_backup_of_older_versions_is_taken_over(kept, small):
+    changed(kept, lambda made: made["state"].update(format=0, postgresql="17", airflow="3.2.0"))
+    shutil.rmtree(small)
+    run("restore", str(kept))
+    assert state.read(small) == state.installed()
 
 
 def test_a_stack_that_is_there_is_put_aside_only_when_that_is_asked_for(kept, small, folder):

@@ -145,6 +145,19 @@ def test_the_callers_airflow_settings_win(tmp_path: Path) -> None:
     assert lower >= {"scheduler", "worker", "dag-processor"}
 
 
+def test_metrics_of_airflow_are_switched_on_in_all_that_is_airflow(tmp_path: Path) -> None:
+    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
+    wanted = {
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__OTEL_ON": "True",
+        "AIRFLOW__LOGGING__JSON_LOGS": "True",
+    }
+    roles = build_roles(site, wanted)
+    told = {role.name for role in roles if role.environment.items() >= wanted.items()}
+    assert told == {role.name for role in roles if "airflow" in role.command} | {"janitor"}
+    assert told >= {"api-server", "scheduler", "dag-processor", "triggerer", "worker", "worker-train"}
+
+
 def test_threads_times_slots_stay_within_the_cores(tmp_path: Path) -> None:
     site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=8)
     threads = {role.name: role.environment.get("NIGHTSHIFT_THREADS") for role in build_roles(site, {})}

@@ -112,7 +112,7 @@ def _fetch(manifest: Manifest, uri: str, key: bytes, folder: Path) -> None:
     with ThreadPoolExecutor(COPIES) as pool:
         for _ in pool.map(fetch, manifest.objects):
             pass
-    write_private(folder / state.FILE, manifest.state.model_dump_json(indent=2) + "\n")
+    state.claim(folder)  # its databases will be of the PostgreSQL that is installed here
 
 
 def _checked(uri: str, saved: Saved) -> bytes:
