@@ -92,9 +92,10 @@ def exists(uri: str) -> bool:
 
 
 def listing(uri: str, *, etags: bool = True) -> Iterator[Stored]:
-    """All objects under a prefix, in the order of their keys.
+    """All objects under a prefix, in the order of their keys; SeaweedFS goes through them folder by folder.
 
-    Without `etags` they may be empty: to have those of a local store, every file is read.
+    What has a folder in common comes together in any case. Without `etags` they may be empty: to have those
+    of a local store, every file is read.
     """
     path = _local(uri)
     return objects.listing(uri) if path is None else _walk(path, etags)

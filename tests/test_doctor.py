@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ import redis
 from conftest import Stack
 from mlflow_server import Door
 from test_s3 import LISTING, Answer, Server, server
+from test_s3_connection import write_certificates
 from test_storage import _wait_for, s3, s3_server
 from typer.testing import CliRunner, Result
 
@@ -192,6 +194,22 @@ def test_mlflow_is_tried_and_left_as_it_was(mlflow_server: Door) -> None:
     assert {path for path in mlflow_server.files.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE"])
+def test_mlflow_behind_tls_is_trusted_where_its_authority_is_named(
+    mlflow_server: Door, machine: Path, variable: str
+) -> None:
+    write_certificates(machine)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(machine / "server.pem")
+    mlflow_server.socket = context.wrap_socket(mlflow_server.socket, server_side=True)
+    os.environ["MLFLOW_TRACKING_URI"] = f"https://127.0.0.1:{mlflow_server.server_port}"
+    assert line(doctor(), "its certificate is not trusted").startswith("✗")
+    os.environ[variable] = str(machine / "ca.pem")
+    result = doctor()
+    assert line(result, "MLflow registers a model, tags it and removes it").startswith("✓")
+    assert line(result, "MLflow keeps an artifact, returns it and removes it").startswith("✓")
+
+
 def test_a_tracking_server_that_only_looks_well_is_wrong(serve: Serve) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = serve({"/health": b"OK", "/version": b"2.9.1"})
     result = doctor()
@@ -199,7 +217,7 @@ def test_a_tracking_server_that_only_looks_well_is_wrong(serve: Serve) -> None:
     assert line(result, "MLflow's server is 2.9.1, its client 3.").startswith("✗")
 
 
-@pytest.mark.parametrize(("seconds", "mark"), [(0, "✓"), (-100, "·"), (405, "✗")])
+@pytest.mark.parametrize(("seconds", "mark"), [(0, "✓"), (-105, "·"), (405, "✗")])
 def test_a_clock_that_is_elsewhere_is_told(seconds: int, mark: str) -> None:
     (found,) = checks.clock("S3", formatdate(time.time() + seconds))
     assert {True: "✓", False: "✗", None: "·"}[found.good] == mark

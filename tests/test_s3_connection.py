@@ -1,8 +1,11 @@
 """From the standard variables to a connected bucket, seen by what a server is asked."""
 
+import os
 import ssl
 import subprocess
 import sys
+import sysconfig
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,9 +16,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from test_s3 import Server, server
+from test_storage import KEY, SECRET, _wait_for, free_port, use_endpoint
 
 from tasks import storage
-from tasks.errors import InputError
+from tasks.cli.checks import store
+from tasks.errors import InputError, OutageError
 
 __all__ = ["server"]  # a fixture
 
@@ -186,3 +191,45 @@ def test_checksums_are_sent_where_they_are_asked_for(server: Server, monkeypatch
     boto3.client("s3").put_object(Bucket="test", Key="b", Body=b"x")
     sent = [{name for name in each if name.startswith("x-amz-checksum")} for each in server.headers]
     assert sent == [set(), {"x-amz-checksum-sha256"}, {"x-amz-checksum-crc32"}, set()]
+
+
+@pytest.fixture
+def behind_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The authority of a real S3 server with the bucket `test` that speaks TLS only."""
+    write_certificates(tmp_path)
+    (tmp_path / "data" / "test").mkdir(parents=True)
+    port, rclone = free_port(), Path(sysconfig.get_path("scripts")) / "rclone"
+    pem, environment = str(tmp_path / "server.pem"), {"RCLONE_AUTH_KEY": f'"{KEY},{SECRET}"'}
+    command = (
+        *(str(rclone), "serve", "s3", str(tmp_path / "data"), "--addr", f"127.0.0.1:{port}"),
+        *("--cert", pem, "--key", pem),
+    )
+    quiet = {"RCLONE_CONFIG": os.devnull}
+    with subprocess.Popen(command, env=os.environ | environment | quiet, stderr=subprocess.DEVNULL) as server:
+        try:
+            _wait_for(port)
+            use_endpoint(f"https://127.0.0.1:{port}", monkeypatch)
+            yield tmp_path / "ca.pem"
+        finally:
+            server.terminate()
+
+
+def test_obstore_boto3_and_the_doctor_trust_the_private_authority_of_a_real_server(
+    behind_tls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_STORE", "s3://test")
+    with pytest.raises(InputError, match="has a certificate that is not trusted"):
+        storage.write("s3://test/a", b"x")
+    with pytest.raises(OutageError, match="certificate"):
+        list(storage.uploads("s3://test"))
+    with pytest.raises(OutageError, match="its certificate is not trusted"):
+        list(store.store())
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(behind_tls))
+    storage.write("s3://test/a", b"x")
+    storage.abort("s3://test/a", storage.begin("s3://test/a"))
+    assert list(storage.uploads("s3://test")) == []
+    (wrong,) = [finding.sentence for finding in store.store() if finding.good is False]
+    assert "refuses what boto3 writes" in wrong  # behind TLS it sends a checksum that rclone does not know
+    assert "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required for it and for MLflow" in wrong
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    assert [finding.sentence for finding in store.store() if finding.good is False] == []

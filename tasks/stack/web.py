@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit, urlunsplit
 from urllib.request import HTTPSHandler, Request, build_opener
 
 from tasks.errors import InputError, OutageError
@@ -41,8 +42,15 @@ def trust(variables: Mapping[str, str], authorities: tuple[str, ...]) -> ssl.SSL
     return context
 
 
+def without_login(url: str) -> str:
+    """The address as it may be shown and asked without signing in."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
 def get(url: str, context: ssl.SSLContext) -> Answer:
     """What the server answers, a refusal too. Raises OutageError when it does not answer within 5 seconds."""
+    url = without_login(url)
     opener = build_opener(HTTPSHandler(context=context))
     try:
         with opener.open(Request(url), timeout=TIMEOUT) as answer:  # noqa: S310 - the user's own address

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def tracking() -> Iterator[Finding]:
     from tasks.stack import web
 
-    address = os.environ["MLFLOW_TRACKING_URI"].rstrip("/")
+    address = web.without_login(os.environ["MLFLOW_TRACKING_URI"]).rstrip("/")
     if not address.startswith(("http://", "https://")):
         yield Finding(None, f"MLflow is not a server: MLFLOW_TRACKING_URI is {address}")
         return
