@@ -14,6 +14,7 @@ LEVELS = {
     2: {
         "batches",
         "card",
+        "cells",
         "decoders",
         "drift",
         "duplicates",
