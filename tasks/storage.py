@@ -22,6 +22,7 @@ from tasks.s3 import uploads as parts
 from tasks.s3.failures import MissingError as MissingError
 from tasks.s3.failures import TooLargeError as TooLargeError
 from tasks.s3.failures import UnsafeKeyError as UnsafeKeyError
+from tasks.s3.failures import unsafe
 from tasks.s3.objects import Stored as Stored
 from tasks.s3.uploads import Upload as Upload
 
@@ -147,8 +148,16 @@ def delete(uri: str) -> None:
 
 
 def _local(uri: str) -> Path | None:
-    """The path of a file:// address, taken literally: like a key on S3 it may hold `%`, `#` and `?`."""
-    return Path(uri.removeprefix("file://")) if uri.startswith("file:///") else None
+    """The path of a file:// address, taken literally: like a key on S3 it may hold `%`, `#` and `?`.
+
+    Raises UnsafeKeyError for one that leads upwards: a batch of a bucket can be called `..`.
+    """
+    if not uri.startswith("file:///"):
+        return None
+    path = Path(uri.removeprefix("file://"))
+    if ".." in path.parts:
+        raise unsafe(repr(uri))
+    return path
 
 
 def _write_file(path: Path, pieces: Sequence[bytes | memoryview]) -> None:

@@ -40,6 +40,7 @@ def client() -> MlflowClient:
     """MLflow's client for the server that the environment names, with a bounded number of its own retries."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:  # MLflow's own default is a database file in the working folder
         raise InputError("MLFLOW_TRACKING_URI is not set; set it to the address of the MLflow server")

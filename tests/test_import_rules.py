@@ -25,6 +25,7 @@ LEVELS = {
     2: {
         "batches",
         "card",
+        "cells",
         "decoders",
         "drift",
         "duplicates",

@@ -606,7 +606,9 @@ def test_a_wrong_login_of_mlflow_is_one_sentence(stack: Any, monkeypatch: pytest
         tracking.set_tags("0" * 32, {"a": "b"})
 
 
-def test_whom_the_administrator_gives_a_login_may_look_at_mlflow_and_change_nothing(stack: Any) -> None:
+def test_whom_the_administrator_gives_a_login_may_look_at_mlflow_and_change_nothing_of_others(
+    stack: Any,
+) -> None:
     url = f"{stack.environment['MLFLOW_TRACKING_URI']}/api/2.0/mlflow"
     login = (environment.ADMIN, stack.environment["MLFLOW_TRACKING_PASSWORD"])
     reader = ("reader", "only-looks-at-it-1")
@@ -622,4 +624,11 @@ def test_whom_the_administrator_gives_a_login_may_look_at_mlflow_and_change_noth
     assert looked.status_code == 200
     assert post("experiments/delete", {"experiment_id": made}, reader).status_code == 403
     assert post("runs/create", {"experiment_id": made}, reader).status_code == 403
+    run = post("runs/create", {"experiment_id": made}, login).json()["run"]["info"]
+    place = run["artifact_uri"].replace("mlflow-artifacts:/", "mlflow-artifacts/artifacts/")
+    file = f"{url.removesuffix('/mlflow')}/{place}/model.onnx"
+    assert httpx.put(file, content=b"x", auth=login, trust_env=False).status_code == 200
+    for method in ("PUT", "DELETE"):
+        assert httpx.request(method, file, auth=reader, trust_env=False).status_code == 403
+    assert httpx.get(file, auth=reader, trust_env=False).content == b"x"
     assert post("experiments/delete", {"experiment_id": made}, login).status_code == 200

@@ -12,7 +12,7 @@ def login_file(home: Path) -> Path:
 
 
 def login_settings(site: Site) -> str:
-    """Whom the administrator gives a login may look at everything and change nothing.
+    """Whom the administrator gives a login may look at everything, and change what is their own.
 
     Rights for each experiment would have to be given after every new pipeline's first night.
     """
