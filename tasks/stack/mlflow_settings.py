@@ -19,7 +19,8 @@ def login_settings(site: Site) -> str:
     lines = (
         "[mlflow]",
         "default_permission = READ",
-        f"database_uri = {site.database_url('mlflow')}",  # in tables of its own
+        # In this format % begins a reference, and a password in an address may have it.
+        f"database_uri = {site.database_url('mlflow').replace('%', '%%')}",  # in tables of its own
         f"admin_username = {ADMIN}",
         f"admin_password = {site.secrets.mlflow_password}",
         # Seconds in which a password that was right is not hashed again. A changed one counts at once,
