@@ -34,7 +34,7 @@ demo: setup
 	$(BIN)/nightshift run digits --wait
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

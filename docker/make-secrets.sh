@@ -41,7 +41,6 @@ openssl rand -base64 32 | tr '+/' '-_' | tr -d '\n' | keep fernet_key
 database="postgresql+psycopg2://nightshift:$(cat postgres_password)@postgres:5432"
 printf '%s/airflow' "$database" | keep airflow_database_url
 printf '%s/mlflow' "$database" | keep mlflow_database_url
-printf '%s/mlflow_auth' "$database" | keep mlflow_auth_database_url
 
 keep valkey.conf << END
 requirepass $(password)

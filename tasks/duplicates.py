@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tasks.cells import harmless
 from tasks.likeness import Pair
 
 Rows = NDArray[np.int64]
@@ -100,8 +101,7 @@ def found(index: pa.Table, exact: Exact, near: Sequence[Pair]) -> list[Found]:
 def listing(lines: Sequence[Found]) -> bytes:
     """The lines as CSV in UTF-8, with a header, safe to open in a spreadsheet.
 
-    Keys and labels are names that strangers chose: what would be read as a formula gets an apostrophe in
-    front (OWASP, CSV injection).
+    Keys and labels are names that strangers chose.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -109,11 +109,6 @@ def listing(lines: Sequence[Found]) -> bytes:
     for line in lines:
         writer.writerow([harmless(str("" if cell is None else cell)) for cell in line])
     return text.getvalue().encode()
-
-
-def harmless(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _digests(index: pa.Table) -> NDArray[np.uint64]:

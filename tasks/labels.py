@@ -1,7 +1,8 @@
 """A manifest's labels: CSV (UTF-8) or Parquet with the columns `path,label[,split,group]` and any others.
 
 The other columns are metadata of the image: they are carried along as one JSON object of texts, the same for
-both formats, so that equal manifests give equal data sets. Empty cells count as absent.
+both formats, so that equal manifests give equal data sets. Empty cells count as absent. In CSV an apostrophe
+before what would be a formula is not part of the cell (`tasks.cells`).
 """
 
 import csv
@@ -12,6 +13,7 @@ from datetime import date, time
 from pathlib import PurePosixPath
 from typing import Any, Final, NamedTuple
 
+from tasks.cells import harmless, original
 from tasks.errors import InputError
 from tasks.records import SPLITS, Split
 
@@ -66,15 +68,16 @@ def rows(data: bytes, where: str) -> Iterator[Row]:
 
 
 def write(labels: Sequence[tuple[str, Label]]) -> bytes:
-    """A CSV manifest that `read` reads back as the same labels."""
+    """A CSV manifest that `read` reads back as the same labels; safe to open in a spreadsheet."""
     extras = [json.loads(label.extra) if label.extra else {} for _, label in labels]
     further = sorted({column for extra in extras for column in extra})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*COLUMNS, *further))
+    writer.writerow((*COLUMNS, *map(harmless, further)))
     for (path, label), extra in zip(labels, extras, strict=True):
-        cells = (extra.get(column, "") for column in further)
-        writer.writerow((path, label.name, label.split or "", label.group or "", *cells))
+        known = (path, label.name, label.split or "", label.group or "")
+        cells = (*known, *(extra.get(column, "") for column in further))
+        writer.writerow(map(harmless, cells))
     return text.getvalue().encode()
 
 
@@ -98,12 +101,14 @@ def _csv(data: bytes, where: str) -> Iterator[tuple[str, dict[str, str]]]:
     try:
         reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         header = _check_columns(reader.fieldnames or (), f"{where}, line 1")
+        names = {column: original(column) for column in header}
         for row in reader:
             if None in row or None in row.values():
                 raise InputError(
                     f"{where}, line {reader.line_num}: it must have {len(header)} cells like the first line"
                 )
-            yield f"line {reader.line_num}", {column: row[column].strip() for column in header}
+            cells = {names[column]: original(row[column].strip()) for column in header}
+            yield f"line {reader.line_num}", cells
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{where} is not a readable UTF-8 CSV file ({error}); save it as one") from error
 

@@ -3,6 +3,7 @@
 Digests are in the names, so that a night learns from one listing whether its work was decided before.
 """
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import get_args
 
@@ -60,20 +61,24 @@ def latest(pipeline: str, *, waiting: bool) -> Decision | None:
     return None
 
 
-def registered(pipeline: str) -> Decision | None:
-    """The newest version that a night registered, whatever became of it."""
+def newest(pipeline: str, kinds: Collection[str] = ()) -> Decision | None:
+    """The newest entry, or the newest of these kinds; one listing and one read, however long the record."""
     names = [
         entry.key
         for entry in storage.listing(_folder(pipeline))
-        if any(f"-{kind}-v" in entry.key for kind in ONCE)
+        if not kinds or any(f"-{kind}-v" in entry.key for kind in kinds)
     ]
     return storage.read_record(storage.join(_folder(pipeline), names[-1]), Decision) if names else None
 
 
+def registered(pipeline: str) -> Decision | None:
+    """The newest version that a night registered, whatever became of it."""
+    return newest(pipeline, ONCE)
+
+
 def champion(pipeline: str) -> Decision | None:
     """What made the present champion one, as far as this record goes."""
-    found = moves(pipeline)
-    return found[-1] if found else None
+    return newest(pipeline, MOVES)
 
 
 def moves(pipeline: str) -> list[Decision]:

@@ -16,8 +16,9 @@ from tasks.storage import Stored
 
 TEMPORARY: Final = "doctor"  # written, read and deleted at once
 TEMPORARY_DAYS: Final = 1.0
+LOGS: Final = "logs"  # of Airflow's tasks, where it is told to keep them in the store
 UNTOUCHED: Final = {"incoming", "unlabelled", "ledger", "quarantine", "backups"}
-KNOWN: Final = {*DEPTHS, *UNTOUCHED, TEMPORARY, "mlflow"}
+KNOWN: Final = {*DEPTHS, *UNTOUCHED, TEMPORARY, LOGS, "mlflow"}
 NAMING: Final = {"checkpoint.json", "candidate.json", "sweep.json"}  # records that name what they are made of
 RUN: Final = re.compile(r"mlflow/[^/]+/([0-9a-f]{32})/")
 MODEL: Final = re.compile(r"mlflow/[^/]+/models/(m-[0-9a-f]{32})/")
@@ -74,6 +75,13 @@ class Leftovers:
                 old = each.modified < before
                 found = each._replace(key=f"{folder}/{each.key}")
                 self._count("temporary", [found], "it was not written to its end" if old else "")
+
+    def logs(self) -> None:
+        """Logs of Airflow's tasks, one object each."""
+        for each in self._listing(LOGS):
+            days = (self.now - each.modified) / DAY
+            old = days > max(self.settings.log_days, self.settings.grace_days)
+            self._count(LOGS, [each], f"a log, {days:.0f} days old" if old else "")
 
     def uploads(self) -> None:
         """Uploads in parts that nobody ended; also of what people upload, since they are no objects yet."""

@@ -1,10 +1,13 @@
 """Queue messages: they name parts by the address of a list, so that they stay small."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from tasks import storage
 from tasks.config import digest_of, store_root
 from tasks.records import BatchSeen, Message, Part, PartList
+
+NAMED: Final = 3  # batches in a message, of which there may be thousands
 
 
 def message(parts: Sequence[Part]) -> Message:
@@ -14,6 +17,7 @@ def message(parts: Sequence[Part]) -> Message:
         parts=len(parts),
         images=sum(len(part.keys) for part in parts),
         seconds=sum(part.seconds for part in parts),
+        batches=tuple(dict.fromkeys(part.batch for part in parts))[:NAMED],
     )
 
 

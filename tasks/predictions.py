@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from tasks import storage
+from tasks.cells import harmless
 from tasks.config import store_root
-from tasks.duplicates import harmless
 from tasks.records import BatchPredictions, Unsure
 
 DONE: Final = "_SUCCESS"

@@ -51,6 +51,14 @@ class Champions(NamedTuple):
     best: Registered | None
 
 
+@worded()
+def try_model(name: str) -> None:
+    """Register a model without versions, tag it and remove it again."""
+    client().create_registered_model(name)
+    client().set_registered_model_tag(name, STATE, "tried")
+    client().delete_registered_model(name)
+
+
 def register_version(
     run_id: str,
     name: str,
@@ -183,16 +191,28 @@ def alias_version(name: str, alias: str) -> str | None:
 def fetch_model(uri: str) -> tuple[bytes, dict[str, str]]:
     """Bytes and tags of `models:/<name>@<alias>` or `models:/<name>/<version>`.
 
-    Raises InputError when they are not those of its digest or, with public keys configured, not signed.
+    Raises InputError when it is no ONNX file that Nightshift registered, when the bytes are not those of its
+    digest or, with public keys configured, not signed.
     """
     name, version = _version_of(uri)
     with worded():
         found = client().get_model_version(name, version)
         tags = dict(found.tags)
+    if SHA256 not in tags:
+        raise InputError(
+            f"{uri} was not registered by Nightshift: it has no tag {SHA256}; give a version that was"
+        )
     with worded(), tempfile.TemporaryDirectory() as folder:
         # Only the file itself is trusted: MLflow writes other files beside it on download.
         mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=folder)
-        model = next(Path(folder).rglob("model.onnx")).read_bytes()
+        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        model = next((path.read_bytes() for path in files if path.name == "model.onnx"), None)
+    if model is None:
+        names = ", ".join(path.name for path in files)
+        raise InputError(
+            f"{uri} holds no model.onnx but {names}; only ONNX files are loaded, never pickles: "
+            "give another version"
+        )
     digest = hashlib.sha256(model).hexdigest()
     if digest != tags.get(SHA256):
         raise InputError(f"{uri} has SHA-256 {digest}, its tag says {tags.get(SHA256)}: do not use it")

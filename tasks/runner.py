@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 from pydantic import BaseModel
 
+from tasks import lines
 from tasks.errors import InputError, OutageError, StageError
 
 REFUSED, OUTAGE = 2, 3  # exit codes for InputError and OutageError
@@ -34,6 +35,7 @@ STAGES = (
     *("look", "predict", "summarise"),
     *("sweep", "trial", "conclude", "upkeep"),
 )
+AIRFLOW = ("AIRFLOW", "NIGHTSHIFT_AIRFLOW_")  # what its variables begin with
 PR_SET_PDEATHSIG = 1
 LOOK_SECONDS = 1.0  # how often a stage's descendants are looked up
 # glibc hands large tensors back to the kernel and faults them in again; these keep them (system time / 10).
@@ -50,13 +52,16 @@ def run_stage(
     *,
     echo: Callable[[str], None] = print,
     environment: Mapping[str, str] = MappingProxyType({}),
+    labels: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Run `stage` to its end and return its result as a plain dict.
 
     Its process has the environment of this one, but for the variables of `environment`. Every line it prints
-    goes to `echo`. Raises InputError or OutageError as the stage raised it, StageError when the process was
-    killed or crashed. However this ends, the stage's processes end too.
+    goes to `echo`, as JSON with `labels` where NIGHTSHIFT_LOG says so. Raises InputError or OutageError as
+    the stage raised it, StageError when the process was killed or crashed. However this ends, the stage's
+    processes end too.
     """
+    echo = lines.labelled(echo, stage, spec, labels)
     with tempfile.TemporaryDirectory(prefix=f"nightshift-{stage}-") as folder:
         spec_file, result_file = Path(folder, "spec.json"), Path(folder, "result.json")
         spec_file.write_text(spec.model_dump_json(), encoding="utf-8")
@@ -82,9 +87,11 @@ def run_stage(
 def stage_environment(own: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
     """The environment of a stage's process: capped threads, malloc settings, and who its parent is.
 
-    Variables of its `own` come before those of this process.
+    Variables of its `own` come before those of this process. Airflow's stay behind, its connections and the
+    broker's password among them, since a stage talks to the store and to MLflow only.
     """
-    given = {**os.environ, **own}
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(AIRFLOW)}
+    given = {**mine, **own}
     threads = given.get("NIGHTSHIFT_THREADS") or str(os.cpu_count() or 1)
     caps = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     return {

@@ -54,7 +54,7 @@ def unseal(data: bytes, key: bytes) -> bytes:
     if version != VERSION:
         raise InputError(f"the sealed file has format {version}, this Nightshift reads {VERSION}; update it")
     if not hmac.compare_digest(name, _name(key)):
-        raise InputError("the sealed file was made with another key; give the one of its export")
+        raise InputError("the sealed file was made with another key; give the one that it was sealed with")
     if len(sealed) != length + TAG_BYTES:
         raise InputError(
             f"the sealed file has {len(data):,} bytes, its header says "
@@ -64,6 +64,11 @@ def unseal(data: bytes, key: bytes) -> bytes:
         return AESGCM(key).decrypt(nonce, sealed, header)
     except InvalidTag as error:
         raise InputError("the sealed file was changed or damaged after it was made; copy it again") from error
+
+
+def mark(data: bytes, key: bytes) -> str:
+    """What only a holder of the key can say of these bytes, in hexadecimal: their HMAC-SHA256."""
+    return hmac.digest(key, b"nightshift: mark of a text" + data, "sha256").hex()
 
 
 def new_key() -> str:

@@ -22,6 +22,7 @@ from tasks.s3 import uploads as parts
 from tasks.s3.failures import MissingError as MissingError
 from tasks.s3.failures import TooLargeError as TooLargeError
 from tasks.s3.failures import UnsafeKeyError as UnsafeKeyError
+from tasks.s3.failures import unsafe
 from tasks.s3.objects import Stored as Stored
 from tasks.s3.uploads import Upload as Upload
 
@@ -92,9 +93,10 @@ def exists(uri: str) -> bool:
 
 
 def listing(uri: str, *, etags: bool = True) -> Iterator[Stored]:
-    """All objects under a prefix, in the order of their keys.
+    """All objects under a prefix, in the order of their keys; SeaweedFS goes through them folder by folder.
 
-    Without `etags` they may be empty: to have those of a local store, every file is read.
+    What has a folder in common comes together in any case. Without `etags` they may be empty: to have those
+    of a local store, every file is read.
     """
     path = _local(uri)
     return objects.listing(uri) if path is None else _walk(path, etags)
@@ -126,6 +128,11 @@ def uploads(uri: str) -> Iterator[Upload]:
     return parts.uploads(uri) if _local(uri) is None else iter(())
 
 
+def begin(uri: str) -> str:
+    """Begin an upload in parts on S3; its identity. Raises InputError where the server refuses that."""
+    return parts.begin(uri)
+
+
 def abort(uri: str, upload: str) -> None:
     """Give up an upload in parts and what it takes; one that is ended is no error."""
     parts.abort(uri, upload)
@@ -141,8 +148,16 @@ def delete(uri: str) -> None:
 
 
 def _local(uri: str) -> Path | None:
-    """The path of a file:// address, taken literally: like a key on S3 it may hold `%`, `#` and `?`."""
-    return Path(uri.removeprefix("file://")) if uri.startswith("file:///") else None
+    """The path of a file:// address, taken literally: like a key on S3 it may hold `%`, `#` and `?`.
+
+    Raises UnsafeKeyError for one that leads upwards: a batch of a bucket can be called `..`.
+    """
+    if not uri.startswith("file:///"):
+        return None
+    path = Path(uri.removeprefix("file://"))
+    if ".." in path.parts:
+        raise unsafe(repr(uri))
+    return path
 
 
 def _write_file(path: Path, pieces: Sequence[bytes | memoryview]) -> None:

@@ -40,6 +40,7 @@ def client() -> MlflowClient:
     """MLflow's client for the server that the environment names, with a bounded number of its own retries."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:  # MLflow's own default is a database file in the working folder
         raise InputError("MLFLOW_TRACKING_URI is not set; set it to the address of the MLflow server")
@@ -63,6 +64,12 @@ def worded() -> Iterator[None]:
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # where a database is asked instead of a server
             raise InputError(f"MLflow at {address()} refused: {error.message}") from error
+        if error.get_http_status_code() in (401, 403):
+            user = os.environ.get("MLFLOW_TRACKING_USERNAME", "")
+            raise InputError(
+                f"MLflow at {address()} refuses the login of {user or 'nobody'}; set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            ) from error
         raise OutageError(
             f"MLflow at {address()} cannot be reached; check MLFLOW_TRACKING_URI and that the server runs"
         ) from error
@@ -277,3 +284,22 @@ def run_url(run_id: str) -> str:
     """The page of a run in the MLflow web interface."""
     experiment = client().get_run(run_id).info.experiment_id
     return f"{address().rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+
+@worded()
+def try_artifact(folder: str, data: bytes) -> bytes:
+    """What the server returns of an artifact outside of any run, which is removed again."""
+    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+    place = MlflowArtifactsRepository(f"mlflow-artifacts:/{folder}", address())
+    with tempfile.TemporaryDirectory() as there, tempfile.TemporaryDirectory() as back:
+        Path(there, "tried").write_bytes(data)
+        try:
+            place.log_artifact(str(Path(there, "tried")))
+            returned = Path(place.download_artifacts("tried", back)).read_bytes()
+            place.delete_artifacts("tried")
+        except OSError as error:  # the answers of a server that refuses, too
+            raise InputError(
+                f"MLflow at {address()} does not keep artifacts ({error}); see its log"
+            ) from error
+    return returned

@@ -100,6 +100,7 @@ def survey(settings: Retention, named: Sequence[str], now: float) -> Survey:
     found.units(reach)
     found.predictions(kept)
     found.temporary()
+    found.logs()
     found.uploads()
     found.artifacts(gone, kept)
     return Survey(found, kept, findings)

@@ -24,6 +24,7 @@ class Door(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.behind, self.files = port, files  # `files` is where the server keeps artifacts
         self.requests: list[str] = []
+        self.logins: list[str | None] = []
         self.state: Literal["open", "closed", "deaf"] = "open"
 
 
@@ -33,6 +34,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.requests.append(self.path)
+        self.server.logins.append(self.headers.get("Authorization"))
         status, kind, answer = 503, "text/plain", b"closed"
         if self.server.state != "closed":
             connection = http.client.HTTPConnection("127.0.0.1", self.server.behind)

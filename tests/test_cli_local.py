@@ -34,7 +34,8 @@ def run(ml_ensemble, timed, monkeypatch):
         plan = ml_ensemble.plan.model_copy(update={"pipeline": pipeline})
         specs = {}
 
-        def stage(name, spec, echo):
+        def stage(name, spec, echo, labels):
+            assert labels == {"pipeline": "tiny", "run": specs["plan"][0].night if specs else spec.night}
             specs.setdefault(name, []).append(spec)
             if name in REAL:
                 return REAL[name](spec).model_dump(mode="json")

@@ -22,6 +22,8 @@ LEFT_OUT = "postgres,s3,mlflow,api-server,scheduler,dag-processor,triggerer,jani
 
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for name in ("NIGHTSHIFT_STORE", "MLFLOW_TRACKING_URI"):  # what is left out is not the caller's then
+        monkeypatch.delenv(name, raising=False)
     folder = Path(tempfile.mkdtemp(prefix="ns-", dir="/tmp"))
     (folder / "dags").mkdir()
     monkeypatch.setenv("NIGHTSHIFT_DAGS", str(folder / "dags"))

@@ -1,5 +1,6 @@
 """Somebody else's environment: `pip install nightshift[predict]` and nothing more, and what works there."""
 
+import base64
 import json
 import os
 import re
@@ -8,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow_server import Door
 from predicting import Lights, png
 
 from tasks import registry
 
 ROOT = Path(__file__).parent.parent
+LOGIN = "the-reader-s-own-password"
 UV = str(Path(sys.executable).with_name("uv"))
 
 
@@ -44,6 +47,7 @@ def consumer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def there(python: Path, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run something in the fresh environment, which knows nothing but where MLflow is."""
     known = {name: os.environ[name] for name in ("PATH", "HOME", "MLFLOW_TRACKING_URI")}
+    known |= {"MLFLOW_TRACKING_USERNAME": "reader", "MLFLOW_TRACKING_PASSWORD": LOGIN}
     return subprocess.run(
         [str(python), *command], cwd=cwd, env=known, capture_output=True, text=True, check=False
     )
@@ -58,13 +62,17 @@ def digits(lights: Lights) -> str:
     return registry.version_tags("digits", version)[registry.SHA256]
 
 
-def test_the_readmes_example_loads_the_champion(consumer: Path, digits: str, tmp_path: Path) -> None:
+def test_the_readmes_example_loads_the_champion(
+    consumer: Path, digits: str, mlflow_server: Door, tmp_path: Path
+) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
     assert len([line for line in example.splitlines() if line.strip()]) <= 20
     (tmp_path / "digit.png").write_bytes(png(250))
     done = there(consumer, "-c", example, cwd=tmp_path)
     assert done.stdout.split() == ["bright", "1.0"], done.stderr
+    sent = mlflow_server.logins[-3:]
+    assert sent == [f"Basic {base64.b64encode(f'reader:{LOGIN}'.encode()).decode()}"] * 3
     forged = example.replace('tags["nightshift.sha256"]', '"0" * 64')
     done = there(consumer, "-c", forged, cwd=tmp_path)
     assert done.returncode == 1

@@ -92,10 +92,11 @@ def test_the_form_s_settings_reach_the_stage_and_the_list_reaches_delete(upkeep,
 
     monkeypatch.setattr(upkeep, "run", run)
     monkeypatch.setattr(upkeep.notices, "tell", told.append)
-    params = {"grace_days": 3, "version_days": 50, "keep_versions": 2, "prediction_days": 9, "dry_run": True}
+    kept = {"grace_days": 3, "version_days": 50, "keep_versions": 2, "prediction_days": 9, "log_days": 8}
+    params = kept | {"dry_run": True}
     found = upkeep.look.function(params)
     upkeep.delete.function(found)
-    assert specs[0].settings == Retention(grace_days=3, version_days=50, keep_versions=2, prediction_days=9)
+    assert specs[0].settings == Retention.model_validate(kept)
     assert len(specs[0].named) == len(NAMES)
     assert (specs[1].action, specs[1].list_uri) == ("delete", found["list_uri"])
     assert told == ["upkeep: f0; f1; f2; f3; f4; 7 findings in all"]

@@ -104,7 +104,7 @@ def test_every_variable_is_explained_and_every_explained_one_is_used():
 def test_the_profiles_that_are_on_at_first_exist():
     known = {profile for about in services().values() for profile in about.get("profiles", [])}
     assert set(deployment.example()["COMPOSE_PROFILES"].split(",")) == {"stores", "cpu"}
-    assert known == {"stores", "cpu", "gpu", "serve", "cli"}
+    assert known == {"stores", "cpu", "gpu", "serve", "metrics", "cli"}
 
 
 def test_every_secret_is_made_by_the_script_and_mounted_somewhere(secrets):
@@ -170,9 +170,9 @@ def test_each_service_is_limited_restarted_and_asked_how_it_is(name):
         assert about["cap_drop"] == ["ALL"]
 
 
-def test_only_three_services_are_published_and_on_loopback_unless_told():
+def test_only_four_services_are_published_and_on_loopback_unless_told():
     ports = {name: about["ports"] for name, about in services().items() if "ports" in about}
-    assert set(ports) == {"api-server", "mlflow", "serve"}
+    assert set(ports) == {"api-server", "mlflow", "serve", "metrics"}
     for (port,) in ports.values():
         assert deployment.interpolated(port).startswith("127.0.0.1:")
 
@@ -180,7 +180,7 @@ def test_only_three_services_are_published_and_on_loopback_unless_told():
 def test_workers_and_commands_reach_neither_the_database_nor_the_servers_secrets():
     kept = {"airflow_database_url", "fernet_key", "jwt_secret", "api_secret_key", "mlflow_admin_password"}
     for name, about in services().items():
-        if name.startswith("worker") or name in ("serve", "cli"):
+        if name.startswith("worker") or name in ("serve", "metrics", "cli"):
             assert "database" not in about["networks"], name
             assert not kept & set(about["secrets"]), name
             assert not {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD"} & set(deployment.environment(name)), name
@@ -236,5 +236,5 @@ def test_every_variable_from_a_file_is_known_to_the_entry_point():
     }
     ours = {name.removesuffix("_FILE") for name in files - {"POSTGRES_PASSWORD_FILE"}}
     assert ours == set(
-        re.findall(r"\b(?:AWS|MLFLOW|NIGHTSHIFT)_\w+\b", script.split("do\n")[0].split("for name")[1])
+        re.findall(r"\b(?:AIRFLOW|AWS|MLFLOW|NIGHTSHIFT)_\w+\b", script.split("do\n")[0].split("for name")[1])
     )

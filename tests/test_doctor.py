@@ -1,21 +1,38 @@
 """`nightshift doctor` on machines that are well and that are not; the services are small real servers."""
 
+import itertools
 import json
 import os
+import re
 import socket
+import ssl
+import subprocess
 import sys
 import threading
+import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import redis
+from conftest import Stack
+from mlflow_server import Door
+from test_s3 import LISTING, Answer, Server, server
+from test_s3_connection import write_certificates
+from test_storage import _wait_for, s3, s3_server
 from typer.testing import CliRunner, Result
 
-from tasks import signing
-from tasks.cli import app
+from tasks import signing, storage, tracking
+from tasks.cli import app, checks
 from tasks.stack.environment import Ports, ensure_secrets, store_ports
+from tasks.stack.programs import valkey_binary
 
+__all__ = ["s3", "s3_server", "server"]  # fixtures
+
+Serve = Callable[..., str]
 ROOT = Path(__file__).resolve().parent.parent
 HEALTHY = json.dumps({part: {"status": "healthy"} for part in ("metadatabase", "scheduler")}).encode()
 
@@ -41,16 +58,35 @@ def machine(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[dict[str, bytes]], str]]:
-    """Serve the given paths; others are 404."""
+def valkey(tmp_path: Path) -> Iterator[str]:
+    """Host and port of a broker of this test's own, whose password is `secret-word`."""
+    port = unused_port()
+    options = {"--port": str(port), "--bind": "127.0.0.1", "--save": "", "--dir": str(tmp_path)}
+    command = [valkey_binary(), *itertools.chain(*options.items())]
+    with subprocess.Popen([*command, "--requirepass", "secret-word"], stdout=subprocess.DEVNULL) as server:
+        try:
+            _wait_for(port)
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve the given paths, all but `/health` to that login only; others are 404."""
     servers: list[HTTPServer] = []
 
-    def start(answers: dict[str, bytes]) -> str:
+    def start(answers: dict[str, bytes], login: str = "") -> str:
+        wanted = f"Basic {b64encode(login.encode()).decode()}" if login else None
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.send_response(200 if self.path in answers else 404)
+                known = self.path == "/health" or wanted in (None, self.headers.get("Authorization"))
+                self.send_response(401 if not known else 200 if self.path in answers else 404)
                 self.end_headers()
-                self.wfile.write(answers.get(self.path, b""))
+                self.wfile.write(answers.get(self.path, b"") if known else b"")
+
+            do_POST = do_GET  # noqa: N815
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -61,9 +97,9 @@ def serve() -> Iterator[Callable[[dict[str, bytes]], str]]:
         return f"http://127.0.0.1:{server.server_port}"
 
     yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    for each in servers:
+        each.shutdown()
+        each.server_close()
 
 
 def doctor() -> Result:
@@ -91,7 +127,9 @@ def test_every_finding_is_one_marked_line() -> None:
 
 
 def test_the_store_is_tried_and_left_as_it_was(machine: Path) -> None:
-    assert line(doctor(), "writes, reads and deletes").startswith("✓")
+    assert re.search(
+        "^✓ store file://.* writes in .* ms, reads in .* ms, .*deletes in", doctor().stdout, re.M
+    )
     assert [path for path in (machine / "store").rglob("*") if path.is_file()] == []
 
 
@@ -109,7 +147,7 @@ def test_a_store_that_is_away_is_wrong() -> None:
     }
     result = doctor()
     assert result.exit_code == 1
-    assert line(result, f"S3 at {address} cannot be reached").startswith("✗")
+    assert line(result, f"S3 at {address} does not answer ([Errno 111] Connection refused)").startswith("✗")
 
 
 def test_a_broken_pipeline_file_is_wrong_and_the_others_are_named(machine: Path) -> None:
@@ -125,25 +163,140 @@ def test_no_pipelines_are_wrong(machine: Path) -> None:
     assert line(doctor(), "no pipeline files in").startswith("✗")
 
 
-def test_services_that_are_well_are_said_to_be(serve: Callable[[dict[str, bytes]], str]) -> None:
-    os.environ["MLFLOW_TRACKING_URI"] = serve({"/health": b"OK"})
-    os.environ["NIGHTSHIFT_AIRFLOW_URL"] = serve({"/api/v2/monitor/health": HEALTHY})
+def test_an_airflow_that_is_well_is_said_to_be(serve: Serve) -> None:
+    version = b'{"version": "3.3.2"}'
+    address = serve({"/api/v2/monitor/health": HEALTHY, "/api/v2/version": version})
+    os.environ["NIGHTSHIFT_AIRFLOW_URL"] = address
+    assert line(doctor(), f"Airflow 3.3.2 at {address} is healthy").startswith("✓")
+
+
+def test_airflow_is_looked_into_where_the_password_is_known(stack: Stack) -> None:
+    os.environ |= stack.environment
+    os.environ["NIGHTSHIFT_DAGS"] = str(stack.home / "dags")
     result = doctor()
-    assert line(result, "MLflow at").startswith("✓")
-    assert line(result, "Airflow at").startswith("✓")
+    assert [said for said in result.stdout.splitlines() if said.startswith("✗")] == []
+    assert re.search(r"^✓ Airflow's pools: preprocess \d, train 1, promotion 1$", result.stdout, re.M)
+    for queue in ("default", "preprocess", "train"):
+        assert line(result, f"queue {queue}: ").endswith("1 workers")
+    assert line(result, "PostgreSQL 18 at 127.0.0.1:").startswith("✓")
+    assert line(result, "message broker on 127.0.0.1:").startswith("✓")
+    assert not [value for value in vars(ensure_secrets(stack.home)).values() if value in result.stdout]
+
+
+def test_mlflow_is_tried_and_left_as_it_was(mlflow_server: Door) -> None:
+    before = {path for path in mlflow_server.files.rglob("*") if path.is_file()}
+    result = doctor()
+    assert line(result, " is healthy, it answers in ").startswith("✓ MLflow at http")
+    assert line(result, "MLflow's server and client are both 3.").startswith("✓")
+    assert line(result, "MLflow registers a model, tags it and removes it").startswith("✓")
+    assert line(result, "MLflow keeps an artifact, returns it and removes it").startswith("✓")
+    assert not [name for name in tracking.client().search_registered_models() if "doctor" in name.name]
+    assert {path for path in mlflow_server.files.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE"])
+def test_mlflow_behind_tls_is_trusted_where_its_authority_is_named(
+    mlflow_server: Door, machine: Path, variable: str
+) -> None:
+    write_certificates(machine)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(machine / "server.pem")
+    mlflow_server.socket = context.wrap_socket(mlflow_server.socket, server_side=True)
+    os.environ["MLFLOW_TRACKING_URI"] = f"https://127.0.0.1:{mlflow_server.server_port}"
+    assert line(doctor(), "its certificate is not trusted").startswith("✗")
+    os.environ[variable] = str(machine / "ca.pem")
+    result = doctor()
+    assert line(result, "MLflow registers a model, tags it and removes it").startswith("✓")
+    assert line(result, "MLflow keeps an artifact, returns it and removes it").startswith("✓")
+
+
+def test_a_tracking_server_that_only_looks_well_is_wrong(serve: Serve) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = serve({"/health": b"OK", "/version": b"2.9.1"})
+    result = doctor()
+    assert result.exit_code == 1
+    assert line(result, "MLflow's server is 2.9.1, its client 3.").startswith("✗")
+
+
+@pytest.mark.parametrize(("seconds", "mark"), [(0, "✓"), (-105, "·"), (405, "✗")])
+def test_a_clock_that_is_elsewhere_is_told(seconds: int, mark: str) -> None:
+    (found,) = checks.clock("S3", formatdate(time.time() + seconds))
+    assert {True: "✓", False: "✗", None: "·"}[found.good] == mark
+    if seconds:
+        side = "ahead of" if seconds > 0 else "behind"
+        assert re.match(rf"the clock of S3 is {abs(seconds) // 10}\d s {side} this machine's", found.sentence)
+
+
+def test_the_clock_of_s3_is_read_where_it_refuses_everything(server: Server) -> None:
+    os.environ["NIGHTSHIFT_STORE"] = "s3://test"
+    server.says(Answer(b"<Error><Code>RequestTimeTooSkewed</Code></Error>", 403))
+    result = doctor()
+    assert result.exit_code == 1
+    assert line(result, f"S3 at {server.url} and this machine have the same time").startswith("✓")
+    assert line(result, "(RequestTimeTooSkewed)").startswith("✗")
+
+
+def test_a_real_s3_server_is_tried_and_left_as_it_was(s3: str) -> None:
+    os.environ["NIGHTSHIFT_STORE"] = s3
+    result = doctor()
+    assert line(result, " deletes in ").startswith(f"✓ store {s3} at http://127.0.0.1:")
+    assert line(result, "begins uploads in parts").startswith("✓")
+    assert line(result, "If-None-Match").startswith("·")
+    assert list(storage.listing(f"{s3}/doctor")) == list(storage.uploads(f"{s3}/doctor")) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "right"), [("PUT", "PutObject"), ("GET /test/", "GetObject"), ("DELETE", "DeleteObject")]
+)
+def test_a_right_that_is_missing_is_named(server: Server, method: str, right: str) -> None:
+    os.environ["NIGHTSHIFT_STORE"] = "s3://test"
+    kept = {"body": b""}
+
+    def answer(line: str) -> Answer:
+        if line.startswith(method):
+            return Answer(b"<Error><Code>AccessDenied</Code></Error>", 403)
+        listed = LISTING.format(0, "").encode()
+        return Answer(listed if line.startswith("GET /test?") else kept["body"])
+
+    server.answer = answer
+    result = doctor()
+    assert result.exit_code == 1
+    assert line(result, f"(AccessDenied); allow its key s3:{right}").startswith("✗")
+
+
+def test_a_broker_is_asked_for_its_queues(valkey: str) -> None:
+    os.environ["AIRFLOW__CELERY__BROKER_URL"] = f"redis://:secret-word@{valkey}/0"
+    with redis.Redis.from_url(os.environ["AIRFLOW__CELERY__BROKER_URL"]) as client:
+        client.rpush("train", "a", "b")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    result = doctor()
+    assert re.search(rf"^✓ message broker on {valkey}, Valkey \d.* answers in", result.stdout, re.M)
+    assert line(result, "drops messages when its memory is full").startswith("✗")
+    assert line(result, "queue train: 2 messages and no worker").startswith("✗")
+    assert line(result, "queue default: 0 messages and no worker").startswith("·")
+    assert "secret-word" not in result.stdout
+    os.environ["AIRFLOW__CELERY__BROKER_URL"] = f"redis://:another-word@{valkey}/0"
+    assert "another-word" not in line(doctor(), "check its address, its password")
+
+
+def test_a_database_that_refuses_is_wrong_and_its_login_is_not_shown() -> None:
+    port = unused_port()
+    os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = (
+        f"postgresql+psycopg2://me:secret-word@127.0.0.1:{port}/a"
+    )
+    result = doctor()
+    assert line(result, f"PostgreSQL at 127.0.0.1:{port} does not do what Airflow needs").startswith("✗")
+    assert "secret-word" not in result.stdout
 
 
 @pytest.mark.parametrize("answer", [HEALTHY.replace(b"healthy", b"unhealthy", 2), b"<html>", b"[]"])
-def test_an_airflow_that_is_not_well_is_wrong(
-    answer: bytes, serve: Callable[[dict[str, bytes]], str]
-) -> None:
+def test_an_airflow_that_is_not_well_is_wrong(answer: bytes, serve: Serve) -> None:
     os.environ["NIGHTSHIFT_AIRFLOW_URL"] = serve({"/api/v2/monitor/health": answer})
     result = doctor()
     assert result.exit_code == 1
     assert [said for said in result.stdout.splitlines() if said.startswith("✗ ") and "irflow " in said]
 
 
-def test_the_sick_part_of_airflow_is_named(serve: Callable[[dict[str, bytes]], str]) -> None:
+def test_the_sick_part_of_airflow_is_named(serve: Serve) -> None:
     answer = HEALTHY.replace(b'"scheduler": {"status": "healthy"', b'"scheduler": {"status": "unhealthy"')
     os.environ["NIGHTSHIFT_AIRFLOW_URL"] = serve({"/api/v2/monitor/health": answer})
     assert "scheduler not healthy; see nightshift logs" in line(doctor(), "Airflow at")
@@ -156,14 +309,24 @@ def test_a_tracking_server_that_is_away_is_wrong() -> None:
     assert line(result, "/health does not answer").startswith("✗")
 
 
+@pytest.mark.parametrize("password", ["wrong", None])
+def test_a_login_that_mlflow_refuses_is_wrong(password: str | None, serve: Serve) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = serve({"/health": b"OK"}, "me:right")
+    if password:
+        os.environ |= {"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": password}
+    found = line(doctor(), "refuses the login of ")
+    assert found.startswith("✗")
+    assert "set MLFLOW_TRACKING_USERNAME" in found
+
+
 def test_a_stopped_stack_is_a_remark(machine: Path) -> None:
     (machine / "home").mkdir()
     ensure_secrets(machine / "home")
-    store_ports(machine / "home", Ports(*(unused_port() for _ in range(5))))
+    store_ports(machine / "home", Ports(*(unused_port() for _ in range(6))))
     assert line(doctor(), "is stopped; nightshift up starts it").startswith("·")
 
 
-def test_a_stack_that_runs_in_part_is_wrong(machine: Path, serve: Callable[[dict[str, bytes]], str]) -> None:
+def test_a_stack_that_runs_in_part_is_wrong(machine: Path, serve: Serve) -> None:
     (machine / "home").mkdir()
     ensure_secrets(machine / "home")
     mlflow = int(serve({"/health": b"OK"}).rpartition(":")[2])

@@ -10,10 +10,22 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LEVELS = {
     0: {"config", "records", "specs", "errors", "pipelines", "spaces", "trials", "toml"},
-    1: {"s3", "storage", "journal", "tracking", "registry", "inventory", "runner", "signing", "signatures"},
+    1: {
+        "s3",
+        "storage",
+        "journal",
+        "lines",
+        "tracking",
+        "registry",
+        "inventory",
+        "runner",
+        "signing",
+        "signatures",
+    },
     2: {
         "batches",
         "card",
+        "cells",
         "decoders",
         "drift",
         "duplicates",

@@ -1,5 +1,6 @@
 """Labels from manifests: both formats say the same, and every mistake is said with its place."""
 
+import csv
 import io
 import json
 from datetime import date
@@ -66,7 +67,12 @@ def test_what_is_written_is_read_back_the_same() -> None:
         "a.png": Label("cat", "test", "g,1", json.dumps({"quote": 'say "x"'}, separators=(",", ":"))),
         "x/ü b.png": Label("dog", None, None, '{"lines":"one\\ntwo"}'),
         "c.png": Label("dog"),
+        "=d.png": Label("@home", "train", "-x", '{"=1+1":"+2+2","n":"-1"}'),
+        "'=e.png": Label("'x"),
     }
+    written = labels.write(list(given.items())).decode()
+    cells = [cell for row in csv.reader(io.StringIO(written)) for cell in row]
+    assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))] == ["-1"]
     assert labels.read(labels.write(list(given.items())), "manifest.csv") == given
 
 

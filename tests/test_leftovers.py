@@ -42,6 +42,7 @@ def swept(reach: Reach | None = None, **settings: float) -> dict[str, str]:
     found.units(reach)
     found.predictions([Version("pets", "1", {}, (), 0.0, "")])
     found.temporary()
+    found.logs()
     found.uploads()
     root = os.environ["NIGHTSHIFT_STORE"]
     return {each.uri.removeprefix(f"{root}/"): each.reason for each in found.doomed}
@@ -138,6 +139,16 @@ def test_what_a_crash_left_behind_goes_after_a_day(put):
         "doctor/old.txt": "tried by nightshift doctor",
         f"shards/p/{storage.PARTIAL}old": "it was not written to its end",
     }
+
+
+def test_old_logs_of_tasks_go_one_by_one(put):
+    put("logs/dag_id=retrain_pets/run_id=r/task_id=plan/attempt=1.log", 91)
+    put("logs/dag_id=retrain_pets/run_id=r/task_id=plan/attempt=2.log", 89)
+    old = "logs/dag_id=retrain_pets/run_id=r/task_id=plan/attempt=1.log"
+    assert swept() == {old: "a log, 91 days old"}
+    assert swept(log_days=95) == {}
+    assert len(swept(log_days=60)) == 2
+    assert swept(log_days=60, grace_days=100) == {}
 
 
 def test_old_lists_go_after_the_days_of_versions(put):

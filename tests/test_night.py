@@ -205,6 +205,15 @@ def test_a_second_night_finds_nothing_new_and_a_new_batch_makes_a_third(first_ni
     assert sum(shard["images"] for shard in manifest["shards"]) == 1797 + 60
 
 
+def test_airflow_s_metrics_come_from_its_servers_and_from_both_workers(first_night, stack):
+    expected = {
+        *("airflow.scheduler_heartbeat", "airflow.dag_processor_heartbeat", "airflow.triggerer_heartbeat"),
+        *("airflow.executor.queued_tasks", "airflow.pool.open_slots.train", "airflow.task_instance_created"),
+        *(f"airflow.ti.finish.retrain_digits.{name}.success" for name in ("plan", "train", "register")),
+    }
+    assert expected - stack.metrics == set()
+
+
 def test_secrets_do_not_appear_in_the_json_line(first_night):
     text = io.StringIO(json.dumps(first_night)).getvalue()
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in text

@@ -133,8 +133,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     (folder / "secrets").mkdir()
     for secret, name in {
         "airflow_database_url": "airflow.db",
-        "mlflow_database_url": "mlflow.db",
-        "mlflow_auth_database_url": "logins%40.db",  # the percent sign of a password with an @
+        "mlflow_database_url": "mlflow%40.db",  # the percent sign of a password with an @
     }.items():
         (folder / "secrets" / secret).write_text(f"sqlite:///{folder}/{name}")
     deployment.make_secrets(folder / "secrets")

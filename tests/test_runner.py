@@ -1,5 +1,6 @@
 """The runner with real processes: NIGHTSHIFT_PYTHON names a script that plays the stage."""
 
+import json
 import os
 import signal
 import subprocess
@@ -78,6 +79,18 @@ def test_the_result_comes_back_and_every_line_is_echoed(play: Callable[[str], No
     assert result.pop("pid") != os.getpid()  # a fresh interpreter
     assert result == {"stage": "close", **SPEC.model_dump()}
     assert sorted(lines) == ["first", "second"]
+
+
+def test_lines_are_json_where_that_is_asked_for(
+    play: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_LOG", "json")
+    play("print('at work', flush=True); sys.exit(1)")
+    lines: list[str] = []
+    with pytest.raises(StageError, match="failed with exit 1; last line: at work"):
+        run_stage("close", SPEC, echo=lines.append, labels={"run": "n1"})
+    (found,) = map(json.loads, lines)
+    assert (found["run"], found["stage"], found["message"]) == ("n1", "close", "at work")
 
 
 def test_a_refusal_comes_back_as_the_stage_said_it(play: Callable[[str], None]) -> None:
@@ -193,6 +206,15 @@ def test_threads_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment["MALLOC_TRIM_THRESHOLD_"] == "4294967296"
     monkeypatch.delenv("NIGHTSHIFT_THREADS")
     assert stage_environment()["OMP_NUM_THREADS"] == str(os.cpu_count())
+
+
+def test_a_stage_gets_nothing_of_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AIRFLOW_CONN_CLOUD", "AIRFLOW__CELERY__BROKER_URL", "NIGHTSHIFT_AIRFLOW_PASSWORD"):
+        monkeypatch.setenv(name, "hidden")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "needed")
+    environment = stage_environment()
+    assert "hidden" not in environment.values()
+    assert environment["AWS_SECRET_ACCESS_KEY"] == "needed"
 
 
 def test_a_stage_may_have_variables_of_its_own(

@@ -1,20 +1,26 @@
 """From the standard variables to a connected bucket, seen by what a server is asked."""
 
+import os
 import ssl
 import subprocess
 import sys
+import sysconfig
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
+import boto3
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from test_s3 import Server, server
+from test_storage import KEY, SECRET, _wait_for, free_port, use_endpoint
 
 from tasks import storage
-from tasks.errors import InputError
+from tasks.cli.checks import store
+from tasks.errors import InputError, OutageError
 
 __all__ = ["server"]  # a fixture
 
@@ -86,6 +92,7 @@ def test_a_profile_says_who_and_where(
         ("AWS_SECRET_ACCESS_KEY", "", r"cannot be asked .*AWS_SECRET_ACCESS_KEY is not set"),
         ("AWS_CA_BUNDLE", "/nowhere.pem", "AWS_CA_BUNDLE is '/nowhere.pem', which cannot be read"),
         ("AWS_CA_BUNDLE", __file__, "cannot be asked for s3://test .No certificates found"),
+        ("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "yes", "it must be true or false"),
         ("AWS_MAX_ATTEMPTS", "many", "AWS_MAX_ATTEMPTS is 'many'; it must be a whole number from 1"),
     ],
 )
@@ -148,3 +155,81 @@ def test_a_private_authority_is_trusted_where_it_is_named(
         storage.exists("s3://test/a")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
     assert storage.exists("s3://test/a")
+
+
+def test_the_bucket_goes_into_the_path_or_on_request_into_the_host(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server stands for the proxy here: what it is asked names the host."""
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.setenv("http_proxy", server.url)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3.example:9000")
+    assert storage.exists("s3://test/a")
+    list(storage.uploads("s3://test/a"))
+    monkeypatch.setenv("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")
+    assert storage.exists("s3://test/a")
+    list(storage.uploads("s3://test/a"))
+    assert [line.partition("?")[0] for line in server.lines] == [
+        "HEAD http://s3.example:9000/test/a",
+        "GET http://s3.example:9000/test",
+        "HEAD http://test.s3.example:9000/a",
+        "GET http://test.s3.example:9000/",
+    ]
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+    with pytest.raises(InputError, match="has no name that test can stand before; unset it"):
+        storage.exists("s3://test/a")
+
+
+def test_checksums_are_sent_where_they_are_asked_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.write("s3://test/a", b"x")
+    monkeypatch.setenv("AWS_CHECKSUM_ALGORITHM", "SHA256")
+    storage.write("s3://test/a", b"x")
+    boto3.client("s3").put_object(Bucket="test", Key="b", Body=b"x")
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    boto3.client("s3").put_object(Bucket="test", Key="b", Body=b"x")
+    sent = [{name for name in each if name.startswith("x-amz-checksum")} for each in server.headers]
+    assert sent == [set(), {"x-amz-checksum-sha256"}, {"x-amz-checksum-crc32"}, set()]
+
+
+@pytest.fixture
+def behind_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The authority of a real S3 server with the bucket `test` that speaks TLS only."""
+    write_certificates(tmp_path)
+    (tmp_path / "data" / "test").mkdir(parents=True)
+    port, rclone = free_port(), Path(sysconfig.get_path("scripts")) / "rclone"
+    pem, environment = str(tmp_path / "server.pem"), {"RCLONE_AUTH_KEY": f'"{KEY},{SECRET}"'}
+    command = (
+        *(str(rclone), "serve", "s3", str(tmp_path / "data"), "--addr", f"127.0.0.1:{port}"),
+        *("--cert", pem, "--key", pem),
+    )
+    quiet = {"RCLONE_CONFIG": os.devnull}
+    with subprocess.Popen(command, env=os.environ | environment | quiet, stderr=subprocess.DEVNULL) as server:
+        try:
+            _wait_for(port)
+            use_endpoint(f"https://127.0.0.1:{port}", monkeypatch)
+            yield tmp_path / "ca.pem"
+        finally:
+            server.terminate()
+
+
+def test_obstore_boto3_and_the_doctor_trust_the_private_authority_of_a_real_server(
+    behind_tls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_STORE", "s3://test")
+    with pytest.raises(InputError, match="has a certificate that is not trusted"):
+        storage.write("s3://test/a", b"x")
+    with pytest.raises(OutageError, match="certificate"):
+        list(storage.uploads("s3://test"))
+    with pytest.raises(OutageError, match="its certificate is not trusted"):
+        list(store.store())
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(behind_tls))
+    storage.write("s3://test/a", b"x")
+    storage.abort("s3://test/a", storage.begin("s3://test/a"))
+    assert list(storage.uploads("s3://test")) == []
+    (wrong,) = [finding.sentence for finding in store.store() if finding.good is False]
+    assert "refuses what boto3 writes" in wrong  # behind TLS it sends a checksum that rclone does not know
+    assert "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required for it and for MLflow" in wrong
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    assert [finding.sentence for finding in store.store() if finding.good is False] == []

@@ -251,6 +251,8 @@ def test_changed_labels_alone_make_the_batch_new(tmp_path: Path, store: str) -> 
         ("path,label\na.png,../x\n", "line 2: label must not"),
         ("path,label\n../a.png,cat\n", "line 2: path must be relative to the manifest and inside its folder"),
         ("path,label\n/etc/passwd,cat\n", "line 2: path must be relative"),
+        ("path,label\nfile:///etc/passwd,cat\n", "line 2: 'file:/etc/passwd' does not exist in"),
+        ("path,label\ns3://other/a.png,cat\n", "line 2: 's3:/other/a.png' does not exist in"),
         ("path,label\n,cat\n", "line 2: path must be relative"),
         ("path,label\na.png,cat\n./a.png,dog\n", r"line 3: path 'a.png' stands already in line 2"),
         (

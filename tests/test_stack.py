@@ -1,6 +1,7 @@
 """The embedded stack, with real servers: mostly the three data stores, which start in a second."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -22,9 +23,9 @@ import psutil
 import psycopg2
 import pytest
 
-from tasks import signing, storage
+from tasks import signing, storage, tracking
 from tasks.errors import InputError, NightshiftError
-from tasks.stack import airflow_api, environment, health, lifecycle, prepare, processes, supervise
+from tasks.stack import airflow_api, environment, health, lifecycle, ports, prepare, processes, supervise
 from tasks.stack.environment import Ports, Site
 from tasks.stack.processes import Session
 from tasks.stack.roles import Health, Role, build_roles, postgres_folder
@@ -96,22 +97,23 @@ def wait_until_dead(found: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def test_a_port_in_use_is_replaced_and_the_others_kept() -> None:
-    wanted = environment.choose_ports(None, random_ports=True)
+    wanted = ports.choose_ports(None, random_ports=True)
     with socket.create_server(("127.0.0.1", wanted.mlflow)):
-        chosen = environment.choose_ports(wanted, random_ports=False)
+        chosen = ports.choose_ports(wanted, random_ports=False)
     assert chosen.mlflow != wanted.mlflow
     assert chosen == Ports(**{**asdict(wanted), "mlflow": chosen.mlflow})
 
 
 def test_a_port_in_use_on_every_interface_counts_as_taken() -> None:
-    wanted = environment.choose_ports(None, random_ports=True)
+    wanted = ports.choose_ports(None, random_ports=True)
     with socket.create_server(("0.0.0.0", wanted.s3)):  # noqa: S104
-        assert environment.choose_ports(wanted, random_ports=False).s3 != wanted.s3
+        assert ports.choose_ports(wanted, random_ports=False).s3 != wanted.s3
 
 
 def test_the_usual_ports_are_wanted_first_and_random_ones_on_request() -> None:
-    assert len(set(asdict(environment.choose_ports(None, random_ports=True)).values())) == 6
+    assert len(set(asdict(ports.choose_ports(None, random_ports=True)).values())) == 7
     usual = {"airflow": 8080, "mlflow": 5000, "s3": 9000, "postgres": 5433, "valkey": 6380, "serve": 8500}
+    usual["metrics"] = 8501
     assert asdict(Ports()) == usual
 
 
@@ -128,6 +130,7 @@ def test_workers_get_no_secret_of_the_servers(tmp_path: Path) -> None:
         hidden = asdict(site.secrets) | {"database": "postgresql"}
         assert {name for name, value in hidden.items() if value in values} == {
             "airflow_password",
+            "mlflow_password",
             "s3_key",
             "s3_secret",
             "valkey_password",
@@ -140,6 +143,19 @@ def test_the_callers_airflow_settings_win(tmp_path: Path) -> None:
     lowered = {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20"}
     lower = {role.name for role in build_roles(site, lowered) if role.environment.items() >= lowered.items()}
     assert lower >= {"scheduler", "worker", "dag-processor"}
+
+
+def test_metrics_of_airflow_are_switched_on_in_all_that_is_airflow(tmp_path: Path) -> None:
+    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
+    wanted = {
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__OTEL_ON": "True",
+        "AIRFLOW__LOGGING__JSON_LOGS": "True",
+    }
+    roles = build_roles(site, wanted)
+    told = {role.name for role in roles if role.environment.items() >= wanted.items()}
+    assert told == {role.name for role in roles if "airflow" in role.command} | {"janitor"}
+    assert told >= {"api-server", "scheduler", "dag-processor", "triggerer", "worker", "worker-train"}
 
 
 def test_threads_times_slots_stay_within_the_cores(tmp_path: Path) -> None:
@@ -174,7 +190,7 @@ def test_the_endpoint_starts_on_request_only_and_serves_what_the_caller_names(tm
     site = Site(tmp_path, Ports(serve=8600), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
     roles = build_roles(site, {"NIGHTSHIFT_SERVE": "models:/photos@champion"})
     usual = {role.name for role in prepare.choose(roles, (), ())}
-    assert usual == {role.name for role in roles} - {"serve"}
+    assert usual == {role.name for role in roles} - {"serve", "metrics"}
     assert {role.name for role in prepare.choose(roles, (), ("serve",), ("serve",))} == usual
     (serve,) = [role for role in prepare.choose(roles, (), (), ("serve",)) if role.name not in usual]
     assert serve.command[2:6] == ("tasks.cli", "serve", "models:/photos@champion", "--wait")
@@ -190,6 +206,26 @@ def test_secrets_are_made_once_and_only_for_their_owner(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
     assert environment.ensure_secrets(tmp_path) == first
     assert all(len(value) >= 16 for value in asdict(first).values())
+
+
+def test_a_secret_that_the_file_lacks_is_made_once_and_the_others_stay(tmp_path: Path) -> None:
+    first = asdict(environment.ensure_secrets(tmp_path))
+    older = {name: value for name, value in first.items() if not name.startswith("mlflow_")}
+    environment.write_private(tmp_path / "secrets.json", json.dumps(older))
+    found = environment.stored_secrets(tmp_path)
+    assert found is not None
+    assert asdict(found).items() >= older.items()
+    assert len(found.mlflow_password) >= 16
+    assert environment.ensure_secrets(tmp_path) == found
+
+
+def test_mlflow_gets_no_password_of_another_server(tmp_path: Path) -> None:
+    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
+    (role,) = [role for role in build_roles(site, {}) if role.name == "mlflow"]
+    values = " ".join(role.environment.values())
+    assert {name for name, value in asdict(site.secrets).items() if value in values} == {
+        *("mlflow_secret_key", "postgres_password", "s3_key", "s3_secret")
+    }
 
 
 def test_the_key_pair_is_made_once_and_only_for_its_owner(home: Path) -> None:
@@ -285,6 +321,34 @@ def test_a_killed_servers_children_end_before_it_is_started_again(home: Path) ->
         second = wait_for_child(supervisor)
         assert second.environ()["ODD"] == '100% "it\'s" $HOME'
         assert supervise.restarts(home) == {"pair": 1}
+    finally:
+        lifecycle.down(home)
+
+
+def test_the_supervisors_log_is_rotated_and_starts_are_counted_across(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "LOG_SIZE", 1000)
+    prepare.make_home(home)
+    role = Role("short", ("/bin/true",), Health("finished"), group="once")
+    supervisor = supervise.launch(supervise.write_configuration([role], home), home, os.environ)
+    try:
+        for count in range(8):
+            supervisor.start("short")
+            deadline = time.monotonic() + 10
+            while supervise.restarts(home).get("short") != count and time.monotonic() < deadline:
+                time.sleep(0.05)
+            while supervisor.programs()["short"].state != "EXITED" and time.monotonic() < deadline:
+                time.sleep(0.05)
+        logs = sorted(path.name for path in (home / "run").glob("supervisord.log*"))
+        assert logs == ["supervisord.log", "supervisord.log.1", "supervisord.log.2"][: len(logs)]
+        assert len(logs) > 1
+        assert supervise.restarts(home) == {"short": 7}
+    finally:
+        lifecycle.down(home)
+    supervise.launch(supervise.write_configuration([role], home), home, os.environ)
+    try:
+        assert supervise.restarts(home) == {}
     finally:
         lifecycle.down(home)
 
@@ -469,6 +533,7 @@ def test_private_files_are_private(stack: Any) -> None:
         "keys/signing.key",
         "airflow/passwords.json",
         "run/valkey.conf",
+        "run/mlflow-login.ini",
         "run/supervisord.conf",
         "run/mlflow.env",
     ):
@@ -485,7 +550,9 @@ def test_everything_listens_on_loopback_only(stack: Any) -> None:
             one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN
         }
     assert {address.ip for address in addresses} == {"127.0.0.1"}
-    usual = {port for name, port in asdict(site_of(stack.home).ports).items() if name != "serve"}
+    usual = {
+        port for name, port in asdict(site_of(stack.home).ports).items() if name not in ("serve", "metrics")
+    }
     assert {address.port for address in addresses} == usual
 
 
@@ -500,5 +567,65 @@ def test_airflow_has_the_pools(stack: Any) -> None:
 
 def test_mlflow_keeps_artifacts_in_the_bucket(stack: Any) -> None:
     url = f"{stack.environment['MLFLOW_TRACKING_URI']}/api/2.0/mlflow-artifacts/artifacts/probe/note.txt"
-    assert httpx.put(url, content=b"kept", trust_env=False).status_code == 200
+    login = (environment.ADMIN, stack.environment["MLFLOW_TRACKING_PASSWORD"])
+    assert httpx.put(url, content=b"kept", auth=login, trust_env=False).status_code == 200
     assert storage.read("s3://nightshift/mlflow/probe/note.txt") == b"kept"
+
+
+def test_mlflow_answers_nobody_without_a_login_or_by_another_name(stack: Any) -> None:
+    url = stack.environment["MLFLOW_TRACKING_URI"]
+    login = (environment.ADMIN, stack.environment["MLFLOW_TRACKING_PASSWORD"])
+
+    def ask(path: str, auth: tuple[str, str] | None, **headers: str) -> int:
+        return httpx.get(f"{url}/{path}", auth=auth, headers=headers, trust_env=False).status_code
+
+    listing = "api/2.0/mlflow/experiments/search?max_results=1"
+    artifact = "api/2.0/mlflow-artifacts/artifacts?path=probe"
+    for path in (listing, artifact, ""):
+        assert ask(path, None) == 401
+        assert ask(path, (environment.ADMIN, "password1234")) == 401
+        assert ask(path, login) == 200
+        # What a page on another host sends when its name is made to mean this address.
+        assert ask(path, login, Host="rebound.example.org") == 403
+    assert ask(listing, login, Host=f"localhost:{site_of(stack.home).ports.mlflow}") == 200
+    assert ask("health", None) == 200
+
+
+def test_a_wrong_login_of_mlflow_is_one_sentence(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not-the-password")
+    with pytest.raises(
+        InputError, match=r"MLflow at http.* refuses the login of admin; set MLFLOW_TRACKING_"
+    ):
+        tracking.set_tags("0" * 32, {"a": "b"})
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
+    with pytest.raises(InputError, match="refuses the login of nobody"):
+        tracking.set_tags("0" * 32, {"a": "b"})
+
+
+def test_whom_the_administrator_gives_a_login_may_look_at_mlflow_and_change_nothing_of_others(
+    stack: Any,
+) -> None:
+    url = f"{stack.environment['MLFLOW_TRACKING_URI']}/api/2.0/mlflow"
+    login = (environment.ADMIN, stack.environment["MLFLOW_TRACKING_PASSWORD"])
+    reader = ("reader", "only-looks-at-it-1")
+
+    def post(path: str, body: dict[str, str], auth: tuple[str, str]) -> httpx.Response:
+        return httpx.post(f"{url}/{path}", json=body, auth=auth, trust_env=False)
+
+    made = post("experiments/create", {"name": "closed"}, login).json()["experiment_id"]
+    user = {"username": reader[0], "password": reader[1]}
+    assert post("users/create", user, login).status_code == 200
+    assert post("users/create", user | {"username": "another"}, reader).status_code == 403
+    looked = httpx.get(f"{url}/experiments/get?experiment_id={made}", auth=reader, trust_env=False)
+    assert looked.status_code == 200
+    assert post("experiments/delete", {"experiment_id": made}, reader).status_code == 403
+    assert post("runs/create", {"experiment_id": made}, reader).status_code == 403
+    run = post("runs/create", {"experiment_id": made}, login).json()["run"]["info"]
+    place = run["artifact_uri"].replace("mlflow-artifacts:/", "mlflow-artifacts/artifacts/")
+    file = f"{url.removesuffix('/mlflow')}/{place}/model.onnx"
+    assert httpx.put(file, content=b"x", auth=login, trust_env=False).status_code == 200
+    for method in ("PUT", "DELETE"):
+        assert httpx.request(method, file, auth=reader, trust_env=False).status_code == 403
+    assert httpx.get(file, auth=reader, trust_env=False).content == b"x"
+    assert post("experiments/delete", {"experiment_id": made}, login).status_code == 200

@@ -250,3 +250,14 @@ def test_an_upload_that_was_begun_is_found_and_given_up(s3: str, tmp_path: Path)
         storage.abort(f"{s3}/{key}", started)
     assert list(storage.uploads(f"{s3}/{tmp_path.name}")) == []
     assert list(storage.uploads(f"file://{tmp_path}")) == []
+
+
+@pytest.mark.parametrize("key", ["../x", "a/../../x", "a/..", "..", "a/../b"])
+def test_no_key_leads_out_of_its_prefix(root: str, key: str) -> None:
+    """A batch of somebody's bucket can be called `..`, and names of batches become keys of this store."""
+    uri = storage.join(root, key)
+    for call in (storage.read, storage.exists, storage.delete, lambda uri: storage.write(uri, b"x")):
+        with pytest.raises(storage.UnsafeKeyError, match="which keys must not have here"):
+            call(uri)
+    with pytest.raises(storage.UnsafeKeyError):
+        list(storage.listing(uri))

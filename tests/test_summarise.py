@@ -7,7 +7,7 @@ import os
 import pytest
 from predicting import Lights, lines, png
 
-from tasks import drift, predictions, quarantine, storage, tracking
+from tasks import drift, labels, predictions, quarantine, storage, tracking
 from tasks.config import AssembleSettings, PredictPolicy, store_root
 from tasks.errors import InputError
 from tasks.predict import predict
@@ -68,6 +68,8 @@ def test_the_least_sure_images_are_a_manifest_to_correct(lights: Lights) -> None
     shown = [float(row["confidence"]) for row in rows]
     assert shown == sorted(shown)
     assert summary.unsure == 3
+    # What a person corrected in a spreadsheet and gives to `nightshift ingest` names the same files.
+    assert set(labels.read(text.encode(), "manifest.csv")) == {"000.png", "002.png", "=x.png"}
 
 
 def test_too_many_refusals_fail_their_batch_and_no_other(lights: Lights) -> None:

@@ -66,6 +66,7 @@ def stored(files: Path, model_id: str) -> int:
     return sum(path.is_file() for path in files.glob(f"*/models/{model_id}/artifacts/*"))
 
 
+LOG = "logs/dag_id=retrain_pets/run_id=r/task_id=plan/attempt=1.log"
 NIGHT = (
     *("shards/p/train-00000.safetensors", "shards/p/index.parquet", "shards/p/part.json"),
     *("checkpoints/c/model.safetensors", "checkpoints/c/checkpoint.json", "plans/l.json"),
@@ -73,20 +74,20 @@ NIGHT = (
 
 
 def test_a_run_deletes_exactly_what_a_dry_run_lists(root, capsys):
-    put(root, *NIGHT, "incoming/pets/b/cat/1.png", "mine/x")
+    put(root, *NIGHT, "incoming/pets/b/cat/1.png", "mine/x", LOG)
     before = keys(root)
     found = look()
     assert keys(root) == before | {found.list_uri.removeprefix(f"{root}/")}  # to look deletes nothing
-    assert set(listed(found)) == set(NIGHT)
-    assert (found.objects, found.size) == (6, 6 * 13)
+    assert set(listed(found)) == {*NIGHT, LOG}
+    assert (found.objects, found.size) == (7, 7 * 13)
     assert found.remarks == ("mine/ is not known here and is not touched",)
     capsys.readouterr()
     done = delete(found)
-    assert (done.deleted, done.spared) == (6, 0)
+    assert (done.deleted, done.spared) == (7, 0)
     assert keys(root) == {"incoming/pets/b/cat/1.png", "mine/x", found.list_uri.removeprefix(f"{root}/")}
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("deleted: ")]
-    assert len(lines) == 6
-    assert all(line.endswith(" names it, 400 days old") for line in lines)
+    assert len(lines) == 7
+    assert all(line.endswith((" names it, 400 days old", ": a log, 400 days old")) for line in lines)
 
 
 def test_what_says_that_the_rest_is_whole_goes_first(root):

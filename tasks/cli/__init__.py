@@ -11,8 +11,10 @@ import typer
 from typer.core import TyperGroup
 
 from tasks.cli import (
+    backup,
     data,
     doctor,
+    metrics,
     nights,
     predict,
     promotion,
@@ -50,7 +52,7 @@ app = typer.Typer(
 )
 VERBS = (
     *(stack, data, refused, nights, promotion, sweep),
-    *(predict, similar, serve, reproduce, trust, upkeep, doctor),
+    *(predict, similar, serve, reproduce, trust, upkeep, backup, metrics, doctor),
 )
 for verbs in VERBS:
     app.add_typer(verbs.app)

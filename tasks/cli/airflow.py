@@ -12,9 +12,9 @@ from tasks.errors import InputError, OutageError
 class Airflow:
     """A session with the API server at NIGHTSHIFT_AIRFLOW_URL."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float = 60) -> None:
         self.url = os.environ.get("NIGHTSHIFT_AIRFLOW_URL", "http://127.0.0.1:8080").rstrip("/")
-        self._client = httpx.Client(base_url=self.url, timeout=60)
+        self._client = httpx.Client(base_url=self.url, timeout=timeout)
         user = os.environ.get("NIGHTSHIFT_AIRFLOW_USER", "admin")
         password = os.environ.get("NIGHTSHIFT_AIRFLOW_PASSWORD", "")
         token = self._call("POST", "/auth/token", json={"username": user, "password": password})
@@ -33,6 +33,19 @@ class Airflow:
         """Ids of the DAGs of which a run is going on."""
         page = self._call("GET", "/api/v2/dags/~/dagRuns", params={"state": "running", "limit": 100})
         return {str(run["dag_id"]) for run in page["dag_runs"]}
+
+    def pools(self) -> dict[str, int]:
+        """The slots of each pool."""
+        page = self._call("GET", "/api/v2/pools", params={"limit": 100})
+        return {str(pool["name"]): int(pool["slots"]) for pool in page["pools"]}
+
+    def import_errors(self) -> dict[str, str]:
+        """The last line of what went wrong in each file that makes no DAG."""
+        page = self._call("GET", "/api/v2/importErrors", params={"limit": 100})
+        return {
+            str(each["filename"]): str(each["stack_trace"]).strip().rpartition("\n")[2]
+            for each in page["import_errors"]
+        }
 
     def tasks(self, dag: str, run_id: str) -> list[dict[str, Any]]:
         """All task instances of a run, mapped ones one by one."""

@@ -1,5 +1,6 @@
 """`nightshift doctor`: what is missing or misconfigured on this machine, and what to do about it."""
 
+import functools
 import os
 import re
 import shutil
@@ -11,11 +12,11 @@ from pathlib import Path
 
 import typer
 
-from tasks.cli import services
-from tasks.cli.services import LOOPBACK, TIMEOUT, Finding
+from tasks.cli.checks import Finding
 
 app = typer.Typer()
 
+LOOPBACK = "127.0.0.1"
 NEEDED_GB = 2.0
 COMFORTABLE_GB = 10.0
 
@@ -36,7 +37,7 @@ def findings() -> Iterator[Finding]:
     """Every check in turn: first the machine, then the installation, the files and the services."""
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         *(_python, _disk, _compiler, _roles, _versions, _pipelines),
-        *(_home, _stack_and_services),
+        *(_home, _stack, _services),
     )
     for check in checks:
         yield from check()
@@ -152,53 +153,101 @@ def _home() -> Iterator[Finding]:
         yield Finding(True, f"{home} can be written and its secrets are private")
 
 
-def _stack_and_services() -> Iterator[Finding]:
-    """The stack's ports, then every service whose address is known."""
+def _stack() -> Iterator[Finding]:
+    """The servers of the stack; where it runs, its variables say where the services are."""
+    from tasks.cli.connection import connect
+    from tasks.stack.environment import stored_own, stored_ports
+
+    home = _home_folder()
+    if stored_ports(home) is None:
+        yield Finding(None, f"there is no stack in {home}; nightshift up starts one")
+        return
+    answers = {(name, port): _answers(port) for name, port in _listeners(home).items()}
+    if not any(answers.values()):
+        yield Finding(None, f"the stack in {home} is stopped; nightshift up starts it")
+        return
+    for (name, port), good in answers.items():
+        yield Finding(good, f"{name} {'answers' if good else 'does not answer'} on {LOOPBACK}:{port}")
+    for name in stored_own(home):
+        yield Finding(None, f"{name} is your own: the stack was started without it")
+    connect()
+
+
+def _listeners(home: Path) -> dict[str, int]:
+    """Ports of the stack's servers: not of what is the caller's own, nor of what was not asked for."""
     from dataclasses import asdict
 
-    from tasks.cli.connection import Service, connect, decided
-    from tasks.stack.environment import stored_ports
+    from tasks.stack import processes
+    from tasks.stack.environment import stored_own, stored_ports
 
-    ports = stored_ports(_home_folder())
-    running = ports is not None and any(map(_answers, asdict(ports).values()))
+    ports, own, session = stored_ports(home), stored_own(home), processes.load(home)
     if ports is None:
-        yield Finding(None, f"there is no stack in {_home_folder()}; nightshift up starts one")
-    elif not running:
-        yield Finding(None, f"the stack in {_home_folder()} is stopped; nightshift up starts it")
-    else:
-        for name, port in asdict(ports).items():
-            good = _answers(port)
-            yield Finding(good, f"{name} {'answers' if good else 'does not answer'} on {LOOPBACK}:{port}")
-        connect()
-        yield _guarded(services.broker)
-    checks: dict[Service, Callable[[], Finding]] = {
-        "store": services.store,
-        "tracking": services.tracking,
-        "airflow": services.airflow,
+        return {}
+    roles = {name: "api-server" if name == "airflow" else name for name in asdict(ports)}
+    return {
+        name: port
+        for name, port in asdict(ports).items()
+        if name not in own and (roles[name] in session.roles if session else name != "serve")
     }
-    for service, check in checks.items():
+
+
+def _services() -> Iterator[Finding]:
+    """Every service whose address is known."""
+    from tasks.cli.checks import airflow, broker, database, signatures, store, tracking
+    from tasks.cli.connection import Service, decided
+    from tasks.stack.environment import BROKER_URL, DATABASE_URLS
+
+    for name, known, ask in (
+        ("PostgreSQL", _server_address(DATABASE_URLS["airflow"], "postgres"), database.database),
+        ("message broker", _server_address(BROKER_URL, "valkey"), broker.broker),
+    ):
+        if known:
+            yield from _guarded(name, functools.partial(ask, known))
+    checks: dict[Service, tuple[str, Callable[[], Iterator[Finding]]]] = {
+        "store": ("the store", store.store),
+        "tracking": ("MLflow", tracking.tracking),
+        "airflow": ("Airflow", airflow.airflow),
+    }
+    for service, (name, check) in checks.items():
         if decided(service):
-            yield _guarded(check)
-    yield _guarded(services.signatures)
+            yield from _guarded(name, check)
+    yield from _guarded("signing", signatures.signatures)
 
 
-def _guarded(check: Callable[[], Finding]) -> Finding:
+def _server_address(variable: str, part: str) -> str:
+    """What only servers know: what the environment says, else the stack where it runs."""
+    from tasks.stack.environment import BROKER_URL, stored_ports
+
+    home = _home_folder()
+    if (given := os.environ.get(variable)) or stored_ports(home) is None:
+        return given or ""
+    from tasks.stack import prepare
+
+    site, listeners = prepare.find_site(home), _listeners(home)
+    if site is None or (part not in site.own and part not in listeners):
+        return ""
+    if not any(map(_answers, listeners.values())):
+        return ""
+    return site.broker_url if variable == BROKER_URL else site.database_url("airflow")
+
+
+def _guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     """A check that fails, whatever the reason, is a line and not the end of the examination."""
     from tasks.errors import NightshiftError
 
     try:
-        return check()
+        yield from check()
     except NightshiftError as error:
-        return Finding(False, str(error))
+        yield Finding(False, str(error))
     except ImportError as error:
-        return Finding(None, f"{check.__name__} was not checked: {error.name} is not installed")
-    except (OSError, ValueError) as error:
-        return Finding(False, f"{check.__name__} does not answer as it should: {error}")
+        yield Finding(None, f"{name} was not checked to the end: {error.name} is not installed")
+    except (OSError, ValueError, KeyError) as error:
+        yield Finding(False, f"{name} does not answer as it should: {error}")
 
 
 def _answers(port: int) -> bool:
     try:
-        with socket.create_connection((LOOPBACK, port), timeout=TIMEOUT):
+        with socket.create_connection((LOOPBACK, port), timeout=1):
             return True
     except OSError:
         return False

@@ -34,7 +34,7 @@ def run_night(pipeline: Pipeline, *, force: bool, echo: Callable[[str], None]) -
 
     def stage(name: str, spec: BaseModel) -> dict[str, Any]:
         started = time.monotonic()
-        result = run_stage(name, spec, echo=echo)
+        result = run_stage(name, spec, echo=echo, labels={"pipeline": pipeline.name, "run": night})
         seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started, 2)
         return result
 

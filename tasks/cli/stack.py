@@ -30,12 +30,16 @@ def _welcome(home: Path) -> None:
     from tasks.stack import lifecycle
 
     variables = environment.client_environment(home)
+    where = variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL") or "AWS"
     _say("")
     _say(f"Airflow  {variables['NIGHTSHIFT_AIRFLOW_URL']}")
     user, password = variables["NIGHTSHIFT_AIRFLOW_USER"], variables["NIGHTSHIFT_AIRFLOW_PASSWORD"]
     _say(f"         user {user}, password {password} (kept in {home / 'airflow' / 'passwords.json'})")
     _say(f"MLflow   {variables['MLFLOW_TRACKING_URI']}")
-    _say(f"S3       {variables['AWS_ENDPOINT_URL_S3']} (bucket {environment.BUCKET})")
+    if "mlflow" not in environment.stored_own(home):
+        user, password = variables["MLFLOW_TRACKING_USERNAME"], variables["MLFLOW_TRACKING_PASSWORD"]
+        _say(f"         user {user}, password {password} (kept in {home / 'secrets.json'})")
+    _say(f"Store    {variables['NIGHTSHIFT_STORE']} at {where}")
     if (address := lifecycle.endpoint(home)) is not None:
         _say(f"Endpoint {address}/docs")
     _say('A shell gets all of it with: eval "$(nightshift env)"')
@@ -68,10 +72,10 @@ def up(
     random_ports: Annotated[
         bool, typer.Option(help="Take free ports at random instead of the usual ones.")
     ] = False,
-    without: Annotated[str, typer.Option(help="Roles to leave out, separated by commas: s3,mlflow.")] = "",
-    also: Annotated[
-        str, typer.Option("--with", help="Roles beside the usual ones: serve, the endpoint.")
+    without: Annotated[
+        str, typer.Option(help="Roles to leave out: s3,mlflow. Your own are used instead.")
     ] = "",
+    also: Annotated[str, typer.Option("--with", help="Roles beside the usual ones: serve, metrics.")] = "",
 ) -> None:
     """Start every server, or what is missing of them, and wait until all are healthy."""
     from tasks.stack import lifecycle

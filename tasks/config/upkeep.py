@@ -36,6 +36,12 @@ class Retention(Settings):
         description="Predictions of other versions than the champion stay so many days; the newest ones of a "
         "batch always stay.",
     )
+    log_days: float = Field(
+        90,
+        ge=1,
+        le=36500,
+        description="Logs of tasks that Airflow keeps in the store, below logs/, stay so many days.",
+    )
 
 
 class Upkeep(Retention):

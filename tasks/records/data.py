@@ -60,6 +60,7 @@ class Message(Record):
     parts: int
     images: int
     seconds: float = 0.0  # estimated work of one core
+    batches: tuple[str, ...] = ()  # the first few that they are of, for logs
 
 
 class Plan(Record):

@@ -7,6 +7,7 @@ installed, object_store asks the metadata services itself.
 import functools
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +29,17 @@ TOKEN: Final = "AWS_SESSION_TOKEN"  # noqa: S105
 REGIONS: Final = ("AWS_DEFAULT_REGION", "AWS_REGION")
 HEADERS: Final = (KEYS[0], TOKEN, *REGIONS)  # sent as they are
 FILES: Final = ("AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE")
-VARIABLES: Final = (*ENDPOINTS, *KEYS, TOKEN, *REGIONS, *FILES, "AWS_MAX_ATTEMPTS")
+VIRTUAL: Final = "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"  # the bucket in the host's name instead of the path
+VARIABLES: Final = (
+    *ENDPOINTS,
+    *KEYS,
+    TOKEN,
+    *REGIONS,
+    *FILES,
+    VIRTUAL,
+    "AWS_CHECKSUM_ALGORITHM",
+    "AWS_MAX_ATTEMPTS",
+)
 
 
 @dataclass
@@ -59,6 +70,24 @@ def connected(uri: str) -> Bucket:
     return _connect(bucket_key(uri)[0], tuple(os.environ.get(name, "") for name in VARIABLES))
 
 
+def boto_client() -> Any:
+    """boto3's client of the same server, for what obstore cannot do."""
+    import boto3
+    from botocore.config import Config
+
+    style = "virtual" if is_virtual() else "path" if first(ENDPOINTS) else "auto"
+    session = boto3.Session(region_name=first(REGIONS) or None)
+    return session.client("s3", config=Config(s3={"addressing_style": style}))
+
+
+def is_virtual(variables: Mapping[str, str] = os.environ) -> bool:
+    """Whether the bucket goes into the host's name. Raises InputError."""
+    given = variables.get(VIRTUAL, "").lower()
+    if given not in ("", "true", "false", "1", "0"):
+        raise InputError(f"{VIRTUAL} is {given!r}; it must be true or false")
+    return given in ("true", "1")
+
+
 def endpoint() -> str:
     return first(ENDPOINTS) or "AWS"
 
@@ -84,13 +113,15 @@ def _connect(bucket: str, variables: tuple[str, ...]) -> Bucket:
     else:
         options |= _found_by_boto3(uri)
     found = options.pop("endpoint", "")
-    address = (first(ENDPOINTS) or found or _amazon(options["region"])).rstrip("/")
+    address = (first(ENDPOINTS) or found or amazon(options["region"])).rstrip("/")
     client: ClientConfig = {
         "allow_http": address.startswith("http://"),
         "connect_timeout": timedelta(seconds=5),
         "read_timeout": timedelta(seconds=60),
         "timeout": timedelta(minutes=15),  # of a whole request, and a shard may go over a slow line
     }
+    if virtual := is_virtual():
+        address = _with_bucket(bucket, address)
     if bundle := given["AWS_CA_BUNDLE"]:
         client["root_certificate"] = _certificates(bundle)
     try:
@@ -98,6 +129,7 @@ def _connect(bucket: str, variables: tuple[str, ...]) -> Bucket:
             bucket,
             **options,
             aws_endpoint_url_s3=address,  # the only form that beats a variable which is set and empty
+            virtual_hosted_style_request=virtual,
             disable_bulk_delete=True,
             # Where nobody can change it on the way, a signature of the content would hash it once more.
             unsigned_payload=address.startswith("https://") or _is_loopback(address),
@@ -114,7 +146,17 @@ def _given(key: str, secret: str, token: str) -> "S3Credential":
     return {"access_key_id": key, "secret_access_key": secret, "token": token or None, "expires_at": None}
 
 
-def _amazon(region: str) -> str:
+def _with_bucket(bucket: str, address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    if re.fullmatch(r"[\d.]+|.*:.*", urlsplit(address).hostname or ""):
+        raise InputError(
+            f"{VIRTUAL} is set, and {address} has no name that {bucket} can stand before; unset it"
+        )
+    return f"{scheme}://{bucket}.{rest}"
+
+
+def amazon(region: str) -> str:
+    """Where AWS's own S3 is."""
     return f"https://s3.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
 
 
@@ -127,7 +169,7 @@ def _attempts(given: str) -> int:
 def _check(uri: str, given: dict[str, str]) -> None:
     """Refuse in words what the Rust code would panic at. Raises InputError."""
     for name in ENDPOINTS:
-        if given[name] and not _is_address(given[name]):
+        if given[name] and not is_address(given[name]):
             raise InputError(f"{name} is {given[name]!r}; it must look like http://host:9000 or https://host")
     for name in HEADERS:
         if not re.fullmatch("[!-~]*", given[name]):
@@ -137,7 +179,7 @@ def _check(uri: str, given: dict[str, str]) -> None:
         raise misconfigured(uri, endpoint(), f"{absent[0]} is not set")
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
     try:
         port = urlsplit(text).port
     except ValueError:

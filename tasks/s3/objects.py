@@ -15,7 +15,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from tasks.errors import InputError, OutageError
-from tasks.s3.connection import REGIONS, Bucket, bucket_key, connected, endpoint, first
+from tasks.s3.connection import Bucket, boto_client, bucket_key, connected, endpoint
 from tasks.s3.failures import MissingError, TooLargeError, UnsafeKeyError, failure, summary, unsafe
 
 READS: Final = 4  # of one object whose bytes break off, or mix two versions of it
@@ -139,13 +139,11 @@ def _chunks(uri: str, prefix: str) -> Iterator[Sequence[Any]]:
 def _unsafe_listing(uri: str, bucket: str, prefix: str, last: str) -> Iterator[Stored]:
     """What comes after `last`, by boto3: obstore gives up a whole page for one key that it cannot name."""
     try:
-        import boto3
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError as error:
         raise InputError(f"{uri} holds unusual keys, which only boto3 can list; install it") from error
     try:
-        client = boto3.Session(region_name=first(REGIONS) or None).client("s3")
-        pages = client.get_paginator("list_objects_v2")
+        pages = boto_client().get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=bucket, Prefix=prefix, StartAfter=last):
             for item in page.get("Contents", ()):
                 key = item["Key"].removeprefix(prefix)

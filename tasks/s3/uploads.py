@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from tasks.errors import InputError, NightshiftError, OutageError
-from tasks.s3.connection import REGIONS, bucket_key, endpoint, first
+from tasks.s3.connection import boto_client, bucket_key, endpoint
 
 
 class Upload(NamedTuple):
@@ -21,13 +21,27 @@ def uploads(uri: str) -> Iterator[Upload]:
 
     bucket, prefix = bucket_key(uri.rstrip("/") + "/")
     try:
-        pages = _client().get_paginator("list_multipart_uploads")
+        pages = boto_client().get_paginator("list_multipart_uploads")
         for page in pages.paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Uploads", ()):
                 begun = item["Initiated"].timestamp()
                 yield Upload(item["Key"].removeprefix(prefix), item["UploadId"], begun)
-    except (BotoCoreError, ClientError) as error:
+    except ClientError as error:
+        if error.response["Error"].get("Code") != "NoSuchUpload":  # rclone's word for a bucket without any
+            raise _failure(uri, "list uploads", error) from error
+    except BotoCoreError as error:
         raise _failure(uri, "list uploads", error) from error
+
+
+def begin(uri: str) -> str:
+    """Begin an upload in parts and return its identity."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, key = bucket_key(uri)
+    try:
+        return str(boto_client().create_multipart_upload(Bucket=bucket, Key=key)["UploadId"])
+    except (BotoCoreError, ClientError) as error:
+        raise _failure(uri, "begin an upload in parts", error) from error
 
 
 def abort(uri: str, identity: str) -> None:
@@ -36,18 +50,12 @@ def abort(uri: str, identity: str) -> None:
 
     bucket, key = bucket_key(uri)
     try:
-        _client().abort_multipart_upload(Bucket=bucket, Key=key, UploadId=identity)
+        boto_client().abort_multipart_upload(Bucket=bucket, Key=key, UploadId=identity)
     except ClientError as error:
         if error.response["Error"].get("Code") != "NoSuchUpload":
             raise _failure(uri, "end an upload", error) from error
     except BotoCoreError as error:
         raise _failure(uri, "end an upload", error) from error
-
-
-def _client() -> Any:
-    import boto3
-
-    return boto3.Session(region_name=first(REGIONS) or None).client("s3")
 
 
 def _failure(uri: str, what: str, error: Exception) -> NightshiftError:

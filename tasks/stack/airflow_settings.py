@@ -63,8 +63,8 @@ def shared_settings(site: Site) -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{site.airflow_url}/execution/",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs),
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(logs / "dag_processor"),
-        "AIRFLOW__CELERY__BROKER_URL": site.valkey_url(0),
-        "AIRFLOW__CELERY__RESULT_BACKEND": site.valkey_url(1),
+        "AIRFLOW__CELERY__BROKER_URL": site.broker_url,
+        "AIRFLOW__CELERY__RESULT_BACKEND": site.result_backend,
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
     }
 

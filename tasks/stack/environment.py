@@ -9,11 +9,10 @@ import base64
 import json
 import os
 import secrets as entropy
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from socket import AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
+from typing import Literal
 
 import tasks
 from tasks import signing
@@ -22,9 +21,11 @@ from tasks.errors import InputError, NightshiftError
 BUCKET = "nightshift"
 LOOPBACK = "127.0.0.1"
 ADMIN = "admin"
-# Below Linux' range for outgoing connections (32768 and up), so that no client takes a port between choice
-# and use.
-RANDOM_PORTS = range(20_000, 32_000)
+# The variables by which Airflow and MLflow find PostgreSQL and the message broker.
+DATABASE_URLS = {"airflow": "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "mlflow": "MLFLOW_BACKEND_STORE_URI"}
+BROKER_URL = "AIRFLOW__CELERY__BROKER_URL"
+RESULT_BACKEND = "AIRFLOW__CELERY__RESULT_BACKEND"
+SIGNING = (signing.SIGNING_KEY, signing.PASSPHRASE_FILE)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Ports:
     postgres: int = 5433
     valkey: int = 6380
     serve: int = 8500
+    metrics: int = 8501
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Secrets:
     valkey_password: str
     s3_key: str
     s3_secret: str
+    mlflow_password: str
+    mlflow_secret_key: str
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Site:
     secrets: Secrets
     dags: Path
     cores: int
+    # Servers that are the caller's own, each with the variables that lead there; see `parts`.
+    own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def concurrency(self) -> int:
@@ -71,6 +77,14 @@ class Site:
     @property
     def signing_key(self) -> Path:
         return keys_folder(self.home) / signing.PRIVATE_NAME
+
+    @property
+    def signing(self) -> dict[str, str]:
+        """What signs models: the caller's key where MLflow is theirs and they have one, else the stack's."""
+        own = self.own.get("mlflow", {})
+        if signing.SIGNING_KEY in own:
+            return {name: own[name] for name in SIGNING if name in own}
+        return {signing.SIGNING_KEY: str(self.signing_key)}
 
     @property
     def airflow_url(self) -> str:
@@ -85,14 +99,30 @@ class Site:
         return f"http://{LOOPBACK}:{self.ports.serve}"
 
     @property
+    def metrics_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.metrics}"
+
+    @property
     def s3_url(self) -> str:
         return f"http://{LOOPBACK}:{self.ports.s3}"
 
-    def database_url(self, name: str) -> str:
+    def database_url(self, name: Literal["airflow", "mlflow"]) -> str:
+        if "postgres" in self.own:
+            return self.own["postgres"].get(DATABASE_URLS[name], "")
         login = f"nightshift:{self.secrets.postgres_password}"
         return f"postgresql+psycopg2://{login}@{LOOPBACK}:{self.ports.postgres}/{name}"
 
-    def valkey_url(self, database: int) -> str:
+    @property
+    def broker_url(self) -> str:
+        return self._valkey_url(BROKER_URL, 0)
+
+    @property
+    def result_backend(self) -> str:
+        return self._valkey_url(RESULT_BACKEND, 1)
+
+    def _valkey_url(self, variable: str, database: int) -> str:
+        if "valkey" in self.own:
+            return self.own["valkey"].get(variable, "")
         return f"redis://:{self.secrets.valkey_password}@{LOOPBACK}:{self.ports.valkey}/{database}"
 
 
@@ -157,15 +187,36 @@ def stored_ports(home: Path) -> Ports | None:
 
 
 def stored_secrets(home: Path) -> Secrets | None:
+    """None where no stack was ever started. What the file lacks is made, and kept."""
     stored = _read(home / "secrets.json")
-    return None if stored is None else Secrets(**{name: str(value) for name, value in stored.items()})
+    return None if stored is None else _complete(home, stored)
+
+
+def stored_own(home: Path) -> dict[str, dict[str, str]]:
+    """Which servers of the stack in this folder are the caller's own, and the variables that lead there."""
+    stored = _read(home / "own.json") or {}
+    return {part: dict(variables) for part, variables in stored.items() if isinstance(variables, dict)}
+
+
+def store_own(home: Path, own: Mapping[str, Mapping[str, str]]) -> None:
+    write_private(home / "own.json", json.dumps(own, indent=2))
 
 
 def ensure_secrets(home: Path) -> Secrets:
     """The stack's secrets, made once: a second call reads the same ones."""
-    if (found := stored_secrets(home)) is not None:
-        return found
-    made = Secrets(
+    return stored_secrets(home) or _complete(home, {})
+
+
+def _complete(home: Path, stored: Mapping[str, object]) -> Secrets:
+    made = asdict(_made())
+    complete = {name: str(stored.get(name) or value) for name, value in made.items()}
+    if complete.keys() != stored.keys():
+        write_private(home / "secrets.json", json.dumps(complete, indent=2))
+    return Secrets(**complete)
+
+
+def _made() -> Secrets:
+    return Secrets(
         airflow_password=entropy.token_urlsafe(12),
         fernet_key=base64.urlsafe_b64encode(entropy.token_bytes(32)).decode(),
         jwt_secret=entropy.token_hex(32),
@@ -174,37 +225,9 @@ def ensure_secrets(home: Path) -> Secrets:
         valkey_password=entropy.token_hex(24),
         s3_key=entropy.token_hex(10),
         s3_secret=entropy.token_hex(24),
+        mlflow_password=entropy.token_urlsafe(12),
+        mlflow_secret_key=entropy.token_hex(32),
     )
-    write_private(home / "secrets.json", json.dumps(asdict(made), indent=2))
-    return made
-
-
-def _listener(candidates: Iterable[int]) -> socket:
-    """A socket bound to the first free candidate; bound, so that the next choice differs."""
-    for port in candidates:
-        probe = socket(AF_INET, SOCK_STREAM)
-        probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-            probe.listen()
-            return probe
-        except OSError:
-            probe.close()
-    raise NightshiftError(
-        f"no free TCP port was found on {LOOPBACK}: end some of the servers that listen there"
-    )
-
-
-def choose_ports(wanted: Ports | None, *, random_ports: bool) -> Ports:
-    """The wanted ports (stored, else the usual ones) where they are free, others where not."""
-    chosen: dict[str, int] = {}
-    with ExitStack() as bound:
-        for name, port in asdict(wanted or Ports()).items():
-            first = [port] if wanted is not None or not random_ports else []
-            others = entropy.SystemRandom().sample(RANDOM_PORTS, 50)
-            probe = bound.enter_context(_listener([*first, *others]))
-            chosen[name] = probe.getsockname()[1]
-    return Ports(**chosen)
 
 
 def store_ports(home: Path, ports: Ports) -> None:
@@ -213,17 +236,25 @@ def store_ports(home: Path, ports: Ports) -> None:
 
 def client_variables(site: Site) -> dict[str, str]:
     """What a person's shell, a CLI verb or a task needs to talk to the stack; no server secrets."""
-    return {
-        "NIGHTSHIFT_HOME": str(site.home),
+    store = {
         "NIGHTSHIFT_STORE": f"s3://{BUCKET}",
         "AWS_ENDPOINT_URL_S3": site.s3_url,
         "AWS_ACCESS_KEY_ID": site.secrets.s3_key,
         "AWS_SECRET_ACCESS_KEY": site.secrets.s3_secret,
         "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    tracking = {
         "MLFLOW_TRACKING_URI": site.mlflow_url,
+        "MLFLOW_TRACKING_USERNAME": ADMIN,
+        "MLFLOW_TRACKING_PASSWORD": site.secrets.mlflow_password,
+    }
+    return {
+        "NIGHTSHIFT_HOME": str(site.home),
+        **site.own.get("s3", store),
+        signing.PUBLIC_KEYS: str(keys_folder(site.home) / signing.PUBLIC_NAME),
+        **{name: value for name, value in site.own.get("mlflow", tracking).items() if name not in SIGNING},
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        signing.PUBLIC_KEYS: str(keys_folder(site.home) / signing.PUBLIC_NAME),
         "NIGHTSHIFT_AIRFLOW_URL": site.airflow_url,
         "NIGHTSHIFT_AIRFLOW_USER": ADMIN,
         "NIGHTSHIFT_AIRFLOW_PASSWORD": site.secrets.airflow_password,
@@ -241,7 +272,7 @@ def client_environment(home: Path) -> dict[str, str]:
             f"there is no stack in {home}: start one with `nightshift up`, "
             "or set NIGHTSHIFT_HOME to the folder of one"
         )
-    return client_variables(Site(home, ports, secrets, dags=home, cores=1))
+    return client_variables(Site(home, ports, secrets, dags=home, cores=1, own=stored_own(home)))
 
 
 def inherited(parent: Mapping[str, str]) -> dict[str, str]:

@@ -7,11 +7,13 @@ after its sender died: so a heartbeat counts only when it is younger than the pr
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
+from tasks.errors import NightshiftError
+from tasks.stack import web
 from tasks.stack.environment import LOOPBACK, Site
 from tasks.stack.roles import Health
 
@@ -23,21 +25,24 @@ Check = Callable[[Site, str, float], str | None]
 
 
 def _postgres(site: Site, target: str, since: float) -> str | None:
+    return _connects(site.database_url("airflow"))
+
+
+def _connects(url: str) -> str | None:
     import psycopg2  # type: ignore[import-untyped]
 
     try:
-        connection = psycopg2.connect(
-            host=LOOPBACK,
-            port=site.ports.postgres,
-            user="nightshift",
-            password=site.secrets.postgres_password,
-            dbname="airflow",
-            connect_timeout=2,
-        )
-    except psycopg2.OperationalError as error:
+        connection = psycopg2.connect(libpq(url), connect_timeout=2)
+    except psycopg2.Error as error:
         return str(error).strip().splitlines()[0]
     connection.close()
     return None
+
+
+def libpq(url: str) -> str:
+    """A database's address as PostgreSQL's own library takes it, without the driver that SQLAlchemy wants."""
+    scheme, separator, rest = url.partition("://")
+    return scheme.partition("+")[0] + separator + rest
 
 
 def _valkey(site: Site, target: str, since: float) -> str | None:
@@ -117,7 +122,7 @@ _CHECKS: dict[str, Check] = {
     "valkey": _valkey,
     "http": lambda site, target, since: server(target),
     "heartbeat": lambda site, target, since: heartbeat(site.airflow_url, target, since),
-    "celery": lambda site, target, since: worker(site.valkey_url(0), target),
+    "celery": lambda site, target, since: worker(site.broker_url, target),
     "process": _process,
 }
 
@@ -125,3 +130,57 @@ _CHECKS: dict[str, Check] = {
 def ask(health: Health, site: Site, since: float) -> str | None:
     """None when it works, otherwise why not. `since` (seconds of the epoch) is when its process began."""
     return _CHECKS[health.kind](site, health.target, since)
+
+
+def ask_own(part: str, site: Site) -> str | None:
+    """None when a part of the caller's own answers, otherwise why not."""
+    return {"postgres": _own_postgres, "valkey": _own_broker, "s3": _own_s3, "mlflow": _own_mlflow}[part](
+        site
+    )
+
+
+def _own_postgres(site: Site) -> str | None:
+    for url in (site.database_url("airflow"), site.database_url("mlflow")):
+        if url.startswith("postgres") and (reason := _connects(url)):
+            return reason
+    return None
+
+
+def _own_broker(site: Site) -> str | None:
+    with _IMPORT:
+        from kombu.connection import Connection
+
+    options = {"socket_timeout": 2, "socket_connect_timeout": 2}
+    try:
+        with Connection(  # type: ignore[no-untyped-call]
+            site.broker_url, connect_timeout=2, transport_options=options
+        ) as connection:
+            connection.ensure_connection(max_retries=1, timeout=3)
+    except Exception as error:  # each kind of broker has errors of its own
+        return str(error)
+    return None
+
+
+def _own_s3(site: Site) -> str | None:
+    """A store of files has nothing to ask, and AWS itself is not asked."""
+    variables = site.own["s3"]
+    endpoint = variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL")
+    if not endpoint or not variables["NIGHTSHIFT_STORE"].startswith("s3:"):
+        return None
+    return _answers(endpoint, variables, web.S3_AUTHORITIES)
+
+
+def _own_mlflow(site: Site) -> str | None:
+    variables = site.own["mlflow"]
+    address = variables["MLFLOW_TRACKING_URI"].rstrip("/")
+    if not address.startswith(("http://", "https://")):
+        return None
+    return _answers(f"{address}/health", variables, web.MLFLOW_AUTHORITIES)
+
+
+def _answers(url: str, variables: Mapping[str, str], authorities: tuple[str, ...]) -> str | None:
+    try:
+        status = web.get(url, web.trust(variables, authorities)).status
+    except NightshiftError as error:
+        return str(error)
+    return None if status < 500 else f"it answered {status}"

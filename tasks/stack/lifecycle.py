@@ -14,7 +14,7 @@ from types import FrameType
 import psutil
 
 from tasks.errors import InputError, OutageError
-from tasks.stack import environment, health, prepare, processes, supervise
+from tasks.stack import environment, health, parts, prepare, processes, state, supervise
 from tasks.stack.environment import Site, run_folder
 from tasks.stack.processes import Session
 from tasks.stack.roles import Role
@@ -111,20 +111,25 @@ def up(
 ) -> None:
     """Start the stack in this folder, or start what is missing of it, and return when everything is healthy.
 
-    `only`, `without` and `also` name roles; those on request start when `also` names them. Raises
+    `only`, `without` and `also` name roles; those on request start when `also` names them. Instead of the
+    data stores and the MLflow that `without` names, the caller's own are used, until `down`. Raises
     NightshiftError when a server does not come up (then nothing that this call began is left running),
     InputError when something given is wrong.
     """
     home = prepare.make_home(home)
     with _alone(home), _signals(_interrupt):
+        state.claim(home)
         supervisor = supervise.connect(home)
         fresh = supervisor is None
         if fresh:
             _sweep(home)
         try:
             site = prepare.make_site(home, running=not fresh, random_ports=random_ports)
+            if fresh:
+                asked_for = prepare.choose(prepare.make_roles(site), only, without, also)
+                site = prepare.take_parts(site, without, asked_for)
             roles = prepare.make_roles(site)
-            chosen = prepare.choose(roles, only, without, also)
+            chosen = prepare.choose(roles, only, {*without, *site.own}, also)
             names = tuple(role.name for role in chosen if role.group != "once")
             prepare.make_data(site, chosen)
             if supervisor is None:
@@ -202,9 +207,12 @@ def status(home: Path) -> list[RoleStatus]:
     wanted = session.roles if session else ()
     found = []
     for role in prepare.make_roles(site):
-        if role.group == "once" or (role.name not in wanted and (wanted or role.on_request)):
+        if role.name in site.own:
+            found.append(_own(role.name, site))
+        elif role.group == "once" or (role.name not in wanted and (wanted or role.on_request)):
             continue
-        found.append(_one(role, site, programs.get(role.name), counts.get(role.name, 0)))
+        else:
+            found.append(_one(role, site, programs.get(role.name), counts.get(role.name, 0)))
     return found
 
 
@@ -212,6 +220,13 @@ def endpoint(home: Path) -> str | None:
     """The address of the endpoint, when the stack in this folder was started with it."""
     site, session = prepare.find_site(home), processes.load(home)
     return site.serve_url if site and session and "serve" in session.roles else None
+
+
+def _own(name: str, site: Site) -> RoleStatus:
+    """How a server is that is the caller's: it has no process here."""
+    reason = health.ask_own(name, site)
+    where = parts.address(name, site.own[name])
+    return RoleStatus(name, "your own", reason or "healthy", where, None, None, None, 0)
 
 
 def _one(role: Role, site: Site, program: supervise.Program | None, restarts: int) -> RoleStatus:

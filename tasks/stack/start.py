@@ -84,7 +84,7 @@ class Start:
                     f"{role.name} {'done' if role.group == 'once' else 'healthy'} after {self._seconds()}"
                 )
             if role.name == "migrate":
-                prepare.note_migrated(self.site.home)
+                prepare.note_migrated(self.site)
             return
         broken = program.state == "FATAL" or (role.group == "once" and program.state == "EXITED")
         if broken or len(self.pids[role.name]) >= DEATHS:

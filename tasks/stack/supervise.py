@@ -35,6 +35,8 @@ PRELUDE = "; ".join(
         'exec "$@"',
     )
 )
+# The supervisor's own log, which tells how often a role was started again; 200 bytes a start.
+LOG_SIZE, LOG_BACKUPS = 1_000_000, 2
 ACTIVE = ("RUNNING", "STARTING", "BACKOFF")
 GONE = ("STOPPED", "EXITED", "FATAL")
 
@@ -98,7 +100,8 @@ def write_configuration(roles: Iterable[Role], home: Path) -> Path:
     head: dict[str, dict[str, object]] = {
         "unix_http_server": {"file": socket_path(home), "chmod": "0700"},
         "supervisord": {
-            **{"logfile": run / "supervisord.log", "logfile_maxbytes": 0, "pidfile": run / "supervisord.pid"},
+            **{"logfile": run / "supervisord.log", "pidfile": run / "supervisord.pid"},
+            **{"logfile_maxbytes": LOG_SIZE, "logfile_backups": LOG_BACKUPS},
             **{"directory": home, "umask": "077", "loglevel": "info", "identifier": "nightshift"},
             **({"user": "root"} if os.geteuid() == 0 else {}),
         },
@@ -219,7 +222,8 @@ def connect(home: Path) -> Supervisor | None:
 def launch(configuration: Path, home: Path, environment: Mapping[str, str]) -> Supervisor:
     """Start the supervisor in the background and wait until it answers."""
     _private_folder(socket_path(home).parent)
-    (run_folder(home) / "supervisord.log").unlink(missing_ok=True)
+    for path in _own_logs(home):
+        path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)]
     done = subprocess.run(command, env=dict(environment), cwd=home, capture_output=True, text=True)
     if done.returncode:
@@ -235,15 +239,22 @@ def launch(configuration: Path, home: Path, environment: Mapping[str, str]) -> S
 
 
 def restarts(home: Path) -> dict[str, int]:
-    """How often each program was started again since the supervisor began."""
+    """How often each program was started again since the supervisor began, as far as its logs go back."""
     counts: dict[str, int] = {}
-    try:
-        lines = (run_folder(home) / "supervisord.log").read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return counts
-    for line in lines:
-        _, found, rest = line.partition("spawned: '")
-        if found:
-            name = rest.partition("'")[0]
-            counts[name] = counts.get(name, -1) + 1
+    for path in _own_logs(home):
+        try:
+            lines = path.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            _, found, rest = line.partition("spawned: '")
+            if found:
+                name = rest.partition("'")[0]
+                counts[name] = counts.get(name, -1) + 1
     return counts
+
+
+def _own_logs(home: Path) -> list[Path]:
+    """The log of the supervisor and what was rotated away of it, whether they are there or not."""
+    path = run_folder(home) / "supervisord.log"
+    return [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, LOG_BACKUPS + 1))]

@@ -1,0 +1,72 @@
+"""MLflow: its version, and whether its registry and its artifacts keep and remove something small."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from tasks.cli.checks import Finding, clock, timed
+
+if TYPE_CHECKING:
+    from tasks.stack import web
+
+
+def tracking() -> Iterator[Finding]:
+    from tasks.stack import web
+
+    address = web.without_login(os.environ["MLFLOW_TRACKING_URI"]).rstrip("/")
+    if not address.startswith(("http://", "https://")):
+        yield Finding(None, f"MLflow is not a server: MLFLOW_TRACKING_URI is {address}")
+        return
+    context = web.trust(os.environ, web.MLFLOW_AUTHORITIES)
+    health, took = timed(lambda: web.get(f"{address}/health", context))
+    if health.status == 404 or health.status >= 500:
+        yield Finding(
+            False, f"{address}/health answers {health.status}; check the address and the server's log"
+        )
+        return
+    yield Finding(True, f"MLflow at {address} is healthy, it answers in {took}")
+    yield from _version(web.get(f"{address}/version", context))
+    yield from clock(f"MLflow at {address}", health.date)
+    yield from _round_trips()
+
+
+def _version(answer: "web.Answer") -> Iterator[Finding]:
+    client = _installed()
+    server = answer.body.decode(errors="replace").strip() if answer.status == 200 else ""
+    if not client or not server:
+        yield Finding(None, f"MLflow's version is not known: its server says {answer.status}")
+    elif server == client:
+        yield Finding(True, f"MLflow's server and client are both {server}")
+    elif server.partition(".")[0] == client.partition(".")[0]:
+        yield Finding(None, f"MLflow's server is {server}, its client {client}: tried are equal ones only")
+    else:
+        yield Finding(False, f"MLflow's server is {server}, its client {client}; install the same version")
+
+
+def _installed() -> str:
+    for package in ("mlflow", "mlflow-skinny"):
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def _round_trips() -> Iterator[Finding]:
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    from tasks import registry, tracking
+
+    name = f"nightshift-doctor-{secrets.token_hex(4)}"
+    _, took = timed(lambda: registry.try_model(name))
+    yield Finding(True, f"MLflow registers a model, tags it and removes it in {took}")
+    data = os.urandom(32)
+    kept, took = timed(lambda: tracking.try_artifact(f"doctor/{name}", data))
+    if kept == data:
+        yield Finding(True, f"MLflow keeps an artifact, returns it and removes it in {took}")
+    else:
+        yield Finding(
+            False, "MLflow does not return the artifact that it was given; look at its store and log"
+        )

