@@ -12,7 +12,7 @@ from test_backup import KEY, folder, keep, put, run, small
 from test_storage import s3, s3_server
 
 from tasks import sealing
-from tasks.stack import backup, lifecycle, state
+from tasks.stack import backup, lifecycle, state, supervise
 from tasks.stack.backup import Manifest
 
 # Fixtures: a place for stacks, a stack that was never started, and a real S3 server.
@@ -128,8 +128,9 @@ def test_a_running_stack_is_not_replaced(kept, small):
 def test_what_was_there_comes_back_when_the_databases_cannot_be_filled(folder):
     home = folder / "stack"
     lifecycle.up(home, only=["postgres"], random_ports=True)
-    place = keep(folder / "kept")
     lifecycle.down(home)
+    place = keep(folder / "kept")
+    assert supervise.connect(home) is None  # it was started for the backup alone
     put(home, "ledger/p/later.json", b"later")
     before = contents(home)
     (place / "airflow.dump").write_bytes(b"no dump")

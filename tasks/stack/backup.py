@@ -81,8 +81,8 @@ def backup(
     Raises InputError for a stack or a place that cannot be, OutageError when the place is away.
     """
     home = home.expanduser().resolve()
-    site, known = prepare.find_site(home), state.read(home)
-    if site is None or known is None:
+    site = prepare.find_site(home)
+    if site is None:
         raise InputError(f"there is no stack in {home} to back up: start one, or set NIGHTSHIFT_HOME to one")
     _check_place(site, root)
     at = datetime.now(UTC)
@@ -96,7 +96,7 @@ def backup(
     manifest = Manifest(
         format=FORMAT,
         at=at.isoformat(timespec="seconds"),
-        state=known,
+        state=state.read(home) or state.installed(),
         everything=everything,
         files=tuple(files),
         objects=tuple(objects),
