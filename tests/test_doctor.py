@@ -177,7 +177,7 @@ def test_airflow_is_looked_into_where_the_password_is_known(stack: Stack) -> Non
     assert [said for said in result.stdout.splitlines() if said.startswith("✗")] == []
     assert re.search(r"^✓ Airflow's pools: preprocess \d, train 1, promotion 1$", result.stdout, re.M)
     for queue in ("default", "preprocess", "train"):
-        assert line(result, f"queue {queue}: ").endswith("1 workers")
+        assert line(result, f"queue {queue}: ").endswith("workers 1")
     assert line(result, "PostgreSQL 18 at 127.0.0.1:").startswith("✓")
     assert line(result, "message broker on 127.0.0.1:").startswith("✓")
     assert not [value for value in vars(ensure_secrets(stack.home)).values() if value in result.stdout]
@@ -271,8 +271,8 @@ def test_a_broker_is_asked_for_its_queues(valkey: str) -> None:
     result = doctor()
     assert re.search(rf"^✓ message broker on {valkey}, Valkey \d.* answers in", result.stdout, re.M)
     assert line(result, "drops messages when its memory is full").startswith("✗")
-    assert line(result, "queue train: 2 messages and no worker").startswith("✗")
-    assert line(result, "queue default: 0 messages and no worker").startswith("·")
+    assert line(result, "queue train: messages 2, and no worker").startswith("✗")
+    assert line(result, "queue default: messages 0, and no worker").startswith("·")
     assert "secret-word" not in result.stdout
     os.environ["AIRFLOW__CELERY__BROKER_URL"] = f"redis://:another-word@{valkey}/0"
     assert "another-word" not in line(doctor(), "check its address, its password")

@@ -63,10 +63,10 @@ def _workers(url: str) -> Counter[str]:
 def _queues(waiting: dict[str, int], workers: Counter[str]) -> Iterator[Finding]:
     for queue, messages in waiting.items():
         if workers[queue]:
-            yield Finding(True, f"queue {queue}: {messages} messages, {workers[queue]} workers")
+            yield Finding(True, f"queue {queue}: messages {messages}, workers {workers[queue]}")
         else:
             yield Finding(
                 False if messages else None,
-                f"queue {queue}: {messages} messages and no worker; start one with "
+                f"queue {queue}: messages {messages}, and no worker; start one with "
                 f"airflow celery worker --queues {queue}",
             )

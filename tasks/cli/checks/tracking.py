@@ -57,6 +57,7 @@ def _installed() -> str:
 def _round_trips() -> Iterator[Finding]:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from tasks import registry, tracking
 
     name = f"nightshift-doctor-{secrets.token_hex(4)}"
