@@ -71,9 +71,13 @@ def _send(text: str, context: Any) -> None:
         return
     for notifier in found:
         try:
-            notifier(context)
+            # Calling it as a whole would log the error's text, which may hold the address; and who knows the
+            # address of a webhook may post there.
+            notifier.render_template_fields(context)
+            notifier.notify(context)
         except Exception as error:  # whatever the other side says, the night goes on
-            log.warning("a notice could not be sent: %s", error)
+            how, what = type(notifier).__name__, type(error).__name__
+            log.warning("a notice could not be sent by %s (%s); check its connection", how, what)
 
 
 def late(pipeline: str, hours: float | None) -> list[DeadlineAlert]:

@@ -69,7 +69,18 @@ def test_a_notice_that_cannot_be_sent_fails_nothing(notices, monkeypatch, caplog
     monkeypatch.setenv("AIRFLOW_CONN_HOOK", "http://127.0.0.1:9")
     monkeypatch.setattr(notices, "get_current_context", dict)
     notices.tell("hello")
-    assert "a notice could not be sent" in caplog.text
+    assert "a notice could not be sent by HttpNotifier (ConnectionError)" in caplog.text
+
+
+def test_the_secret_part_of_an_address_is_not_logged(notices, monkeypatch, caplog, capfd):
+    """The path of an incoming webhook is all that it takes to post there."""
+    monkeypatch.setenv(notices.NOTIFY, "http:hook")
+    monkeypatch.setattr(notices, "get_current_context", dict)
+    for address in ("http://127.0.0.1:9/services/T0/B0/hidden", "http://:hidden@127.0.0.1:9"):
+        monkeypatch.setenv("AIRFLOW_CONN_HOOK", address)
+        notices.tell("hello")
+    assert caplog.text.count("a notice could not be sent") == 2
+    assert "hidden" not in caplog.text + "".join(capfd.readouterr())
 
 
 def test_a_wrong_channel_costs_the_notice_and_not_the_task(notices, monkeypatch, caplog):
@@ -86,7 +97,7 @@ def test_what_airflow_sends_itself_fails_nothing_either(notices, monkeypatch, ca
     assert hook.texts == ["version 3 {{ 1 + 1 }} waits"]
     monkeypatch.setenv("AIRFLOW_CONN_HOOK", "http://127.0.0.1:9")
     notices.Notice("hello")({})
-    assert "a notice could not be sent" in caplog.text
+    assert "a notice could not be sent by HttpNotifier (ConnectionError)" in caplog.text
 
 
 def test_an_e_mail_shows_names_of_strangers_as_they_are(notices, monkeypatch):

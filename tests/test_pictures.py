@@ -1,8 +1,11 @@
 """Test images as people see them in the report."""
 
 import numpy as np
+import pytest
 from findings import example
 
+from tasks.records import Profile
+from tasks.report import predictions
 from tasks.report.pictures import SIDE, grid, shown
 
 
@@ -22,3 +25,11 @@ def test_a_grid_holds_any_number_of_pictures_with_and_without_overlays():
     many = tuple(example(row=row, label="$" * 40) for row in range(9))
     sizes = [len(grid(many[:count], images, {2: images[0]})) for count in (1, 4, 5, 9)]
     assert sizes == sorted(sizes)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_picture_of_predictions_shows_names_of_strangers_as_they_are():
+    names = ["<script>", "$\\frac{$", "$x$", "a\nb", "=cmd()", "x" * 500, "%s{{7*7}}"]
+    found = Profile(images=len(names), classes=dict.fromkeys(names, 1), histograms={})
+    plain = Profile(images=1, classes={"cat": 1}, histograms={})
+    assert predictions.figure(found, plain, [1, 2, 3], {"brightness": 0.3}).startswith(b"\x89PNG")
