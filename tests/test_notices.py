@@ -74,12 +74,12 @@ def test_a_notice_that_cannot_be_sent_fails_nothing(notices, monkeypatch, caplog
 
 def test_the_secret_part_of_an_address_is_not_logged(notices, monkeypatch, caplog, capfd):
     """The path of an incoming webhook is all that it takes to post there."""
-    monkeypatch.setenv(notices.NOTIFY, "http:hook slack:hook")
+    monkeypatch.setenv(notices.NOTIFY, "http:hook")
     monkeypatch.setattr(notices, "get_current_context", dict)
     for address in ("http://127.0.0.1:9/services/T0/B0/hidden", "http://:hidden@127.0.0.1:9"):
         monkeypatch.setenv("AIRFLOW_CONN_HOOK", address)
         notices.tell("hello")
-    assert caplog.text.count("a notice could not be sent") == 4
+    assert caplog.text.count("a notice could not be sent") == 2
     assert "hidden" not in caplog.text + "".join(capfd.readouterr())
 
 

@@ -50,6 +50,17 @@ def test_the_annotated_tree_is_the_tree():
     assert top == {path.name for path in ROOT.iterdir() if path.is_dir()} - hidden - built
 
 
+def test_what_the_threats_are_stopped_by_is_tested():
+    rows = [line for line in README.split("### Who could do what")[1].splitlines() if line.startswith("|")]
+    assert len(rows) > 20
+    for row in rows[2:]:
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert len(cells) == 4, row
+        file, name = re.fullmatch(r"`(test_\w+\.py)::(test_\w+)`", cells[3]).groups()
+        text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert re.search(rf"(?m)^def {name}\(", text), row
+
+
 def test_pictures_exist_and_are_small():
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
     assert pictures

@@ -22,6 +22,7 @@ import httpx
 import psutil
 import psycopg2
 import pytest
+from botocore.exceptions import ClientError
 
 from tasks import signing, storage, tracking
 from tasks.errors import InputError, NightshiftError
@@ -290,6 +291,30 @@ def test_stores_start_and_start_only_once(home: Path) -> None:
     found = lifecycle.status(home)
     assert {one.name: one.pid for one in found} == before
     assert all(one.healthy and one.memory and one.restarts == 0 for one in found)
+
+
+def test_no_store_answers_without_its_password(home: Path) -> None:
+    lifecycle.up(home, only=STORES, random_ports=True)
+    site = site_of(home)
+    with socket.create_connection(("127.0.0.1", site.ports.valkey), timeout=5) as connection:
+        connection.sendall(b"PING\r\nAUTH guess\r\n")
+        answer = b""
+        while answer.count(b"\r\n") < 2 and (more := connection.recv(256)):
+            answer += more
+    assert answer.startswith(b"-NOAUTH")
+    assert b"-WRONGPASS" in answer
+    right = site.database_url("mlflow").replace("+psycopg2", "")
+    for wrong in (
+        right.replace(site.secrets.postgres_password, "guess"),
+        right.replace("nightshift:", "postgres:"),
+    ):
+        with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+            psycopg2.connect(wrong)
+    assert httpx.get(f"{site.s3_url}/nightshift", trust_env=False).status_code in (400, 403)
+    guess = {"aws_access_key_id": site.secrets.s3_key, "aws_secret_access_key": "guess"}
+    client = boto3.client("s3", endpoint_url=site.s3_url, region_name="us-east-1", **guess)
+    with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+        client.list_objects_v2(Bucket="nightshift")
 
 
 def test_a_killed_role_comes_back(home: Path) -> None:
@@ -572,23 +597,38 @@ def test_mlflow_keeps_artifacts_in_the_bucket(stack: Any) -> None:
     assert storage.read("s3://nightshift/mlflow/probe/note.txt") == b"kept"
 
 
-def test_mlflow_answers_nobody_without_a_login_or_by_another_name(stack: Any) -> None:
-    url = stack.environment["MLFLOW_TRACKING_URI"]
-    login = (environment.ADMIN, stack.environment["MLFLOW_TRACKING_PASSWORD"])
+MLFLOW_PAGES = (
+    *("", "api/2.0/mlflow/experiments/search?max_results=1", "api/2.0/mlflow-artifacts/artifacts?path=probe"),
+)
 
-    def ask(path: str, auth: tuple[str, str] | None, **headers: str) -> int:
-        return httpx.get(f"{url}/{path}", auth=auth, headers=headers, trust_env=False).status_code
 
-    listing = "api/2.0/mlflow/experiments/search?max_results=1"
-    artifact = "api/2.0/mlflow-artifacts/artifacts?path=probe"
-    for path in (listing, artifact, ""):
-        assert ask(path, None) == 401
-        assert ask(path, (environment.ADMIN, "password1234")) == 401
-        assert ask(path, login) == 200
-        # What a page on another host sends when its name is made to mean this address.
-        assert ask(path, login, Host="rebound.example.org") == 403
-    assert ask(listing, login, Host=f"localhost:{site_of(stack.home).ports.mlflow}") == 200
-    assert ask("health", None) == 200
+def ask_mlflow(stack: Any, path: str, password: str | None = None, **headers: str) -> int:
+    """The status of an answer; without a password, to nobody."""
+    url = f"{stack.environment['MLFLOW_TRACKING_URI']}/{path}"
+    login = (environment.ADMIN, password) if password else None
+    return httpx.get(url, auth=login, headers=headers, trust_env=False).status_code
+
+
+def test_airflow_and_mlflow_answer_nobody_without_a_login(stack: Any) -> None:
+    right = stack.environment["MLFLOW_TRACKING_PASSWORD"]
+    for path in MLFLOW_PAGES:
+        statuses = [ask_mlflow(stack, path, password) for password in (None, "password1234", right)]
+        assert statuses == [401, 401, 200]
+    assert ask_mlflow(stack, "health") == 200
+    airflow = stack.environment["NIGHTSHIFT_AIRFLOW_URL"]
+    for path in ("dags", "connections", "variables", "assets", "dags/digits/dagRuns"):
+        assert httpx.get(f"{airflow}/api/v2/{path}", trust_env=False).status_code == 401
+    guess = {"username": environment.ADMIN, "password": environment.ADMIN}
+    assert httpx.post(f"{airflow}/auth/token", json=guess, trust_env=False).status_code == 401
+
+
+def test_mlflow_answers_to_no_other_name(stack: Any) -> None:
+    """What a page on another host sends once its name is made to mean this address."""
+    password, port = stack.environment["MLFLOW_TRACKING_PASSWORD"], site_of(stack.home).ports.mlflow
+    for path in MLFLOW_PAGES:
+        assert ask_mlflow(stack, path, password, Host="rebound.example.org") == 403
+        assert ask_mlflow(stack, path, password, Host=f"10.0.0.1:{port}") == 403
+        assert ask_mlflow(stack, path, password, Host=f"localhost:{port}") == 200
 
 
 def test_a_wrong_login_of_mlflow_is_one_sentence(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
