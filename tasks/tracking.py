@@ -193,8 +193,7 @@ def live(run_id: str, *, machine: bool) -> Iterator[Callable[[Sequence[Row]], No
 def _watched_machine(run_id: str, add: Callable[[Sequence[Row]], None]) -> Iterator[None]:
     """Add the load of processor, memory, disk, network and GPUs at intervals, and once more at the end.
 
-    MLflow's monitor does the looking. Its own thread would ask the server each time and end for good in an
-    outage.
+    MLflow's monitor looks; its own thread would ask the server each time and end for good in an outage.
     """
     with worded():
         begun = client().get_run(run_id).info.start_time / 1000
@@ -225,23 +224,19 @@ def _watched_machine(run_id: str, add: Callable[[Sequence[Row]], None]) -> Itera
         thread.join()
 
 
-@worded()
 def log_artifact(run_id: str, path_in_run: str, data: bytes) -> None:
     """Store `data` under the run as `path_in_run`, such as `report/report.html`."""
     folder, _, name = path_in_run.rpartition("/")
-    with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary, name)
-        file.write_bytes(data)
-        client().log_artifact(run_id, str(file), folder or None)
+    log_artifacts(run_id, folder, {name: data})
 
 
 @worded()
 def log_artifacts(run_id: str, folder: str, files: Mapping[str, bytes]) -> None:
-    """Store several files of one folder of the run at once."""
+    """Store several files of one folder of the run, `""` for its root, at once."""
     with tempfile.TemporaryDirectory() as temporary:
         for name, data in files.items():
             Path(temporary, name).write_bytes(data)
-        client().log_artifacts(run_id, temporary, folder)
+        client().log_artifacts(run_id, temporary, folder or None)
 
 
 @worded()
@@ -299,7 +294,5 @@ def try_artifact(folder: str, data: bytes) -> bytes:
             returned = Path(place.download_artifacts("tried", back)).read_bytes()
             place.delete_artifacts("tried")
         except OSError as error:  # the answers of a server that refuses, too
-            raise InputError(
-                f"MLflow at {address()} does not keep artifacts ({error}); see its log"
-            ) from error
+            raise InputError(f"MLflow at {address()} keeps no artifacts ({error}); see its log") from error
     return returned

@@ -15,7 +15,7 @@ from tasks import signing
 from tasks.cli import app
 from tasks.cli.connection import connect, connect_signing, decided, pipelines_folder
 from tasks.errors import InputError
-from tasks.stack.environment import Ports, ensure_secrets, store_ports
+from tasks.stack.kept import Ports, ensure_secrets, store_ports
 
 NIGHTSHIFT = sysconfig.get_path("scripts") + "/nightshift"
 

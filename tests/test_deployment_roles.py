@@ -10,7 +10,8 @@ from deployment import services
 
 from tasks.stack import airflow_settings
 from tasks.stack.airflow_api import POOLS
-from tasks.stack.environment import Ports, Secrets, Site
+from tasks.stack.environment import Site
+from tasks.stack.kept import Ports, Secrets
 from tasks.stack.prepare import make_data
 from tasks.stack.roles import Role, build_roles
 

@@ -27,7 +27,7 @@ from typer.testing import CliRunner, Result
 
 from tasks import signing, storage, tracking
 from tasks.cli import app, checks
-from tasks.stack.environment import Ports, ensure_secrets, store_ports
+from tasks.stack.kept import Ports, ensure_secrets, store_ports
 from tasks.stack.programs import valkey_binary
 
 __all__ = ["s3", "s3_server", "server"]  # fixtures

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from tasks import ledger
 from tasks.cli import app
-from tasks.stack import environment, gauges, lifecycle, prepare
+from tasks.stack import gauges, kept, lifecycle, prepare
 
 Found = dict[tuple[str, ...], float]
 
@@ -116,7 +116,7 @@ def test_the_role_answers_and_what_does_not_is_missing(home):
     assert ("nightshift_queue_length", "train") in found
     said = (home / "logs" / "metrics.log").read_text()
     assert "metrics: S3 at http://127.0.0.1" in said or "does not answer" in said
-    secrets = environment.stored_secrets(home)
+    secrets = kept.stored_secrets(home)
     assert secrets is not None
     assert secrets.valkey_password not in said
 

@@ -14,8 +14,9 @@ from test_storage import free_port
 
 from tasks import signing, storage
 from tasks.errors import InputError, OutageError
-from tasks.stack import environment, lifecycle, parts, prepare, supervise
-from tasks.stack.environment import Ports, Site
+from tasks.stack import environment, kept, lifecycle, parts, prepare, supervise
+from tasks.stack.environment import Site
+from tasks.stack.kept import Ports
 from tasks.stack.roles import build_roles
 
 AIRFLOW_DB, MLFLOW_DB = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "MLFLOW_BACKEND_STORE_URI"
@@ -63,7 +64,7 @@ def roles_of(folder: Path, *without: str) -> dict[str, dict[str, str]]:
 
 def site_of(folder: Path, *without: str) -> Site:
     own = parts.take(without, ["mlflow", "scheduler", "worker", "worker-train"], OWN)
-    return Site(folder, Ports(), environment.ensure_secrets(folder), folder, cores=4, own=own)
+    return Site(folder, Ports(), kept.ensure_secrets(folder), folder, cores=4, own=own)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_models_of_the_callers_own_mlflow_are_signed_by_the_callers_own_keys(
     monkeypatch.chdir(tmp_path)
     mine = {signing.PUBLIC_KEYS: "mine.pub:/keys/old.pub", signing.SIGNING_KEY: "mine.key"}
     own = parts.take(["mlflow"], ["worker"], OWN | mine)
-    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=4, own=own)
+    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=4, own=own)
     roles = {role.name: role.environment for role in build_roles(site, {})}
     assert roles["worker-train"][signing.PUBLIC_KEYS] == f"{tmp_path}/mine.pub:/keys/old.pub"
     assert roles["worker"][signing.SIGNING_KEY] == f"{tmp_path}/mine.key"

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from tasks import model_file, registry, tracking
 from tasks.cli import app
 from tasks.errors import InputError
-from tasks.stack import environment
-from tasks.stack.environment import Ports, Site
+from tasks.stack import environment, kept
+from tasks.stack.environment import Site
+from tasks.stack.kept import Ports
 
 ALLOW = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 
@@ -54,7 +55,7 @@ def pickled(mlflow_server: Door, trap: Path, tmp_path: Path) -> str:
 
 
 def test_the_stack_and_every_client_of_it_forbid_pickles(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=1)
+    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=1)
     assert environment.client_variables(site)[ALLOW] == "false"
 
 

@@ -26,8 +26,19 @@ from botocore.exceptions import ClientError
 
 from tasks import signing, storage, tracking
 from tasks.errors import InputError, NightshiftError
-from tasks.stack import airflow_api, environment, health, lifecycle, ports, prepare, processes, supervise
-from tasks.stack.environment import Ports, Site
+from tasks.stack import (
+    airflow_api,
+    environment,
+    health,
+    kept,
+    lifecycle,
+    ports,
+    prepare,
+    processes,
+    supervise,
+)
+from tasks.stack.environment import Site
+from tasks.stack.kept import Ports
 from tasks.stack.processes import Session
 from tasks.stack.roles import Health, Role, build_roles, postgres_folder
 from tasks.stack.supervise import Supervisor
@@ -119,7 +130,7 @@ def test_the_usual_ports_are_wanted_first_and_random_ones_on_request() -> None:
 
 
 def test_workers_get_no_secret_of_the_servers(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
+    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=4)
     parent = {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://elsewhere",
         "AIRFLOW__CORE__PARALLELISM": "7",
@@ -140,14 +151,14 @@ def test_workers_get_no_secret_of_the_servers(tmp_path: Path) -> None:
 
 
 def test_the_callers_airflow_settings_win(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
+    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=4)
     lowered = {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20"}
     lower = {role.name for role in build_roles(site, lowered) if role.environment.items() >= lowered.items()}
     assert lower >= {"scheduler", "worker", "dag-processor"}
 
 
 def test_metrics_of_airflow_are_switched_on_in_all_that_is_airflow(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
+    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=4)
     wanted = {
         "AIRFLOW__METRICS__STATSD_ON": "True",
         "AIRFLOW__METRICS__OTEL_ON": "True",
@@ -160,13 +171,13 @@ def test_metrics_of_airflow_are_switched_on_in_all_that_is_airflow(tmp_path: Pat
 
 
 def test_threads_times_slots_stay_within_the_cores(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=8)
+    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=8)
     threads = {role.name: role.environment.get("NIGHTSHIFT_THREADS") for role in build_roles(site, {})}
     assert (threads["worker"], threads["worker-train"]) == ("1", "8")
 
 
 def test_the_janitor_reaches_the_database_and_starts_after_the_others(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=2)
+    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=2)
     roles = {role.name: role for role in build_roles(site, {"NIGHTSHIFT_KEEP_DAYS": "30"})}
     found = roles["janitor"]
     assert found.environment == {**roles["scheduler"].environment, "NIGHTSHIFT_KEEP_DAYS": "30"}
@@ -177,7 +188,7 @@ def test_the_janitor_reaches_the_database_and_starts_after_the_others(tmp_path: 
 
 
 def test_every_role_waits_only_for_roles_that_exist(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=2)
+    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=2)
     roles = build_roles(site, {})
     names = {role.name for role in roles}
     assert all(set(role.after) <= names for role in roles)
@@ -188,7 +199,7 @@ def test_every_role_waits_only_for_roles_that_exist(tmp_path: Path) -> None:
 
 
 def test_the_endpoint_starts_on_request_only_and_serves_what_the_caller_names(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(serve=8600), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
+    site = Site(tmp_path, Ports(serve=8600), kept.ensure_secrets(tmp_path), tmp_path, cores=4)
     roles = build_roles(site, {"NIGHTSHIFT_SERVE": "models:/photos@champion"})
     usual = {role.name for role in prepare.choose(roles, (), ())}
     assert usual == {role.name for role in roles} - {"serve", "metrics"}
@@ -203,25 +214,25 @@ def test_the_endpoint_starts_on_request_only_and_serves_what_the_caller_names(tm
 
 
 def test_secrets_are_made_once_and_only_for_their_owner(tmp_path: Path) -> None:
-    first = environment.ensure_secrets(tmp_path)
+    first = kept.ensure_secrets(tmp_path)
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
-    assert environment.ensure_secrets(tmp_path) == first
+    assert kept.ensure_secrets(tmp_path) == first
     assert all(len(value) >= 16 for value in asdict(first).values())
 
 
 def test_a_secret_that_the_file_lacks_is_made_once_and_the_others_stay(tmp_path: Path) -> None:
-    first = asdict(environment.ensure_secrets(tmp_path))
+    first = asdict(kept.ensure_secrets(tmp_path))
     older = {name: value for name, value in first.items() if not name.startswith("mlflow_")}
-    environment.write_private(tmp_path / "secrets.json", json.dumps(older))
-    found = environment.stored_secrets(tmp_path)
+    kept.write_private(tmp_path / "secrets.json", json.dumps(older))
+    found = kept.stored_secrets(tmp_path)
     assert found is not None
     assert asdict(found).items() >= older.items()
     assert len(found.mlflow_password) >= 16
-    assert environment.ensure_secrets(tmp_path) == found
+    assert kept.ensure_secrets(tmp_path) == found
 
 
 def test_mlflow_gets_no_password_of_another_server(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
+    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=4)
     (role,) = [role for role in build_roles(site, {}) if role.name == "mlflow"]
     values = " ".join(role.environment.values())
     assert {name for name, value in asdict(site.secrets).items() if value in values} == {
@@ -239,7 +250,7 @@ def test_the_key_pair_is_made_once_and_only_for_its_owner(home: Path) -> None:
 
 
 def test_clients_trust_the_stacks_key_and_only_the_worker_that_registers_has_it(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), environment.ensure_secrets(tmp_path), tmp_path, cores=4)
+    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=4)
     assert signing.SIGNING_KEY not in environment.client_variables(site)
     public = environment.client_variables(site)[signing.PUBLIC_KEYS]
     assert Path(public) == site.signing_key.with_name(signing.PUBLIC_NAME)

@@ -156,7 +156,7 @@ def _home() -> Iterator[Finding]:
 def _stack() -> Iterator[Finding]:
     """The servers of the stack; where it runs, its variables say where the services are."""
     from tasks.cli.connection import connect
-    from tasks.stack.environment import stored_own, stored_ports
+    from tasks.stack.kept import stored_own, stored_ports
 
     home = _home_folder()
     if stored_ports(home) is None:
@@ -178,7 +178,7 @@ def _listeners(home: Path) -> dict[str, int]:
     from dataclasses import asdict
 
     from tasks.stack import processes
-    from tasks.stack.environment import stored_own, stored_ports
+    from tasks.stack.kept import stored_own, stored_ports
 
     ports, own, session = stored_ports(home), stored_own(home), processes.load(home)
     if ports is None:
@@ -216,7 +216,8 @@ def _services() -> Iterator[Finding]:
 
 def _server_address(variable: str, part: str) -> str:
     """What only servers know: what the environment says, else the stack where it runs."""
-    from tasks.stack.environment import BROKER_URL, stored_ports
+    from tasks.stack.environment import BROKER_URL
+    from tasks.stack.kept import stored_ports
 
     home = _home_folder()
     if (given := os.environ.get(variable)) or stored_ports(home) is None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.errors import InputError
-from tasks.stack import environment
+from tasks.stack import environment, kept
 
 if TYPE_CHECKING:
     from tasks.stack.lifecycle import RoleStatus
@@ -36,7 +36,7 @@ def _welcome(home: Path) -> None:
     user, password = variables["NIGHTSHIFT_AIRFLOW_USER"], variables["NIGHTSHIFT_AIRFLOW_PASSWORD"]
     _say(f"         user {user}, password {password} (kept in {home / 'airflow' / 'passwords.json'})")
     _say(f"MLflow   {variables['MLFLOW_TRACKING_URI']}")
-    if "mlflow" not in environment.stored_own(home):
+    if "mlflow" not in kept.stored_own(home):
         user, password = variables["MLFLOW_TRACKING_USERNAME"], variables["MLFLOW_TRACKING_PASSWORD"]
         _say(f"         user {user}, password {password} (kept in {home / 'secrets.json'})")
     _say(f"Store    {variables['NIGHTSHIFT_STORE']} at {where}")

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from socket import AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
 
 from tasks.errors import NightshiftError
-from tasks.stack.environment import LOOPBACK, Ports
+from tasks.stack.environment import LOOPBACK
+from tasks.stack.kept import Ports
 
 # Below Linux' range for outgoing connections (32768 and up), so that no client takes a port between choice
 # and use.

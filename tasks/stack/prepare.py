@@ -10,8 +10,9 @@ from pathlib import Path
 
 from tasks import signing, storage
 from tasks.errors import InputError, NightshiftError, OutageError
-from tasks.stack import environment, health, mlflow_settings, parts, ports, postgres
-from tasks.stack.environment import ADMIN, BUCKET, LOOPBACK, Site, run_folder, write_private
+from tasks.stack import environment, health, kept, mlflow_settings, parts, ports, postgres
+from tasks.stack.environment import ADMIN, BUCKET, LOOPBACK, Site, run_folder
+from tasks.stack.kept import write_private
 from tasks.stack.roles import Role, build_roles, postgres_user
 from tasks.stack.supervise import GONE, Program
 
@@ -40,12 +41,12 @@ def make_site(home: Path, *, running: bool, random_ports: bool) -> Site:
     Secrets and the key pair that signs models are made at the first start.
     """
     dags = environment.dags_folder()
-    secrets, chosen = environment.ensure_secrets(home), environment.stored_ports(home)
+    secrets, chosen = kept.ensure_secrets(home), kept.stored_ports(home)
     signing.ensure_keys(environment.keys_folder(home))
     if not running or chosen is None:
         chosen = ports.choose_ports(chosen, random_ports=random_ports)
-        environment.store_ports(home, chosen)
-    own = environment.stored_own(home) if running else {}
+        kept.store_ports(home, chosen)
+    own = kept.stored_own(home) if running else {}
     return Site(home, chosen, secrets, dags, cores(), own)
 
 
@@ -65,16 +66,16 @@ def take_parts(site: Site, without: Collection[str], roles: Collection[Role]) ->
             )
     if "s3" in own:
         storage.folders(own["s3"]["NIGHTSHIFT_STORE"])  # the bucket is there and the key fits
-    environment.store_own(site.home, own)
+    kept.store_own(site.home, own)
     return site
 
 
 def find_site(home: Path) -> Site | None:
     """The stack that was started in this folder, as it was started; None when there never was one."""
-    chosen, secrets = environment.stored_ports(home), environment.stored_secrets(home)
+    chosen, secrets = kept.stored_ports(home), kept.stored_secrets(home)
     if chosen is None or secrets is None:
         return None
-    return Site(home, chosen, secrets, home, cores(), environment.stored_own(home))
+    return Site(home, chosen, secrets, home, cores(), kept.stored_own(home))
 
 
 def cores() -> int:

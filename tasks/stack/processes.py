@@ -15,7 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from tasks.stack.environment import run_folder, write_private
+from tasks.stack.environment import run_folder
+from tasks.stack.kept import write_private
 
 
 @dataclass(frozen=True)

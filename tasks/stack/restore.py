@@ -23,7 +23,8 @@ from tasks import sealing, storage
 from tasks.errors import InputError
 from tasks.stack import dumps, lifecycle, prepare, state, supervise
 from tasks.stack.backup import COPIES, FORMAT, MANIFEST, PRIVATE, SECRETS, Manifest, Saved, Say
-from tasks.stack.environment import BUCKET, run_folder, write_private
+from tasks.stack.environment import BUCKET, run_folder
+from tasks.stack.kept import write_private
 from tasks.stack.postgres import DATABASES
 from tasks.stack.roles import postgres_folder
 

@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.errors import InputError
-from tasks.stack.environment import write_private
+from tasks.stack.kept import write_private
 from tasks.stack.roles import POSTGRES
 
 FORMAT: Final = 1  # of the folder: one more when an earlier Nightshift could not read it

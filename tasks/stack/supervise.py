@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError, NightshiftError, OutageError
-from tasks.stack.environment import run_folder, write_private
+from tasks.stack.environment import run_folder
+from tasks.stack.kept import write_private
 from tasks.stack.roles import Role
 
 # 107 characters on Linux, 103 on macOS, and the supervisor binds a name with its process number at the end
