@@ -167,7 +167,11 @@ def test_numbers_and_bytes_are_counted_by_kind(put):
 
 def test_an_upload_that_was_begun_and_not_ended_goes_after_a_day(s3, tmp_path, monkeypatch):
     monkeypatch.setenv("NIGHTSHIFT_STORE", f"{s3}/{tmp_path.name}")
-    begun = boto3.client("s3").create_multipart_upload(Bucket="test", Key=f"{tmp_path.name}/incoming/a.zip")
+    begun = (
+        boto3.Session()
+        .client("s3")
+        .create_multipart_upload(Bucket="test", Key=f"{tmp_path.name}/incoming/a.zip")
+    )
     young, old = Leftovers(Retention(), time.time()), Leftovers(Retention(), time.time() + 1.1 * DAY)
     young.uploads()
     old.uploads()

@@ -206,7 +206,7 @@ def test_a_person_who_exists_and_the_bucket_stay_when_it_runs_again(site, monkey
         monkeypatch.setenv(name, site.environment("provision")[name])
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", site.secret("s3_access_key"))
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", site.secret("s3_secret_key"))
-    boto3.client("s3").put_object(Bucket="nightshift", Key="kept", Body=b"x")
+    boto3.Session().client("s3").put_object(Bucket="nightshift", Key="kept", Body=b"x")
     assert not provision.ensure_bucket("s3://nightshift/some/prefix")
     assert provision.ensure_bucket("s3://another")
     assert (site.folder / "s3" / "nightshift" / "kept").exists()

@@ -323,7 +323,7 @@ def test_no_store_answers_without_its_password(home: Path) -> None:
             psycopg2.connect(wrong)
     assert httpx.get(f"{site.s3_url}/nightshift", trust_env=False).status_code in (400, 403)
     guess = {"aws_access_key_id": site.secrets.s3_key, "aws_secret_access_key": "guess"}
-    client = boto3.client("s3", endpoint_url=site.s3_url, region_name="us-east-1", **guess)
+    client = boto3.Session().client("s3", endpoint_url=site.s3_url, region_name="us-east-1", **guess)
     with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
         client.list_objects_v2(Bucket="nightshift")
 
@@ -428,7 +428,9 @@ def test_data_survives_down_and_up(home: Path) -> None:
     def bucket() -> Any:
         keys = {"aws_access_key_id": variables["AWS_ACCESS_KEY_ID"], "region_name": "us-east-1"}
         secret = variables["AWS_SECRET_ACCESS_KEY"]
-        return boto3.client("s3", endpoint_url=site_of(home).s3_url, aws_secret_access_key=secret, **keys)
+        return boto3.Session().client(
+            "s3", endpoint_url=site_of(home).s3_url, aws_secret_access_key=secret, **keys
+        )
 
     bucket().put_object(Bucket="nightshift", Key="a/b", Body=b"kept")
     database(home, "CREATE TABLE kept AS SELECT 41 + 1 AS answer")

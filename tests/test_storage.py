@@ -241,8 +241,8 @@ def test_a_file_that_was_not_written_to_its_end_is_no_object_and_is_found(tmp_pa
 
 def test_an_upload_that_was_begun_is_found_and_given_up(s3: str, tmp_path: Path) -> None:
     key = f"{tmp_path.name}/in/a b.tar"
-    started = boto3.client("s3").create_multipart_upload(Bucket="test", Key=key)["UploadId"]
-    boto3.client("s3").create_multipart_upload(Bucket="test", Key="elsewhere")
+    started = boto3.Session().client("s3").create_multipart_upload(Bucket="test", Key=key)["UploadId"]
+    boto3.Session().client("s3").create_multipart_upload(Bucket="test", Key="elsewhere")
     (found,) = storage.uploads(f"{s3}/{tmp_path.name}")
     assert (found.key, found.identity) == ("in/a b.tar", started)
     assert abs(found.begun - time.time()) < 60

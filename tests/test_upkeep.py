@@ -249,7 +249,7 @@ def test_on_s3_an_upload_that_nobody_ended_is_given_up(registering, s3, tmp_path
 
     monkeypatch.setenv("NIGHTSHIFT_STORE", f"{s3}/{tmp_path.name}")
     key = f"{tmp_path.name}/shards/p/part.json"
-    boto3.client("s3").create_multipart_upload(Bucket="test", Key=key)
+    boto3.Session().client("s3").create_multipart_upload(Bucket="test", Key=key)
     storage.write(f"{s3}/{key}", b"the object of that name is another thing")
     found = look(now=time.time() + 2 * DAY)
     assert listed(found) == [f"{s3}/{key}".removeprefix(f"{s3}/{tmp_path.name}/")]
