@@ -123,7 +123,9 @@ class Machine:
     def lose_power(self) -> None:
         """Nothing is sent any more, not even the end of a connection, and every process is gone."""
         self._relay.freeze()
-        everything = [*self.process.children(recursive=True), self.process]
+        everything: list[psutil.Process] = [self.process]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            everything += self.process.children(recursive=True)
         for process in everything:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

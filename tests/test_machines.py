@@ -36,18 +36,16 @@ def machines(stack) -> Iterator[tuple[Machine, Machine]]:
     celery = Celery(broker=site.broker_url, set_as_current=False)
     own = {"destination": ["celery@worker"], "reply": True, "timeout": 10}
     made: list[Machine] = []
-    assert celery.control.cancel_consumer(QUEUE, **own)
-    try:
+    with contextlib.ExitStack() as after:
+        after.callback(celery.close)
+        after.callback(celery.control.add_consumer, QUEUE, **own)
+        assert celery.control.cancel_consumer(QUEUE, **own)
         for number, name in enumerate(("alpha", "beta")):
             made.append(Machine(name, f"127.0.0.{2 + number}", site, QUEUE, apart=apart))
+            after.callback(made[-1].remove)
         names = [f"celery@{machine.name}" for machine in made]
         wait_for(lambda: len(celery.control.ping(destination=names, timeout=1)) == 2, "the two workers")
         yield made[0], made[1]
-    finally:
-        for machine in made:
-            machine.remove()
-        celery.control.add_consumer(QUEUE, **own)
-        celery.close()
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
