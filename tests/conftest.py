@@ -139,6 +139,15 @@ def _dags(home: Path) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def environment_of_its_own() -> Iterator[None]:
+    """A command that connects to a stack sets variables, which are not for the tests that follow."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """The whole stack with the repository's pipelines; about a minute, once for all tests."""

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from tasks import ledger
 from tasks.cli import app
 from tasks.stack import gauges, kept, lifecycle, prepare
+from tasks.stack.environment import BROKER_URL
 
 Found = dict[tuple[str, ...], float]
 
@@ -29,7 +30,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A stack's folder, and a store beside it; nothing runs."""
     folder = Path(tempfile.mkdtemp(prefix="ns-", dir="/tmp"))
     (folder / "dags").mkdir()
-    monkeypatch.delenv(gauges.BROKER, raising=False)
+    monkeypatch.delenv(BROKER_URL, raising=False)
     monkeypatch.setenv("NIGHTSHIFT_DAGS", str(folder / "dags"))
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(folder))
     monkeypatch.setenv("NIGHTSHIFT_STORE", f"file://{folder}/store")
@@ -128,7 +129,7 @@ def test_without_a_broker_to_ask_it_is_a_sentence(home):
 
 
 def test_a_port_that_is_taken_is_a_sentence(home, monkeypatch):
-    monkeypatch.setenv(gauges.BROKER, "redis://127.0.0.1:1/0")
+    monkeypatch.setenv(BROKER_URL, "redis://127.0.0.1:1/0")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = CliRunner().invoke(app, ["metrics", "--port", str(taken.getsockname()[1])])
     assert done.exit_code == 2

@@ -47,7 +47,7 @@ class Night(NamedTuple):
 def settled(root: Path) -> Iterator[None]:
     """A store and a registry of files below `root`, and stages that run in this process."""
 
-    def here(stage, spec, *, echo, environment=()):
+    def here(stage, spec, *, echo, environment=(), labels=()):
         with pytest.MonkeyPatch.context() as patch:
             for name, value in dict(environment).items():
                 patch.setenv(name, value)
