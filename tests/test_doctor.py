@@ -179,6 +179,7 @@ def test_airflow_is_looked_into_where_the_password_is_known(stack: Stack) -> Non
     for queue in ("default", "preprocess", "train"):
         assert line(result, f"queue {queue}: ").endswith("workers 1")
     assert line(result, "PostgreSQL 18 at 127.0.0.1:").startswith("✓")
+    assert line(result, "MLflow's server and client are both 3.").startswith("✓")
     assert line(result, "message broker on 127.0.0.1:").startswith("✓")
     assert not [value for value in vars(ensure_secrets(stack.home)).values() if value in result.stdout]
 

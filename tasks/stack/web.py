@@ -2,6 +2,7 @@
 
 import http.client
 import ssl
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.error import HTTPError, URLError
@@ -48,12 +49,16 @@ def without_login(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def get(url: str, context: ssl.SSLContext) -> Answer:
-    """What the server answers, a refusal too. Raises OutageError when it does not answer within 5 seconds."""
+def get(url: str, context: ssl.SSLContext, login: str = "") -> Answer:
+    """What the server answers, a refusal too; `login` is `user:password`.
+
+    Raises OutageError when it does not answer within 5 seconds.
+    """
     url = without_login(url)
+    headers = {"Authorization": f"Basic {b64encode(login.encode()).decode()}"} if login else {}
     opener = build_opener(HTTPSHandler(context=context))
     try:
-        with opener.open(Request(url), timeout=TIMEOUT) as answer:  # noqa: S310 - the user's own address
+        with opener.open(Request(url, headers=headers), timeout=TIMEOUT) as answer:  # noqa: S310 - the user's own address
             return Answer(answer.status, answer.headers.get("Date", ""), answer.read())
     except HTTPError as refusal:
         with refusal:

@@ -27,7 +27,8 @@ def tracking() -> Iterator[Finding]:
         )
         return
     yield Finding(True, f"MLflow at {address} is healthy, it answers in {took}")
-    yield from _version(web.get(f"{address}/version", context))
+    login = [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD")]
+    yield from _version(web.get(f"{address}/version", context, ":".join(login) if any(login) else ""))
     yield from clock(f"MLflow at {address}", health.date)
     yield from _round_trips()
 
