@@ -24,13 +24,20 @@ from tasks.stack import environment, lifecycle, processes
 # Two workers on two cores: a computation of one must not wait for threads that the other has.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-pytest_plugins = ["ml_fixtures", "mlflow_server", "promotions", "dag_files", "predicting"]
+pytest_plugins = ["ml_fixtures", "mlflow_server", "promotions", "dag_files", "predicting", "watched_night"]
 # A shell starts background jobs with Ctrl-C ignored, and every process below inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Preprocessing takes seconds, so that there is time to break it off; the rest is as short as can be.
-SLOW = """
+PIPELINES = {
+    # Its promotions wait for a person.
+    "asked": '[promotion]\nmode = "approve"\n',
+    # Its versions are promoted and rolled back by hand.
+    "handmade": 'description = "promoted by hand"\n',
+    # Preprocessing takes seconds, in several messages, so that there is time to break it off; the rest is as
+    # short as can be.
+    "spread": """
 [preprocess]
+part_seconds = 1
 image_size = 32
 denoise = "nlmeans"
 [train]
@@ -43,15 +50,7 @@ throughput_batch = 16
 [promotion]
 min_accuracy = 0
 max_accuracy_loss = 1
-"""
-PIPELINES = {
-    # Its promotions wait for a person.
-    "asked": '[promotion]\nmode = "approve"\n',
-    # Its versions are promoted and rolled back by hand.
-    "handmade": 'description = "promoted by hand"\n',
-    "many": SLOW,
-    # The same in several messages, for several machines.
-    "spread": SLOW.replace("[preprocess]", "[preprocess]\npart_seconds = 1"),
+""",
 }
 STACKS = "NIGHTSHIFT_TEST_STACKS"  # a folder with the names of the stacks that this run started
 # Faults are noticed and tried again within seconds instead of minutes.

@@ -71,11 +71,11 @@ def begin(airflow: Airflow) -> str:
 def test_a_machine_that_loses_power_loses_no_image_and_doubles_none(stack, machines, tmp_path):
     alpha, beta = machines
     for number in range(IMAGES):
-        folder = tmp_path / "many" / ("left", "right")[number % 2]
+        folder = tmp_path / "photos" / ("left", "right")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(10_000 + number).integers(0, 256, (64, 64, 3), np.uint8)
         cv2.imwrite(str(folder / f"{number:04d}.png"), pixels)
-    command = [COMMAND, "ingest", str(tmp_path / "many"), "--pipeline", "spread"]
+    command = [COMMAND, "ingest", str(tmp_path / "photos"), "--pipeline", "spread"]
     subprocess.run(command, cwd=stack.home, check=True, capture_output=True)
     airflow = Airflow()
     night = begin(airflow)

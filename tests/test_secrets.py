@@ -3,28 +3,18 @@
 import base64
 import contextlib
 import json
-import os
 import stat
-import subprocess
-import sys
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import mlflow
-import psutil
-import pytest
-from rich.console import Console
+from watched_night import Watched
 
-from tasks.cli.airflow import Airflow
-from tasks.cli.follow import follow
-from tasks.stack import airflow_api, prepare, processes
+from tasks.stack import airflow_api, prepare
 
-ROOT = Path(__file__).parent.parent
-COMMAND = str(Path(sys.executable).with_name("nightshift"))
 # Where secrets are kept, below the stack's folder; all these are for their owner only.
 KEPT = (
     "secrets.json",
@@ -36,14 +26,6 @@ KEPT = (
 # What a process that runs pipeline code has to know: the store, MLflow, and a worker its queue and Airflow.
 STAGES = {"s3_key", "s3_secret", "mlflow_password"}
 WORKERS = STAGES | {"valkey_password", "airflow_password", "cloud account", "webhook"}
-
-
-class Night(NamedTuple):
-    """What was seen of a night: its run, and the stack's processes with command lines and variables."""
-
-    run_id: str
-    lines: dict[psutil.Process, str]
-    variables: dict[psutil.Process, str]
 
 
 def secrets_of(stack: Any) -> dict[str, str]:
@@ -73,45 +55,13 @@ def files_that_tell(folder: Path, secrets: dict[str, str]) -> dict[str, list[str
     return found
 
 
-def watch(home: Path, night: Night, ended: threading.Event) -> None:
-    """Look at the stack's processes again and again, since a stage's lives for seconds only."""
-    session = processes.load(home)
-    assert session is not None
-    while not ended.wait(0.2):
-        for process in processes.living(session).values():
-            if process not in night.variables:
-                with contextlib.suppress(psutil.Error, OSError):
-                    night.variables[process] = "\n".join(process.environ().values())
-            with contextlib.suppress(psutil.Error, OSError):
-                night.lines[process] = " ".join(process.cmdline())
-
-
-@pytest.fixture(scope="module")
-def night(stack: Any) -> Night:
-    """A night of `tiny`, as a person with an export key starts it."""
-    mine = {**os.environ, "NIGHTSHIFT_EXPORT_KEY": stack.planted["export key"]}
-    ingest = [COMMAND, "ingest", "--sample", "tiny", "--batch", "watched"]
-    subprocess.run(ingest, cwd=ROOT, env=mine, check=True, capture_output=True)
-    airflow, ended = Airflow(), threading.Event()
-    found = Night(airflow.trigger("retrain_tiny", {"force": True, "train.epochs": 2}), {}, {})
-    watcher = threading.Thread(target=watch, args=(stack.home, found, ended))
-    watcher.start()
-    try:
-        result = follow(airflow, "tiny", found.run_id, Console(quiet=True))
-    finally:
-        ended.set()
-        watcher.join()
-    assert result["state"] in ("promoted", "refused", "challenger", "superseded"), result
-    return found
-
-
 def test_a_secret_that_is_printed_is_found(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "train.log").write_bytes(b"\xff key=hidden-value\n")
     assert files_that_tell(tmp_path, {"a": "hidden-value", "b": "elsewhere"}) == {"logs/train.log": ["a"]}
 
 
-def test_no_file_but_the_private_ones_holds_a_secret(stack: Any, night: Night) -> None:
+def test_no_file_but_the_private_ones_holds_a_secret(stack: Any, watched: Watched) -> None:
     """Logs, the bucket with MLflow's artifacts, the queue, the databases, the supervisor's configuration."""
     found = files_that_tell(stack.home, secrets_of(stack))
     kept = {name for name in found if name in KEPT or (name.startswith("run/") and name.endswith(".env"))}
@@ -120,22 +70,22 @@ def test_no_file_but_the_private_ones_holds_a_secret(stack: Any, night: Night) -
     assert {name: oct(stat.S_IMODE((stack.home / name).stat().st_mode)) for name in kept} == dict.fromkeys(
         kept, "0o600"
     )
-    logs = {path.name for path in (stack.home / "airflow" / "logs").rglob("*") if night.run_id in str(path)}
+    logs = {path.name for path in (stack.home / "airflow" / "logs").rglob("*") if watched.run_id in str(path)}
     assert logs  # the night's own logs were among them
 
 
-def test_no_command_line_shows_a_secret_while_a_night_runs(stack: Any, night: Night) -> None:
+def test_no_command_line_shows_a_secret_while_a_night_runs(stack: Any, watched: Watched) -> None:
     secrets = secrets_of(stack)
-    assert {line: told(line, secrets) for line in night.lines.values() if told(line, secrets)} == {}
-    stages = {line.split()[3] for line in night.lines.values() if " -m tasks " in line}
+    assert {line: told(line, secrets) for line in watched.lines.values() if told(line, secrets)} == {}
+    stages = {line.split()[3] for line in watched.lines.values() if " -m tasks " in line}
     assert stages >= {"preprocess", "train", "evaluate", "register"}
 
 
-def test_each_process_knows_no_more_than_it_needs(stack: Any, night: Night) -> None:
+def test_each_process_knows_no_more_than_it_needs(stack: Any, watched: Watched) -> None:
     secrets = secrets_of(stack)
     seen = dict.fromkeys(("stage", "worker", "server"), 0)
-    for process, variables in night.variables.items():
-        line, names = night.lines.get(process, ""), set(told(variables, secrets))
+    for process, variables in watched.variables.items():
+        line, names = watched.lines.get(process, ""), set(told(variables, secrets))
         kind = "stage" if " -m tasks " in line else "worker" if "celery worker" in line else "server"
         seen[kind] += 1
         assert "export key" not in names, line
@@ -164,13 +114,13 @@ def pages(client: httpx.Client, run_id: str) -> Iterator[tuple[str, str]]:
         yield path, client.get(path, headers={"Accept": "application/json"}).raise_for_status().text
 
 
-def test_airflow_shows_no_secret(stack: Any, night: Night) -> None:
+def test_airflow_shows_no_secret(stack: Any, watched: Watched) -> None:
     """Results, rendered templates, settings of the run, sources, logs; and nobody its configuration."""
     site = prepare.find_site(stack.home)
     assert site is not None
     secrets = secrets_of(stack)
     with contextlib.closing(airflow_api.login(site)) as client:
-        shown = dict(pages(client, night.run_id))
+        shown = dict(pages(client, watched.run_id))
         assert client.get("/api/v2/config").status_code == 403
     assert {path: told(text, secrets) for path, text in shown.items() if told(text, secrets)} == {}
 
@@ -184,10 +134,10 @@ def of_the_night(run_id: str) -> Iterable[Any]:
     return [parent, *client.search_runs([experiment.experiment_id], below)]
 
 
-def test_mlflow_shows_no_secret(stack: Any, night: Night) -> None:
+def test_mlflow_shows_no_secret(stack: Any, watched: Watched) -> None:
     """Parameters, tags, metrics and data sets of the runs, and the registered versions."""
     secrets, client = secrets_of(stack), mlflow.MlflowClient()
-    runs = of_the_night(night.run_id)
+    runs = of_the_night(watched.run_id)
     versions = [dict(version) for version in client.search_model_versions("name = 'tiny'")]
     text = json.dumps([[run.to_dictionary() for run in runs], versions], default=str)
     assert len(runs) > 1
