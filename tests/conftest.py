@@ -24,7 +24,15 @@ from tasks.stack import environment, lifecycle, processes
 # Two workers on two cores: a computation of one must not wait for threads that the other has.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-pytest_plugins = ["ml_fixtures", "mlflow_server", "promotions", "dag_files", "predicting", "watched_night"]
+pytest_plugins = [
+    "ml_fixtures",
+    "mlflow_server",
+    "promotions",
+    "dag_files",
+    "predicting",
+    "watched_night",
+    "small_stack",
+]
 # A shell starts background jobs with Ctrl-C ignored, and every process below inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -18,7 +18,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,8 +221,3 @@ def _listen(found: list[socket.socket], address: str, ports: Sequence[int], insi
         with socket.socket() as any_socket:
             fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
     found += [socket.create_server((address, port)) for port in ports]
-
-
-def place(site: Site, dags: Path) -> Site:
-    """The stack's place as its workers know it."""
-    return replace(site, dags=dags)

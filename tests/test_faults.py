@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
 import psutil
 import pytest
 from rich.console import Console
+from waiting import wait_for
 
 from tasks import ledger, registry
 from tasks.cli.airflow import Airflow
@@ -59,13 +58,6 @@ def stage_process(stage: str) -> psutil.Process:
 
     wait_for(look, f"stage {stage} to start")
     return found[0]
-
-
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
-        time.sleep(0.2)
 
 
 def parent_run(night: str) -> mlflow.entities.Run:

@@ -4,16 +4,17 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from celery import Celery
-from machines import Machine, isolated, place
+from machines import Machine, isolated
 from rich.console import Console
+from waiting import wait_for
 
 from tasks import registry, storage
 from tasks.cli.airflow import Airflow
@@ -32,7 +33,7 @@ def machines(stack) -> Iterator[tuple[Machine, Machine]]:
     """Two workers that alone take the messages of the queue `preprocess`."""
     site = prepare.find_site(stack.home)
     assert site is not None
-    site, apart = place(site, stack.home / "dags"), isolated()
+    site, apart = replace(site, dags=stack.home / "dags"), isolated()
     celery = Celery(broker=site.broker_url, set_as_current=False)
     own = {"destination": ["celery@worker"], "reply": True, "timeout": 10}
     made: list[Machine] = []
@@ -46,13 +47,6 @@ def machines(stack) -> Iterator[tuple[Machine, Machine]]:
         names = [f"celery@{machine.name}" for machine in made]
         wait_for(lambda: len(celery.control.ping(destination=names, timeout=1)) == 2, "the two workers")
         yield made[0], made[1]
-
-
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
-        time.sleep(0.2)
 
 
 def begin(airflow: Airflow) -> str:

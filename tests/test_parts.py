@@ -5,7 +5,6 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -43,17 +42,6 @@ def _caller(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("AWS_", "MLFLOW_", "AIRFLOW__", "NIGHTSHIFT_")):
             monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for a small stack, with no pipelines; whatever runs there is ended."""
-    folder = Path(tempfile.mkdtemp(prefix="ns-", dir="/tmp"))
-    (folder / "dags").mkdir()
-    monkeypatch.setenv("NIGHTSHIFT_DAGS", str(folder / "dags"))
-    yield folder
-    lifecycle.down(folder)
-    shutil.rmtree(folder)
 
 
 def roles_of(folder: Path, *without: str) -> dict[str, dict[str, str]]:

@@ -10,9 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,17 +42,6 @@ from tasks.stack.roles import Health, Role, build_roles, postgres_folder
 from tasks.stack.supervise import Supervisor
 
 STORES = ("postgres", "valkey", "s3")
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for a small stack, with no pipelines; whatever runs there is ended."""
-    folder = Path(tempfile.mkdtemp(prefix="ns-", dir="/tmp"))
-    (folder / "dags").mkdir()
-    monkeypatch.setenv("NIGHTSHIFT_DAGS", str(folder / "dags"))
-    yield folder
-    lifecycle.down(folder)
-    shutil.rmtree(folder)
 
 
 def site_of(home: Path) -> Site:
