@@ -55,18 +55,18 @@ def there(python: Path, *command: str, cwd: Path) -> subprocess.CompletedProcess
 
 @pytest.fixture
 def digits(lights: Lights) -> str:
-    """A champion by the name that the README's example asks for."""
+    """A champion by the name that the guide's example asks for."""
     version = lights.register()
     lights.pipeline = lights.pipeline.model_copy(update={"name": "digits"})
     version = lights.register()
     return registry.version_tags("digits", version)[registry.SHA256]
 
 
-def test_the_readmes_example_loads_the_champion(
+def test_the_guides_example_loads_the_champion(
     consumer: Path, digits: str, mlflow_server: Door, tmp_path: Path
 ) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    page = (ROOT / "docs" / "predictions.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
     assert len([line for line in example.splitlines() if line.strip()]) <= 20
     (tmp_path / "digit.png").write_bytes(png(250))
     done = there(consumer, "-c", example, cwd=tmp_path)

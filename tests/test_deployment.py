@@ -191,9 +191,9 @@ def test_workers_and_commands_reach_neither_the_database_nor_the_servers_secrets
     assert networks["database"]["internal"]
 
 
-def test_the_readmes_commands_name_files_and_verbs_that_exist():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme.split("\n## Deployment\n")[1].split("\n## ")[0]
+def test_the_guides_commands_name_files_and_verbs_that_exist():
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    section = page.split("\n## Your own ")[0]
     for name in re.findall(r"\bdocker/[\w.-]+", section):
         assert (ROOT / name).exists() or name in ("docker/secrets", "docker/.env"), name
     calls = re.findall(r"docker compose run (?:--\S+ (?:\S+:\S+ )?)*cli (\w+)([^\n]*)", section)

@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands exist, its tree is the tree, its pictures are there."""
+"""README and guide tell the truth: their commands exist, their links lead somewhere, the tree is the tree."""
 
 import re
 import tomllib
@@ -11,12 +11,14 @@ from tasks.cli import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+GUIDE = "\n".join((README, *PAGES.values()))
 
 
 def test_every_nightshift_command_exists_with_its_options():
     verbs = get_command(app).commands
-    lines = re.findall(r"(?m)(?:^|`)nightshift ([a-z]+)([^`\n]*)", README)
-    assert len(lines) >= 8
+    lines = re.findall(r"(?m)(?:^|`)nightshift ([a-z]+)([^`\n]*)", GUIDE)
+    assert len(lines) >= 40
     for verb, rest in lines:
         assert verb in verbs, verb
         known = {option for parameter in verbs[verb].params for option in parameter.opts}
@@ -26,7 +28,7 @@ def test_every_nightshift_command_exists_with_its_options():
 def test_every_make_target_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"(?m)^([a-z]+):", makefile))
-    named = set(re.findall(r"(?:`|^)make ([a-z]+)", README, flags=re.M))
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", GUIDE, flags=re.M))
     assert {"demo", "test", "lint", "bench", "down"} <= named <= targets
 
 
@@ -51,7 +53,8 @@ def test_the_annotated_tree_is_the_tree():
 
 
 def test_what_the_threats_are_stopped_by_is_tested():
-    rows = [line for line in README.split("### Who could do what")[1].splitlines() if line.startswith("|")]
+    page = PAGES[ROOT / "docs" / "security.md"]
+    rows = [line for line in page.splitlines() if line.startswith("|")]
     assert len(rows) > 20
     for row in rows[2:]:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -59,6 +62,25 @@ def test_what_the_threats_are_stopped_by_is_tested():
         file, name = re.fullmatch(r"`(test_\w+\.py)::(test_\w+)`", cells[3]).groups()
         text = (ROOT / "tests" / file).read_text(encoding="utf-8")
         assert re.search(rf"(?m)^def {name}\(", text), row
+
+
+def test_every_link_leads_to_a_page_and_a_heading_that_exist():
+    links = [(path, link) for path, text in PAGES.items() for link in re.findall(r"\]\(([^)]+)\)", text)]
+    links += [(ROOT / "README.md", link) for link in re.findall(r"\]\(([^)]+)\)", README)]
+    within = [(path, link) for path, link in links if "://" not in link]
+    assert within
+    for path, link in within:
+        name, _, heading = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        assert target.is_file(), (path.name, link)
+        if heading:
+            headings = re.findall(r"(?m)^#+ (.+)$", target.read_text(encoding="utf-8"))
+            assert heading in {"-".join(re.findall(r"[\w-]+", each.lower())) for each in headings}, link
+
+
+def test_the_readme_leads_to_every_page_of_the_guide():
+    linked = set(re.findall(r"\(docs/([\w-]+\.md)", README))
+    assert linked == {path.name for path in PAGES}
 
 
 def test_pictures_exist_and_are_small():
