@@ -1,13 +1,13 @@
 """`nightshift promote`, `rollback`, `audit` and `history`, through the DAG that moves the alias."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 from promotions import challenger, champion
 from test_ledger import decision
 from typer.testing import CliRunner
+from waiting import wait_for
 
 from tasks import ledger, registry
 from tasks.cli import app
@@ -47,10 +47,11 @@ def test_versions_are_promoted_rolled_back_and_audited_from_the_command_line(sta
 def test_two_promotions_started_together_move_the_alias_once(stack):
     version, airflow = challenger("handmade", 3), Airflow()
     runs = [airflow.trigger("promote_handmade", {"version": version}) for _ in range(2)]
-    deadline = time.monotonic() + 120
-    while {airflow.run_state("promote_handmade", run) for run in runs} != {"success"}:
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
+    wait_for(
+        lambda: {airflow.run_state("promote_handmade", run) for run in runs} == {"success"},
+        "both promotions to succeed",
+        120,
+    )
     assert champion("handmade") == version
     assert [entry.kind for entry in ledger.history("handmade") if entry.version == version] == ["promoted"]
     moved = f"handmade: version {version} is the champion instead"

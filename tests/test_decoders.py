@@ -1,10 +1,10 @@
 """The pool of decoders: the same pixels as without it, and a bad image costs only itself."""
 
+import contextlib
 import io
 import os
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from waiting import wait_for
 
 from tasks.config import PreprocessSettings
 from tasks.decoders import AHEAD, CHUNK_IMAGES, Decoders, Room, Seen, _packed, _unpacked, see
@@ -197,9 +198,8 @@ def test_decoders_import_nothing_heavy_and_die_with_their_parent(tmp_path: Path)
         subprocess.run([sys.executable, script], env=environment, stdout=file, check=False)
     modules, child = output.read_text(encoding="utf-8").rsplit(maxsplit=1)
     assert modules == "[]"
-    for _ in range(400):
-        if not psutil.pid_exists(int(child)):
-            return
-        time.sleep(0.05)
-    psutil.Process(int(child)).kill()
-    pytest.fail(f"decoder {child} outlived its parent")
+    try:
+        wait_for(lambda: not psutil.pid_exists(int(child)), f"decoder {child} to end with its parent", 20)
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(int(child)).kill()

@@ -22,8 +22,9 @@ from conftest import Stack
 from mlflow_server import Door
 from test_s3 import LISTING, Answer, Server, server
 from test_s3_connection import write_certificates
-from test_storage import _wait_for, s3, s3_server
+from test_storage import s3, s3_server
 from typer.testing import CliRunner, Result
+from waiting import wait_for_port
 
 from tasks import signing, storage, tracking
 from tasks.cli import app, checks
@@ -65,7 +66,7 @@ def valkey(tmp_path: Path) -> Iterator[str]:
     command = [valkey_binary(), *itertools.chain(*options.items())]
     with subprocess.Popen([*command, "--requirepass", "secret-word"], stdout=subprocess.DEVNULL) as server:
         try:
-            _wait_for(port)
+            wait_for_port(port)
             yield f"127.0.0.1:{port}"
         finally:
             server.terminate()

@@ -16,6 +16,7 @@ from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 from test_ledger import decision
 from typer.testing import CliRunner
+from waiting import wait_for
 
 from tasks import ledger
 from tasks.cli import app
@@ -115,8 +116,9 @@ def test_the_role_answers_and_what_does_not_is_missing(home):
     assert found["nightshift_scrape_success", "broker"] == 1
     assert found["nightshift_scrape_success", "ledger"] == 0
     assert ("nightshift_queue_length", "train") in found
-    said = (home / "logs" / "metrics.log").read_text()
-    assert "metrics: S3 at http://127.0.0.1" in said or "does not answer" in said
+    log = home / "logs" / "metrics.log"  # the supervisor writes it, a moment later
+    wait_for(lambda: "metrics: S3 at http://127.0.0.1" in log.read_text(), "the sentence on S3")
+    said = log.read_text()
     secrets = kept.stored_secrets(home)
     assert secrets is not None
     assert secrets.valkey_password not in said

@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from waiting import wait_for
 
 from tasks.errors import InputError, OutageError
 from tasks.journal import Journal
@@ -24,13 +25,6 @@ class Service:
         if self.away:
             raise OutageError("the service cannot be reached")
         self.arrived += items
-
-
-def wait_for(condition) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_items_arrive_in_their_order_while_more_are_added():

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from sklearn.datasets import load_digits
+from waiting import wait_for
 
 from tasks import ledger, predictions, registry, signatures, signing, storage, tracking
 from tasks.cli.airflow import Airflow
@@ -61,11 +61,10 @@ def drawn(folder: Path, numbers: range) -> str:
 
 def predicted(version: str, batch: str) -> list[dict]:
     """The rows of a batch, once it is finished."""
-    end = time.monotonic() + 120
     place = predictions.folder("digits", version, batch)
-    while (found := predictions.done(place)) is None:
-        assert time.monotonic() < end, f"{place} is not finished"
-        time.sleep(0.5)
+    wait_for(lambda: predictions.done(place) is not None, f"{place} to be finished", 120)
+    found = predictions.done(place)
+    assert found is not None
     (file,) = found.files
     return pq.read_table(io.BytesIO(storage.read_artifact(file))).to_pylist()
 
@@ -173,11 +172,8 @@ def test_the_champion_is_made_again_byte_for_byte(first_night):
 def test_upkeep_runs_through_airflow_and_leaves_what_is_young(first_night, dry_run):
     airflow = Airflow()
     run = airflow.trigger("upkeep", {"dry_run": dry_run})
-    end = time.monotonic() + 180
-    while (state := airflow.run_state("upkeep", run)) not in ("success", "failed"):
-        assert time.monotonic() < end, airflow.tasks("upkeep", run)
-        time.sleep(1)
-    assert state == "success", airflow.tasks("upkeep", run)
+    wait_for(lambda: airflow.run_state("upkeep", run) in ("success", "failed"), "upkeep's end", 180)
+    assert airflow.run_state("upkeep", run) == "success", airflow.tasks("upkeep", run)
     found = airflow.xcom("upkeep", run, "look")
     assert (found["objects"], found["findings"]) == (0, [])
     deleted = airflow.xcom("upkeep", run, "delete")

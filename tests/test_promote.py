@@ -1,9 +1,8 @@
 """Promotion: what may move, what a person decides, and what the ledger keeps of it."""
 
-import time
-
 import pytest
 from promotions import act, challenger, champion, kinds
+from waiting import wait_for
 
 from tasks import ledger, registry, storage
 from tasks.cli.airflow import Airflow
@@ -231,12 +230,11 @@ def test_what_was_taken_back_is_no_measure_for_later_versions(registering):
 
 
 def wait(airflow: Airflow, run_id: str, *states: str) -> None:
-    deadline = time.monotonic() + 90
-    while not {task["state"] for task in airflow.tasks("promote_asked", run_id)} & set(states):
-        if airflow.run_state("promote_asked", run_id) in states:
-            return
-        assert time.monotonic() < deadline, f"the promotion reached none of {states}"
-        time.sleep(0.3)
+    def reached() -> bool:
+        found = {task["state"] for task in airflow.tasks("promote_asked", run_id)}
+        return bool(found & set(states)) or airflow.run_state("promote_asked", run_id) in states
+
+    wait_for(reached, f"the promotion to be one of {states}")
 
 
 @pytest.mark.parametrize(("option", "kind"), [("Approve", "promoted"), ("Reject", "rejected")])
@@ -248,8 +246,7 @@ def test_a_person_decides_where_the_pipeline_asks_for_one(stack, option, kind):
     wait(airflow, run_id, "awaiting_input")
     assert registry.alias_version("asked", "champion") == before
     airflow.respond("promote_asked", run_id, "approve", option)
-    while airflow.run_state("promote_asked", run_id) == "running":
-        time.sleep(0.3)
+    wait_for(lambda: airflow.run_state("promote_asked", run_id) != "running", "the promotion's end")
     assert airflow.run_state("promote_asked", run_id) == "success"
     assert registry.alias_version("asked", "champion") == (version if kind == "promoted" else before)
     latest = ledger.history("asked")[-1]

@@ -14,11 +14,12 @@ from tasks.ranks import Ranks
 from tasks.specs import TrainSpec
 from tasks.train import train
 
-SETTINGS = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.05, crop_padding=0, ema=0.8)
+SETTINGS = TrainSettings(width=0.125, epochs=12, batch_size=16, learning_rate=0.05, crop_padding=0, ema=0.8)
 
 
 def test_two_processes_train_as_well_as_one(ml_dataset_uri, ml_dataset, capfd):
-    alone = train(TrainSpec(dataset_uri=ml_dataset_uri, settings=SETTINGS))
+    pieces = SETTINGS.model_copy(update={"accumulation": 4})  # so that batch norm sees four images in both
+    alone = train(TrainSpec(dataset_uri=ml_dataset_uri, settings=pieces))
     capfd.readouterr()
     together = train(
         TrainSpec(
@@ -27,10 +28,10 @@ def test_two_processes_train_as_well_as_one(ml_dataset_uri, ml_dataset, capfd):
         )
     )
     said = capfd.readouterr().out
-    assert said.count("epoch 6/6") == 1
+    assert said.count("epoch 12/12") == 1
     assert "trained in" in said
     assert together.weights.sha256 != alone.weights.sha256
-    assert together.metrics["train_loss"] == pytest.approx(alone.metrics["train_loss"], rel=0.35)
+    assert together.metrics["train_loss"] == pytest.approx(alone.metrics["train_loss"], rel=0.25)
     network = model.restore(
         storage.read_artifact(together.weights), together.settings, classes=4, image_size=8
     )

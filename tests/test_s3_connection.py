@@ -16,7 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from test_s3 import Server, server
-from test_storage import KEY, SECRET, _wait_for, free_port, use_endpoint
+from test_storage import KEY, SECRET, free_port, use_endpoint
+from waiting import wait_for_port
 
 from tasks import storage
 from tasks.cli.checks import store
@@ -207,7 +208,7 @@ def behind_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     quiet = {"RCLONE_CONFIG": os.devnull}
     with subprocess.Popen(command, env=os.environ | environment | quiet, stderr=subprocess.DEVNULL) as server:
         try:
-            _wait_for(port)
+            wait_for_port(port)
             use_endpoint(f"https://127.0.0.1:{port}", monkeypatch)
             yield tmp_path / "ca.pem"
         finally:

@@ -21,6 +21,7 @@ import psutil
 import psycopg2
 import pytest
 from botocore.exceptions import ClientError
+from waiting import wait_for
 
 from tasks import signing, storage, tracking
 from tasks.errors import InputError, NightshiftError
@@ -479,9 +480,7 @@ def test_an_interrupted_start_leaves_nothing(home: Path) -> None:
         "import sys, pathlib; from tasks.stack import lifecycle as stack; stack.up(pathlib.Path(sys.argv[1]))"
     )
     child = subprocess.Popen([sys.executable, "-c", script, str(home)], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and not (home / "logs" / "migrate.log").exists():
-        time.sleep(0.1)
+    wait_for((home / "logs" / "migrate.log").exists, "the start of the migration")
     session = session_of(home)
     alive = list(processes.living(session).values())
     assert len(alive) > 4

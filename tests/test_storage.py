@@ -5,7 +5,6 @@ import os
 import resource
 import socket
 import subprocess
-import sysconfig
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,12 @@ from pathlib import Path
 
 import boto3
 import pytest
+from waiting import wait_for_port
 
 from tasks import storage
 from tasks.errors import InputError, OutageError
 from tasks.records import Artifact, Refusal
+from tasks.stack import programs
 
 KEY, SECRET = "nightshift-test", "nightshift-test-secret"
 
@@ -32,26 +33,14 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an S3 server that has the bucket `test`."""
     root, port = tmp_path_factory.mktemp("s3"), free_port()
     (root / "test").mkdir()
-    rclone = Path(sysconfig.get_path("scripts")) / "rclone"
     log = (root.parent / "rclone.log").open("w")
-    environment = os.environ | {"RCLONE_AUTH_KEY": f'"{KEY},{SECRET}"', "RCLONE_CONFIG": os.devnull}
-    command = [str(rclone), "serve", "s3", str(root), "--addr", f"127.0.0.1:{port}"]
-    with log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server:
+    command, environment = programs.s3_server(root, port, KEY, SECRET)
+    with log, subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log) as server:
         try:
-            _wait_for(port)
+            wait_for_port(port)
             yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
-
-
-def _wait_for(port: int) -> None:
-    for _ in range(200):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise TimeoutError(f"rclone does not listen on port {port}")
 
 
 @pytest.fixture

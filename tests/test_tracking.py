@@ -5,6 +5,7 @@ import time
 
 import mlflow
 import pytest
+from waiting import wait_for
 
 from tasks import tracking
 from tasks.errors import OutageError, PrunedError
@@ -65,10 +66,7 @@ def child(mlflow_server):
 def test_rows_arrive_while_the_work_goes_on(child):
     with tracking.live(child, machine=False) as log:
         log([("loss", 0.5, 1)])
-        end = time.monotonic() + 30
-        while not tracking.last_step(child, "loss"):
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        wait_for(lambda: tracking.last_step(child, "loss"), "the row")
     assert tracking.last_step(child, "none such") == 0
 
 
@@ -78,8 +76,7 @@ def test_an_outage_neither_loses_nor_repeats_a_row(child, mlflow_server, state):
         mlflow_server.state = state
         log([("loss", 1.0, 1), ("loss", 0.5, 2)])
         before = len(mlflow_server.requests)
-        while len(mlflow_server.requests) < before + 2:
-            time.sleep(0.05)
+        wait_for(lambda: len(mlflow_server.requests) >= before + 2, "two requests")
         log([("loss", 0.25, 3)])
         mlflow_server.state = "open"
     history = mlflow.MlflowClient().get_metric_history(child, "loss")

