@@ -192,6 +192,13 @@ def test_a_folder_s_marker_is_no_object_and_an_empty_object_is_one(server: Serve
     assert [stored.key for stored in storage.listing("s3://test/in")] == ["cat/a.png", "empty"]
 
 
+@pytest.mark.parametrize("other", ["in/b.png", "in/b/../c.png"])
+def test_a_key_that_a_server_lists_twice_is_listed_once(server: Server, other: str) -> None:
+    """The second one is a key that only boto3 can list."""
+    server.says(Answer(page(("in/a.png", 1), ("in/a.png", 1), (other, 2), (other, 2))))
+    assert [stored.key for stored in storage.listing("s3://test/in")] == ["a.png", other[3:]]
+
+
 def test_a_listing_goes_on_where_it_broke_off(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     keys = [(f"in/{index:04d}", 1) for index in range(1500)]

@@ -4,10 +4,12 @@ Failures that pass are tried again; what remains raises OutageError. Everything 
 """
 
 import hashlib
+import itertools
 import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
 import obstore
@@ -87,7 +89,15 @@ def delete(uri: str) -> None:
 
 
 def listing(uri: str) -> Iterator[Stored]:
-    """All objects under a prefix, in the order of their keys, a page at a time."""
+    """All objects under a prefix, in the order of their keys, a page at a time.
+
+    Where many had written one key at once, rclone's server lists it twice for minutes.
+    """
+    for _, same in itertools.groupby(_listing(uri), key=attrgetter("key")):
+        yield next(same)
+
+
+def _listing(uri: str) -> Iterator[Stored]:
     bucket, prefix = bucket_key(uri.rstrip("/") + "/")
     if prefix:
         _key(uri.rstrip("/"))
