@@ -56,9 +56,6 @@ def rounding(network: nn.Module, pixels: list[Tensor]) -> fx.GraphModule:
     """
     traced = fx.symbolic_trace(network)
     modules = dict(traced.named_modules())
-    for module in modules.values():
-        if isinstance(module, LAYERS):
-            parametrize.register_parametrization(module, "weight", RoundedWeight())
     rounded: dict[fx.Node, fx.Node] = {}
     for node in list(traced.graph.nodes):
         if isinstance(modules.get(str(node.target)), LAYERS) or node.target in SUMS:
@@ -76,6 +73,9 @@ def rounding(network: nn.Module, pixels: list[Tensor]) -> fx.GraphModule:
     for module in traced.modules():
         if isinstance(module, RoundedActivation):
             module.measures = False
+    for module in modules.values():  # only now: the file's ranges are those of unrounded weights
+        if isinstance(module, LAYERS):
+            parametrize.register_parametrization(module, "weight", RoundedWeight())
     return traced
 
 

@@ -54,19 +54,35 @@ def test_activations_have_256_steps_between_the_extremes_that_were_seen():
     assert values.max() == pytest.approx(3, abs=0.01)
 
 
-def test_it_answers_as_the_int8_file_does(ml_night, folded):
+class Shallow(nn.Module):
+    """One of each thing that is rounded: in deep networks last digits that differ grow to whole steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16 * 8 * 8, 4)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        stem = self.stem(pixels).relu()
+        return self.head((stem + self.branch(stem)).relu().flatten(1))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_it_answers_as_the_int8_file_does(ml_night, seed):
+    torch.manual_seed(seed)
+    network = Shallow().eval()
     dataset, test = ml_night.dataset, load_split(ml_night.dataset, "test").images
     settings = QuantizeSettings(calibration_images=32)
     calibration = calibration_images(dataset, 32, ml_night.checkpoint.settings.seed).images
     with torch.no_grad():
-        plain = folded(pixels_of(test, dataset)).softmax(1).numpy()
-        network = rounding(folded, [pixels_of(calibration, dataset)])
-        rounded = network(pixels_of(test, dataset)).softmax(1).numpy()
-    unrounded(folded)
-    trained = recipes.Trained(folded, dataset, ml_night.checkpoint.settings, "")
+        plain = network(pixels_of(test, dataset)).softmax(1).numpy()
+        copy = rounding(network, [pixels_of(calibration, dataset)])
+        rounded = copy(pixels_of(test, dataset)).softmax(1).numpy()
+    unrounded(network)
+    trained = recipes.Trained(network, dataset, ml_night.checkpoint.settings, "")
     graph, _ = int8.make(trained, settings)
     file, _ = Session(export.finish(graph, dataset, "int8")).predict(test.numpy())
-    assert np.abs(rounded - file).mean() < 0.5 * np.abs(plain - file).mean()
+    assert np.abs(rounded - file).mean() < 0.2 * np.abs(plain - file).mean()
 
 
 def test_layers_are_shared_and_come_back_as_they_were(ml_night, folded):
