@@ -36,7 +36,7 @@ from tasks.formats import Unreadable
 from tasks.images import load
 from tasks.transforms import Pixels
 
-CHUNK_IMAGES: Final = 16
+CHUNK_IMAGES: Final = 32
 CHUNK_BYTES: Final = 8 * 2**20  # of files sent or of pixels sent back
 AHEAD: Final = 3  # chunks in flight per process: one at work, one waiting, one coming back
 START_SECONDS: Final = 120

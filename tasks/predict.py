@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tasks import classifier, drift, model_file, predictions, storage, table
+from tasks import classifier, drift, model_file, predictions, quarantine, storage, table
 from tasks.classifier import Classifier
 from tasks.decoders import Decoders, Seen, see
 from tasks.errors import InputError
@@ -133,7 +133,7 @@ def _rows(
     for seen in decoders.map(_contents(part, forecast, files, refusals)):
         key, sha256 = files.popleft()
         if isinstance(seen, Unreadable):
-            refusals.append(_refusal(key, seen, sha256))
+            refusals.append(quarantine.refusal(key, seen, sha256))
             continue
         measured = {"width": seen.width, "height": seen.height, **seen.features._asdict()}
         facts = {name: measured[name] for name in MEASURED if name != "label"}
@@ -150,15 +150,10 @@ def _contents(
     for key, fetched in zip(part.keys, fetch(uris, limit), strict=True):
         name = f"{part.batch}/{key}"
         if isinstance(fetched, Unreadable):
-            refusals.append(_refusal(name, fetched))
+            refusals.append(quarantine.refusal(name, fetched))
         else:
             files.append((name, fetched.sha256))
             yield fetched.data
-
-
-def _refusal(key: str, why: Unreadable, sha256: str = "") -> Refusal:
-    print(f"refused {key}: {why.reason}: {why.detail}")
-    return Refusal(key=key, sha256=sha256, reason=why.reason, detail=why.detail)
 
 
 def _profile(rows: list[Row], labels: list[str]) -> Any:

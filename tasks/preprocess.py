@@ -10,11 +10,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
-from tasks import index, labels, shards, storage
+from tasks import index, labels, quarantine, shards, storage
 from tasks.config import PreprocessSettings, store_root
 from tasks.decoders import Decoders, Seen, see
 from tasks.fetching import fetch
@@ -23,6 +23,8 @@ from tasks.labels import Label
 from tasks.records import Part, PartList, PartResult, Refusal, Shard, Split
 from tasks.shards import Buffers, Filled, Row
 from tasks.specs import PreprocessSpec
+
+WRITING: Final = 2  # full shards that wait for the store
 
 
 class File(NamedTuple):
@@ -103,7 +105,7 @@ def _part(part: Part, spec: PreprocessSpec, decoders: Decoders[Seen], buffers: B
 
 
 def _written(folder: str, buffers: Buffers, rows: Iterator[Row]) -> Iterator[tuple[Filled, Shard]]:
-    """Write each shard while the next one fills; at most one is written at a time."""
+    """Write shards while the next ones fill; those of two splits may be full at the same time."""
     numbers: Counter[Split] = Counter()
     writing: deque[tuple[Filled, Future[Shard]]] = deque()
 
@@ -115,7 +117,7 @@ def _written(folder: str, buffers: Buffers, rows: Iterator[Row]) -> Iterator[tup
 
     with ThreadPoolExecutor(1) as writer:
         for filled in buffers.fill(rows):
-            if writing:
+            if len(writing) == WRITING:
                 yield finished()
             writing.append((filled, writer.submit(shards.write, folder, numbers[filled.split], filled)))
             numbers[filled.split] += 1
@@ -131,7 +133,7 @@ def _rows(
     for seen in decoders.map(_contents(part, spec, files, refusals)):
         file = files.popleft()
         if isinstance(seen, Unreadable):
-            refusals.append(_refusal(file.key, seen.reason, seen.detail, file.sha256))
+            refusals.append(quarantine.refusal(file.key, seen, file.sha256))
             continue
         label = file.label
         facts = {
@@ -166,19 +168,14 @@ def _contents(
         name = f"{part.batch}/{key}"
         label = known.get(key) if known is not None else _folder_label(key)
         if isinstance(fetched, Unreadable):
-            refusals.append(_refusal(name, fetched.reason, fetched.detail))
+            refusals.append(quarantine.refusal(name, fetched))
         elif label is None:
-            where = "in no class folder and in no manifest row"
-            refusals.append(_refusal(name, "no-label", where, fetched.sha256))
+            nowhere = Unreadable("no-label", "in no class folder and in no manifest row")
+            refusals.append(quarantine.refusal(name, nowhere, fetched.sha256))
         else:
             split = split_of(label, label.group or fetched.sha256, validates, spec.settings)
             files.append(File(name, fetched.sha256, len(fetched.data), label, split))
             yield fetched.data
-
-
-def _refusal(key: str, reason: str, detail: str, sha256: str = "") -> Refusal:
-    print(f"refused {key}: {reason}: {detail}")
-    return Refusal(key=key, sha256=sha256, reason=reason, detail=detail)
 
 
 def _folder_label(key: str) -> Label | None:

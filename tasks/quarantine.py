@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from tasks import storage
 from tasks.config import store_root
+from tasks.formats import Unreadable
 from tasks.records import Refusal
 
 REASONS = "reasons.jsonl"
@@ -17,6 +18,12 @@ REASONS = "reasons.jsonl"
 def unlabelled(pipeline: str) -> str:
     """What the folder of a pipeline's batches without labels is called."""
     return f"{pipeline}.unlabelled"
+
+
+def refusal(key: str, why: Unreadable, sha256: str = "") -> Refusal:
+    """The record of a refused file, which the log names too."""
+    print(f"refused {key}: {why.reason}: {why.detail}")
+    return Refusal(key=key, sha256=sha256, reason=why.reason, detail=why.detail)
 
 
 def write_batch(pipeline: str, batch: str, refused: Iterable[Refusal]) -> None:

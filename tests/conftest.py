@@ -45,7 +45,7 @@ PIPELINES = {
     # short as can be.
     "spread": """
 [preprocess]
-part_seconds = 1
+part_seconds = 0.35
 image_size = 32
 denoise = "nlmeans"
 [train]

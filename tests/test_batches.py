@@ -40,7 +40,7 @@ def test_markers_and_manifests_are_not_images(name):
 
 
 def test_parts_cover_a_batch_once_and_carry_equal_work():
-    settings = PreprocessSettings(part_seconds=0.013)
+    settings = PreprocessSettings(part_seconds=0.0043)
     parts = list(cut(Batch("a", files(9), None), settings, "s3://x/y"))
     assert [len(part.keys) for part in parts] == [3, 3, 3]
     assert [key for part in parts for key in part.keys] == [key for key, _, _ in files(9)]
@@ -80,7 +80,7 @@ def test_what_a_batch_looks_like_does_not_depend_on_settings_but_on_its_files():
 
 @pytest.mark.parametrize("count", [1, 7, 1000, 5000])
 def test_messages_are_bounded_and_lose_nothing(count):
-    settings = PreprocessSettings(part_seconds=0.004)
+    settings = PreprocessSettings(part_seconds=0.0013)
     parts = list(cut(Batch("a", files(count), None), settings, "s3://x/y"))
     groups = list(grouped(parts, settings.part_seconds))
     assert len(groups) <= MAX_MESSAGES

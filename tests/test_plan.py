@@ -11,7 +11,7 @@ from tasks.plan import outlook, plan
 from tasks.records import BatchSeen, Dataset, Decision, Duplicates, PartList, Plan, Profile
 from tasks.specs import PlanSpec
 
-SMALL = PreprocessSettings(part_seconds=0.0065)  # two files a part
+SMALL = PreprocessSettings(part_seconds=0.0022)  # two files a part
 
 
 @pytest.fixture

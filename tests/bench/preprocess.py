@@ -9,16 +9,17 @@ which leaves both to the stages. Appends JSON lines to bench.json.
 
 import json
 import os
+import resource
 import socket
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from night import record
 
@@ -28,9 +29,11 @@ from tasks.config import PreprocessSettings, store_root
 from tasks.records import Message, PartList
 from tasks.runner import stage_environment
 from tasks.specs import PreprocessSpec
+from tasks.stack import programs
+from tasks.storage import Stored
 
 SIDE, ROUNDS = 224, 3
-PHOTOS, COPIES = 1500, 4  # together about the 20 seconds of work that a message holds
+PHOTOS, COPIES = 1500, 10  # together about the 20 seconds of work that a message holds
 BARE = """
 import sys, time
 from pathlib import Path
@@ -46,6 +49,13 @@ for _ in range({copies}):
     kept = [one(data) for data in photos]
 print(time.perf_counter() - started)
 """
+
+
+class Listed(NamedTuple):
+    """A batch and its files, listed before anything is measured."""
+
+    name: str
+    files: list[Stored]
 
 
 def main() -> int:
@@ -65,15 +75,19 @@ def measure(kind: str, photos: list[Path], server: int | None) -> None:
     for batch in ("one", "two"):
         for number, path in enumerate(photos * COPIES):
             storage.write(storage.join(source(), batch, f"photo/{number:05d}.jpg"), path.read_bytes())
-    bare, single, double, memory, served = [], [], [], [], []
+    one, two = (
+        Listed(batch, list(storage.listing(storage.join(source(), batch)))) for batch in ("one", "two")
+    )
+    bare, single, double, memory, served, own = [], [], [], [], [], []
     for _ in range(ROUNDS):
         bare.append(bare_loop(sys.argv[1]))
-        before = processor_seconds(server)
-        seconds, peak = run(["one"])
+        before, mine = processor_seconds(server), children_seconds()
+        seconds, peak = run([one])
+        own.append(children_seconds() - mine)
         served.append(processor_seconds(server) - before)
         single.append(seconds)
         memory.append(peak)
-        double.append(run(["one", "two"])[0])
+        double.append(run([one, two])[0])
     images = PHOTOS * COPIES
     loop, alone, both = (
         count * images / statistics.median(times) for count, times in ((1, bare), (1, single), (2, double))
@@ -81,6 +95,10 @@ def measure(kind: str, photos: list[Path], server: int | None) -> None:
     record(f"preprocess stage on one core, {kind} to {kind}", alone, "images/s", "bare loop", loop)
     record(f"two preprocess stages, {kind} to {kind}, on two cores", both, "images/s", "one stage", alone)
     record(f"preprocess stage with its decoder, {kind}: peak memory", max(memory), "MiB")
+    each = 1000 * statistics.median(own) / images  # the start of its interpreters included
+    record(
+        f"preprocess stage's own time of a core, {kind} to {kind}", each, "ms/image", "bare loop", 1000 / loop
+    )
     if server:
         each = 1000 * statistics.median(served) / images
         record("S3 server's own time of a core beside the stage", each, "ms/image", "stage", 1000 / alone)
@@ -97,6 +115,12 @@ def processor_seconds(pid: int | None) -> float:
     return sum(psutil.Process(pid).cpu_times()[:2]) if pid else 0.0
 
 
+def children_seconds() -> float:
+    """What ended children have taken of all cores so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def bare_loop(folder: str) -> float:
     """Seconds of the loop itself, in a fresh interpreter on the first core."""
     code = BARE.format(count=PHOTOS, copies=COPIES, side=SIDE)
@@ -105,7 +129,7 @@ def bare_loop(folder: str) -> float:
     return float(done.stdout)
 
 
-def run(batches: list[str]) -> tuple[float, float]:
+def run(batches: list[Listed]) -> tuple[float, float]:
     """Seconds in which stages do these batches at once, and the most MiB that the first one takes.
 
     The seconds are the stage's own count: from when its code is loaded, the decoders' start included.
@@ -120,16 +144,15 @@ def run(batches: list[str]) -> tuple[float, float]:
     return max(float(result["seconds"]) for result in results), max(peaks)
 
 
-def start(batch: str, core: int, folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
+def start(batch: Listed, core: int, folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
     """One stage on one core; its part is new each time, so that its work is never found done."""
     settings = PreprocessSettings(image_size=SIDE, part_seconds=3600)
-    listed = storage.listing(storage.join(source(), batch))
-    files = tuple((stored.key, stored.size, f"{stored.etag}-{time.time_ns()}") for stored in listed)
-    (part,) = cut(Batch(batch, files, None), settings, source())
+    files = tuple((stored.key, stored.size, f"{stored.etag}-{time.time_ns()}") for stored in batch.files)
+    (part,) = cut(Batch(batch.name, files, None), settings, source())
     plan = PartList(batches={}, parts=(part,))
     uri = storage.write_record(storage.join(store_root(), "plans", f"{part.digest}.json"), plan)
     message = Message(parts_uri=uri.uri, parts=1, images=len(files))
-    spec, result = folder / f"{batch}.spec.json", folder / f"{batch}.result.json"
+    spec, result = folder / f"{batch.name}.spec.json", folder / f"{batch.name}.result.json"
     asked = PreprocessSpec(message=message, source=source(), settings=settings)
     spec.write_text(asked.model_dump_json(), encoding="utf-8")
     command = ["taskset", "-c", str(core), sys.executable, "-m", "tasks", "preprocess"]
@@ -167,11 +190,9 @@ def s3_server() -> Iterator[int]:
             AWS_DEFAULT_REGION="us-east-1",
             NIGHTSHIFT_STORE="s3://nightshift",
         )
-        rclone = str(Path(sysconfig.get_path("scripts")) / "rclone")
-        command = [rclone, "serve", "s3", folder, "--addr", f"127.0.0.1:{port}"]
-        environment = os.environ | {"RCLONE_AUTH_KEY": f'"{key},{secret}"', "RCLONE_CONFIG": os.devnull}
+        command, own = programs.s3_server(folder, port, key, secret)
         quiet = subprocess.DEVNULL
-        with subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet) as server:
+        with subprocess.Popen(command, env=os.environ | own, stdout=quiet, stderr=quiet) as server:
             try:
                 wait_for(port)
                 yield server.pid
