@@ -4,7 +4,6 @@ import json
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -64,13 +63,6 @@ def running(uri: str, *, wait: bool = False, **options: Any) -> Iterator[Endpoin
     assert not thread.is_alive()
 
 
-def until(question: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.02)
-
-
 def picture(grey: int = 250, kind: str = ".jpg", side: int = 20) -> bytes:
     """An image file of one brightness."""
     return bytes(cv2.imencode(kind, np.full((side, side, 3), grey, np.uint8))[1])
@@ -104,12 +96,14 @@ def refusal(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, content["reason"]
 
 
-def held(monkeypatch: pytest.MonkeyPatch, wait: Callable[[], object]) -> None:
-    """The reference runtime does `wait` before each of its predictions."""
-    load = runtime.LOADERS["onnxruntime"]
+def held(
+    monkeypatch: pytest.MonkeyPatch, wait: Callable[[], object], name: runtime.Runtime = "onnxruntime"
+) -> None:
+    """The runtime does `wait` before each prediction that takes all of its threads."""
+    load = runtime.LOADERS[name]
 
     def loaded(model: bytes) -> runtime.Loaded:
-        run, shape = load(model)
-        return lambda images: (wait(), run(images))[1], shape
+        run, shape, openvino = load(model)
+        return runtime.Loaded(lambda images: (wait(), run(images))[1], shape, openvino)
 
-    monkeypatch.setitem(runtime.LOADERS, "onnxruntime", loaded)  # type: ignore[arg-type]
+    monkeypatch.setitem(runtime.LOADERS, name, loaded)  # type: ignore[arg-type]

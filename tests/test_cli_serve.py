@@ -11,10 +11,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from endpoints import picture, promoted, registered, until
+from endpoints import picture, promoted, registered
 from mlflow_server import Door
 from small_models import brightness
 from typer.testing import CliRunner, Result
+from waiting import wait_for
 
 from tasks import registry, signing
 from tasks.cli import app
@@ -31,7 +32,7 @@ def serving(uri: str, log: Path, *arguments: str) -> Iterator[tuple[subprocess.P
     command = [sys.executable, "-m", "tasks.cli", "serve", uri, "--port", "0", "--poll-seconds", "0.1"]
     with log.open("wb") as file, subprocess.Popen([*command, *arguments], stderr=file) as process:
         try:
-            until(lambda: process.poll() is not None or "event=listening" in log.read_text(), 60)
+            wait_for(lambda: process.poll() is not None or "event=listening" in log.read_text())
             found = re.search(r"address=http://127\.0\.0\.1:(\d+)", log.read_text())
             assert found, log.read_text()
             yield process, int(found[1])
@@ -47,13 +48,13 @@ def test_it_waits_follows_and_ends_in_order(registering: Door, tmp_path: Path) -
     ):
         assert client.get("/ready").status_code == 503
         version = promoted("lamp")
-        until(lambda: client.get("/ready").status_code == 200)
+        wait_for(lambda: client.get("/ready").status_code == 200)
         with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
             head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
             connection.sendall(head.encode() + data[:50])
-            until(lambda: "waiting_images 1.0" in client.get("/metrics").text)
+            wait_for(lambda: "waiting_images 1.0" in client.get("/metrics").text)
             process.send_signal(signal.SIGTERM)
-            until(lambda: refuses(port))
+            wait_for(lambda: refuses(port))
             connection.sendall(data[50:])  # what was under way is still answered
             answer = b"".join(iter(lambda: connection.recv(65536), b""))
         assert answer.startswith(b"HTTP/1.1 200")

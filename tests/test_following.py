@@ -8,9 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
-from endpoints import facts, held, picture, promoted, refusal, registered, running, until
+from endpoints import facts, held, picture, promoted, refusal, registered, running
 from mlflow_server import Door
 from small_models import brightness, onnx_model
+from waiting import wait_for
 
 from tasks import registry, runtime, signing, tracking
 from tasks.errors import InputError
@@ -21,7 +22,7 @@ def test_the_fastest_runtime_takes_over_when_enough_images_came(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(recent, "LOOK", 32)
-    monkeypatch.setattr(runtime, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(runtime, "TURN_SECONDS", 0.01)
     monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", "openvino"))
     held(monkeypatch, lambda: time.sleep(0.05))  # the other one is the fastest
     path = tmp_path / "model.onnx"
@@ -31,7 +32,7 @@ def test_the_fastest_runtime_takes_over_when_enough_images_came(
         endpoint.form(*many[:31])
         assert endpoint.health()["runtime"] == "onnxruntime"
         endpoint.form(*many[31:])
-        until(lambda: endpoint.health()["runtime"] == "openvino")
+        wait_for(lambda: endpoint.health()["runtime"] == "openvino")
         after = endpoint.form(*many).json()["predictions"]
     assert [each["label"] for each in after] == [("bright" if n % 2 else "dark") for n in range(33)]
     assert "event=runtime_chosen" in capfd.readouterr().err
@@ -53,11 +54,11 @@ def test_a_new_champion_takes_over_under_load_and_no_request_fails(registering: 
         threads = [threading.Thread(target=load) for _ in range(6)]
         for thread in threads:
             thread.start()
-        until(lambda: len(answered) > 50)
+        wait_for(lambda: len(answered) > 50)
         second = promoted("light", "sunny", side=16)
-        until(lambda: endpoint.health()["version"] == second)
+        wait_for(lambda: endpoint.health()["version"] == second)
         swapped = time.monotonic()
-        until(lambda: sum(started > swapped for started, _, _ in answered) > 50)
+        wait_for(lambda: sum(started > swapped for started, _, _ in answered) > 50)
         done.set()
         for thread in threads:
             thread.join()
@@ -79,15 +80,15 @@ def test_a_version_that_cannot_be_trusted_or_loaded_leaves_the_old_one_serving(
     with running("models:/light@champion") as endpoint:
         assert endpoint.health()["following"] == "ok"
         registry.set_alias("light", "champion", unsigned)
-        until(lambda: "is not signed" in endpoint.health()["following"])
+        wait_for(lambda: "is not signed" in endpoint.health()["following"])
         promoted("light", "foreign", 4, onnx_model(1))
-        until(lambda: "does not say its classes" in endpoint.health()["following"])
+        wait_for(lambda: "does not say its classes" in endpoint.health()["following"])
         answer = endpoint.predict(picture()).json()
         assert (answer["model"]["version"], answer["predictions"][0]["label"]) == (first, "bright")
         assert endpoint.meter("models_refused_total") == 2  # each is fetched once, not at every look
         good = promoted("light", "good")
-        until(lambda: endpoint.predict(picture()).json()["model"]["version"] == good)
-        until(lambda: endpoint.health()["following"] == "ok")
+        wait_for(lambda: endpoint.predict(picture()).json()["model"]["version"] == good)
+        wait_for(lambda: endpoint.health()["following"] == "ok")
     said = [line for line in capfd.readouterr().err.splitlines() if "event=not_followed" in line]
     assert len(said) == 2
     assert f"still_serving={first}" in said[0]
@@ -97,13 +98,13 @@ def test_a_registry_that_is_silent_and_an_alias_that_is_gone_change_nothing(regi
     version = promoted("light")
     with running("models:/light@champion") as endpoint:
         registering.state = "closed"
-        until(lambda: "MLflow" in endpoint.health()["following"])
+        wait_for(lambda: "MLflow" in endpoint.health()["following"])
         assert endpoint.meter("alias_polls_failed_total") >= 1
         assert endpoint.predict(picture()).status_code == 200
         registering.state = "open"
-        until(lambda: endpoint.health()["following"] == "ok")
+        wait_for(lambda: endpoint.health()["following"] == "ok")
         tracking.client().delete_registered_model_alias("light", "champion")
-        until(lambda: "no version has the alias" in endpoint.health()["following"])
+        wait_for(lambda: "no version has the alias" in endpoint.health()["following"])
         assert endpoint.predict(picture()).json()["model"]["version"] == version
 
 
@@ -116,7 +117,7 @@ def test_without_a_champion_it_waits_for_one(registering: Door) -> None:
         assert refusal(none) == (503, "no-model")
         assert int(none.headers["Retry-After"]) >= 1
         version = promoted("later")
-        until(lambda: endpoint.client.get("/ready").status_code == 200)
+        wait_for(lambda: endpoint.client.get("/ready").status_code == 200)
         assert endpoint.predict(picture()).json()["model"] == {
             "uri": "models:/later@champion",
             "version": version,

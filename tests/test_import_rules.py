@@ -66,6 +66,7 @@ LEVELS = {
         "graphs",
         "rounding",
         "tuning",
+        "streams",
         "runtime",
         "machine",
         "code",

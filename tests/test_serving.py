@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from endpoints import Endpoint, held, picture, refusal, running, until
+from endpoints import Endpoint, held, picture, refusal, running
 from small_models import brightness
+from waiting import wait_for
 
+from tasks import runtime
 from tasks.serving import events, intake
 
 MODEL = brightness()
@@ -156,12 +158,12 @@ def test_when_there_is_no_room_it_says_when_to_come_again(endpoint: Endpoint) ->
     halves = [connect(endpoint, f"Content-Length: {len(data)}") for _ in range(4)]
     for connection in halves:
         connection.sendall(data[:100])
-    until(lambda: endpoint.meter("waiting_images") == 4)
+    wait_for(lambda: endpoint.meter("waiting_images") == 4)
     full = endpoint.predict(data)
     assert refusal(full) == (503, "full")
     assert int(full.headers["Retry-After"]) >= 1
     halves.pop().close()
-    until(lambda: endpoint.meter("waiting_images") == 3)
+    wait_for(lambda: endpoint.meter("waiting_images") == 3)
     assert refusal(endpoint.form(("1.jpg", data), ("2.jpg", data))) == (503, "full")
     assert endpoint.predict(data).status_code == 200
     for connection in halves:
@@ -174,25 +176,53 @@ def test_when_there_is_no_room_it_says_when_to_come_again(endpoint: Endpoint) ->
 def test_requests_that_come_together_are_computed_together(
     model_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = threading.Event()
+    begun, free = threading.Event(), threading.Event()
     free.set()
-    held(monkeypatch, free.wait)
+    held(monkeypatch, lambda: (begun.set(), free.wait()))
     with running(model_file, max_batch=8) as endpoint, ThreadPoolExecutor(17) as pool:
+        begun.clear()
         free.clear()
 
         def ask(number: int) -> tuple[int, str]:
             (found,) = endpoint.predict(picture(255 * (number % 2))).json()["predictions"]
             return number % 2, found["label"]
 
-        answers = [pool.submit(ask, number) for number in range(17)]
-        until(lambda: endpoint.meter("waiting_images") == 17)
+        answers = [pool.submit(ask, 0)]
+        assert begun.wait(20)
+        answers += [pool.submit(ask, number) for number in range(1, 17)]
+        wait_for(lambda: endpoint.meter("ready_images") == 16)
+        assert endpoint.meter("waiting_images") == 17
         free.set()
         assert {answer.result() for answer in answers} == {(0, "dark"), (1, "bright")}
         assert endpoint.meter("batch_size_sum") == endpoint.meter("images_total") == 17
-        assert 3 <= endpoint.meter("batch_size_count") <= 5
-        assert endpoint.meter('batch_size_bucket{le="8.0"}') == endpoint.meter("batch_size_count")
+        assert endpoint.meter("batch_size_count") == 3  # the first alone, then eight and eight
+        assert endpoint.meter('batch_size_bucket{le="4.0"}') == 1
+        assert endpoint.meter('batch_size_bucket{le="8.0"}') == 3
         assert endpoint.meter('requests_total{status="200"}') == 17
         assert endpoint.meter("request_seconds_count") == 17
+
+
+@pytest.mark.skipif("openvino" not in runtime.installed(), reason="OpenVINO is not installed")
+def test_a_runtime_with_lanes_computes_calls_side_by_side(
+    model_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_THREADS", "2")
+    begun, free = threading.Event(), threading.Event()
+    free.set()
+    held(monkeypatch, lambda: (begun.set(), free.wait()), "openvino")
+    with running(model_file, runtime="openvino") as endpoint, ThreadPoolExecutor(8) as pool:
+        begun.clear()
+        free.clear()
+        first = pool.submit(endpoint.predict, picture(255))  # alone, so all threads are its own
+        assert begun.wait(20)
+        assert endpoint.predict(picture(0)).json()["predictions"][0]["label"] == "dark"
+        assert not first.done()
+        free.set()
+        assert first.result().json()["predictions"][0]["label"] == "bright"
+        many = [picture(255 * (number % 2)) for number in range(40)]
+        answers = pool.map(endpoint.predict, many)
+        labels = [answer.json()["predictions"][0]["label"] for answer in answers]
+        assert labels == ["dark", "bright"] * 20
 
 
 def test_documentation_needs_nothing_from_elsewhere(endpoint: Endpoint) -> None:

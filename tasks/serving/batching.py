@@ -1,10 +1,13 @@
-"""Images on their way through the model: decoded by a few threads, predicted together by one.
+"""Images on their way through the model: decoded by a few threads, predicted together.
 
 Images that arrive together become one call of the model: it takes whatever waits when it is free, and waits
-for nothing else. An image is prepared and predicted by the same model, also while another takes over.
+for nothing else. A runtime with several lanes computes as many calls side by side, so that no core waits for
+the end of another's; one image alone has all of them. An image is prepared and predicted by the same model,
+also while another takes over.
 """
 
 import asyncio
+import itertools
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -51,6 +54,15 @@ class Waiting(NamedTuple):
     answer: "asyncio.Future[Row]"
 
 
+class Call(NamedTuple):
+    """Images that a model computes at once, by the `whole` of its threads or by one lane's."""
+
+    served: Served
+    images: list[Waiting]
+    whole: bool
+    waiting: int  # images that came together, these among them
+
+
 class Line:
     """The way from an image file to what the model says of it. Its methods are for one thread, the loop's."""
 
@@ -61,15 +73,20 @@ class Line:
         self._ready: deque[Waiting] = deque()
         self._change = threading.Condition()
         self._end = False
-        self._model = threading.Thread(target=self._run, name="model")
+        self._computing = 0  # calls of a model
+        self._lanes = [
+            threading.Thread(target=self._run, name=f"model-{n}") for n in range(runtime.threads())
+        ]
         meters.waiting.set_function(lambda: self._inside)
+        meters.ready.set_function(lambda: len(self._ready))
 
     def start(self) -> None:
         """Begin to work for the event loop that runs."""
         cv2.setNumThreads(1)  # images are decoded side by side instead
         self._loop = asyncio.get_running_loop()
         self._decoders = ThreadPoolExecutor(runtime.threads(), thread_name_prefix="decoder")
-        self._model.start()
+        for lane in self._lanes:
+            lane.start()
 
     def stop(self) -> None:
         """Finish what is inside and take no more."""
@@ -77,8 +94,9 @@ class Line:
         self._decoders.shutdown()
         with self._change:
             self._end = True
-            self._change.notify()
-        self._model.join()
+            self._change.notify_all()
+        for lane in self._lanes:
+            lane.join()
 
     @contextmanager
     def room(self, images: int) -> Iterator[None]:
@@ -112,34 +130,49 @@ class Line:
                 self._change.notify()
 
     def _run(self) -> None:
-        """The one thread that calls the model."""
-        while batch := self._take():
-            self._compute(batch)
+        """One lane: a call of the model after the other."""
+        while call := self._take():
+            try:
+                self._compute(call)
+            finally:
+                with self._change:
+                    self._computing -= 1
+                    self._change.notify()
 
-    def _take(self) -> list[Waiting]:
-        """What waits for the model of the first one, at most a batch; nothing at the end."""
+    def _take(self) -> Call | None:
+        """What waits for the model of the first one, as much as a lane takes; nothing at the end."""
         with self._change:
-            self._change.wait_for(lambda: self._ready or self._end)
-            batch = [self._ready.popleft()] if self._ready else []
-            while self._ready and len(batch) < self._options.max_batch:
-                if self._ready[0].served is not batch[0].served:
-                    break
-                batch.append(self._ready.popleft())
-            return batch
+            self._change.wait_for(lambda: self._has_lane() if self._ready else self._end)
+            if not self._ready:
+                return None
+            served = self._ready[0].served
+            together = itertools.takewhile(lambda image: image.served is served, self._ready)
+            waiting = len(list(itertools.islice(together, self._options.max_batch)))
+            lanes = served.session.lanes
+            whole = lanes == 1 or (waiting == 1 and not self._computing)
+            size = waiting if whole else served.session.lane_size(waiting // lanes)
+            self._computing += 1
+            return Call(served, [self._ready.popleft() for _ in range(size)], whole, waiting)
 
-    def _compute(self, batch: list[Waiting]) -> None:
-        served, answers = batch[0].served, [image.answer for image in batch]
+    def _has_lane(self) -> bool:
+        return self._computing < self._ready[0].served.session.lanes
+
+    def _compute(self, call: Call) -> None:
+        served, answers = call.served, [image.answer for image in call.images]
+        session = served.session
         try:
-            probabilities, labels = served.session.predict(np.stack([image.pixels for image in batch]))
+            pixels = np.stack([image.pixels for image in call.images])
+            probabilities, labels = (session.predict if call.whole else session.share)(pixels)
         except Exception as error:  # the runtimes raise kinds that are not public
-            say("prediction_failed", version=served.model.version, images=len(batch), error=repr(error)[:300])
+            found = {"images": len(answers), "error": repr(error)[:300]}
+            say("prediction_failed", version=served.model.version, **found)
             self._loop.call_soon_threadsafe(_fail, answers, FailedError("the model failed"))
             return
         rows = [Row(row, int(label)) for row, label in zip(probabilities, labels, strict=True)]
+        self._meters.batches.observe(len(answers))  # first, so that who has an answer finds it counted
+        self._meters.images.inc(len(answers))
         self._loop.call_soon_threadsafe(_answer, answers, rows)
-        self._meters.batches.observe(len(batch))
-        self._meters.images.inc(len(batch))
-        self._recent.add(served.settings, [image.pixels for image in batch])
+        self._recent.add(served.settings, [image.pixels for image in call.images], call.waiting)
 
 
 def _answer(answers: "list[asyncio.Future[Row]]", rows: list[Row]) -> None:

@@ -36,6 +36,9 @@ class Meters:
         self.waiting = Gauge(
             "nightshift_waiting_images", "Images that were let in and are not answered yet.", registry=own
         )
+        self.ready = Gauge(
+            "nightshift_ready_images", "Those of them that are prepared and wait for the model.", registry=own
+        )
         self._model = Info("nightshift_model", "The model that answers.", registry=None)
         self._model_known = False
         self.polls_failed = Counter(

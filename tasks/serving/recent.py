@@ -34,8 +34,9 @@ class Recent:
         self._batches: deque[int] = deque(maxlen=LOOK)
         self._settings: PreprocessSettings | None = None
 
-    def add(self, settings: PreprocessSettings, batch: list[Pixels]) -> None:
-        """Images that were predicted together, each uint8 [H,W,C]; those of other settings are forgotten."""
+    def add(self, settings: PreprocessSettings, images: list[Pixels], together: int) -> None:
+        """Images that were predicted, each uint8 [H,W,C], of so many that waited; those of other settings are
+        forgotten."""
         with self._lock:
             if settings is not self._settings:
                 if self._settings is None or not settings.same_pixels(self._settings):
@@ -43,8 +44,8 @@ class Recent:
                     self._batches.clear()
                 self._settings = settings
             before = len(self._images)
-            self._images.extend(batch)
-            self._batches.append(len(batch))
+            self._images.extend(images)
+            self._batches.append(together)
             if before < LOOK == len(self._images):
                 self._wake.set()
 

@@ -9,9 +9,10 @@ from tasks import runtime
 from tasks.config import PreprocessSettings
 from tasks.errors import InputError
 from tasks.model_file import ModelFile
-from tasks.runtime import PIECES, Runtime, Session
+from tasks.runtime import Runtime, Session
 from tasks.serving.events import say
 from tasks.serving.recent import Sample
+from tasks.streams import PIECES
 
 
 class Options(NamedTuple):
@@ -74,11 +75,15 @@ def fastest(model: ModelFile, sample: Sample) -> Session:
 
 
 def warm(session: Session, settings: PreprocessSettings, max_batch: int) -> None:
-    """Predict nothing in every size of batch that makes the session compile or allocate something new."""
-    sizes = {1, 2, max_batch, *(size * runtime.threads() for size in PIECES)}
+    """Predict nothing in every size of call that makes the session compile or allocate something new."""
+    usual = sorted({size for size in (1, 2, *PIECES, max_batch) if size <= max_batch})
+    if session.lanes > 1:
+        calls = [(session.share, size) for size in sorted({session.lane_size(size) for size in usual})]
+    else:
+        calls = [(session.predict, size) for size in usual]
     try:
-        for size in sorted(size for size in sizes if size <= max_batch):
-            session.predict(np.zeros((size, *settings.input_shape), np.uint8))
+        for call, size in [(session.predict, 1), *calls]:
+            call(np.zeros((size, *settings.input_shape), np.uint8))
     except InputError:
         raise
     except Exception as error:  # the runtimes raise kinds that are not public

@@ -2,10 +2,13 @@
 
 python tests/bench/endpoint.py FOLDER [MODEL.onnx]      (JPEGs in any depth; nothing else may run)
 
-Five minutes. Without a model it is an untrained int8 ResNet-18 at 224 pixels, which takes the time of a
-trained one. Clients keep their connections and send the next photo when they have the answer to the last. The
-peers, in turn with it: the bare runtime on prepared pixels in batches as large as the endpoint reached, and
-`mlflow models serve` with the prepared pixels of an image as JSON in each request.
+Six minutes. Without a model it is an untrained int8 ResNet-18 at 224 pixels, which takes the time of a
+trained one. Clients keep their connections and send the next photo when they have the answer to the last.
+Debian's wrk measures the same rates, but leaves requests behind without waiting, which the slower peer goes
+on computing beside the next measurement. The peers, in turn with it: the bare runtime on prepared pixels in
+batches as large as the endpoint reached; a loop that decodes the same files and predicts them in batches of
+that size, which is the most that a single client could get if HTTP took no time; and `mlflow models serve`
+with the prepared pixels of an image as JSON in each request.
 """
 
 import asyncio
@@ -40,6 +43,30 @@ PHOTOS = 256
 THREADS = runtime.threads()
 
 
+LOOP = """
+import sys, time
+import cv2, numpy as np
+from pathlib import Path
+from tasks import model_file
+from tasks.images import prepare
+from tasks.runtime import Session
+model, photos, runtime, batch, limit = sys.argv[1:]
+model, batch = model_file.load(model), int(batch)
+session, files = Session(model.data, runtime), [Path(path).read_bytes() for path in photos.splitlines()]
+cv2.setNumThreads(1)
+def one(start):
+    some = [files[(start + number) % len(files)] for number in range(batch)]
+    session.predict(np.stack([prepare(data, model.preprocess) for data in some]))
+for start in range(20):
+    one(start)
+images, begun = 0, time.perf_counter()
+while time.perf_counter() - begun < float(limit):
+    one(images)
+    images += batch
+print(images / (time.perf_counter() - begun))
+"""
+
+
 class Served(NamedTuple):
     """A server to send requests to: its port, and one whole request for each photo."""
 
@@ -48,9 +75,10 @@ class Served(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is measured: the file, prepared photos for it, and the runtime that is the fastest for them."""
+    """What is measured: the file, photos and what they are prepared to, and the fastest runtime for them."""
 
     path: Path
+    photos: list[Path]
     images: Path
     runtime: str
 
@@ -64,7 +92,8 @@ class Load(NamedTuple):
 
 def main(photos: str, file: str | None = None) -> int:
     paths = sorted(path for path in Path(photos).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    files = [path.read_bytes() for path in paths[:PHOTOS]]
+    paths = paths[:PHOTOS]
+    files = [path.read_bytes() for path in paths]
     if len(files) < PHOTOS:
         raise SystemExit(f"{photos} holds {len(files)} photos; {PHOTOS} are needed")
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-", dir="/var/tmp") as folder:
@@ -74,7 +103,7 @@ def main(photos: str, file: str | None = None) -> int:
         images = Path(folder, "images.npy")
         np.save(images, pixels)
         chosen = runtime.fastest(model.data, pixels, batch=16).session.runtime
-        subject = Subject(path, images, chosen)
+        subject = Subject(path, paths, images, chosen)
         with endpoint(subject, files) as ours, mlflow_server(model.data, pixels, folder) as peer:
             for clients in CLIENTS:
                 measure(subject, ours, peer, clients)
@@ -83,7 +112,7 @@ def main(photos: str, file: str | None = None) -> int:
 
 def measure(subject: Subject, ours: Served, peer: Served, clients: int) -> None:
     """The endpoint and its peers in turn; the rates' medians count, and the quantiles of all answers."""
-    mine, theirs, bare, sizes = [], [], [], []
+    mine, theirs, bare, loop, sizes = [], [], [], [], []
     for served in (ours, peer):
         asyncio.run(load(served, clients, 1))
     for _ in range(ROUNDS):
@@ -92,11 +121,13 @@ def measure(subject: Subject, ours: Served, peer: Served, clients: int) -> None:
         images, calls = (after - then for after, then in zip(batches(ours.port), before, strict=True))
         sizes.append(images / calls)
         bare.append(alone(subject, max(1, round(sizes[-1]))))
+        loop.append(in_turn(subject, max(1, round(sizes[-1]))))
         theirs.append(asyncio.run(load(peer, clients, SECONDS)))
     rate, other = (statistics.median(each.rate for each in loads) for loads in (mine, theirs))
     name, size = f"{subject.path.stem} at the endpoint, {clients} clients", statistics.median(sizes)
     batch = f"{subject.runtime} alone, batch {max(1, round(size))}"
     record(name, rate, "images/s", batch, statistics.median(bare))
+    record(name, rate, "images/s", "decoding and predicting in turn", statistics.median(loop))
     record(name, rate, "images/s", "mlflow models serve", other)
     record(f"{name}: a batch", size, "images")
     for percent in (50, 99):
@@ -166,6 +197,15 @@ def alone(subject: Subject, batch: int) -> float:
     return batch * len(seconds) / sum(seconds)
 
 
+def in_turn(subject: Subject, batch: int) -> float:
+    """Images per second of a process that decodes so many files, predicts them, and goes on."""
+    photos = "\n".join(str(path) for path in subject.photos)
+    given = (str(subject.path), photos, subject.runtime, str(batch), str(SECONDS))
+    command = [sys.executable, "-c", LOOP, *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
 @contextmanager
 def endpoint(subject: Subject, files: list[bytes]) -> Iterator[Served]:
     port = free_port()
@@ -201,12 +241,9 @@ def mlflow_server(model: bytes, pixels: np.ndarray, folder: str) -> Iterator[Ser
 def running(command: list[str], port: int, path: str) -> Iterator[None]:
     """A server that answers 200 at `path`, in a session of its own so that its children end with it."""
     with tempfile.TemporaryFile() as log:
-        found = {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        }  # uvicorn for MLflow
-        server = subprocess.Popen(
-            command, stdout=log, stderr=log, start_new_session=True, env=os.environ | found
-        )
+        folders = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # uvicorn for MLflow
+        variables = os.environ | {"PATH": folders}
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=variables)
         try:
             end = time.monotonic() + 120
             while not answers(port, path):
