@@ -30,6 +30,7 @@ from tasks.records import SPLITS, Dataset, Duplicates, Profile, Shard
 CLASSES, EACH = 10, 32  # images of a class, in every split
 ROUNDS, SECONDS = 7, 1.0
 BATCHES = (8, 32, 128)
+PRODUCT = 2048  # rows and columns of a matrix
 SMALL = {
     "resnet9, half as wide": TrainSettings(model="resnet9", width=0.5),
     "resnet20": TrainSettings(model="resnet20"),
@@ -46,6 +47,7 @@ SETTINGS = QuantizeSettings(
 def main(photos: str | None = None) -> int:
     torch.set_num_threads(runtime.threads())
     runtime.AGREEMENT = 0  # an untrained network has no label that it prefers
+    ceiling()
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-", dir="/var/tmp") as folder:
         os.environ["NIGHTSHIFT_STORE"] = f"file://{folder}"
         noise = np.random.default_rng(0)
@@ -59,6 +61,15 @@ def main(photos: str | None = None) -> int:
             for name, settings in LARGE.items():
                 one(f"{name} at 224 pixels", settings, dataset_of(folder, images, 224), RECIPES)
     return 0
+
+
+def ceiling() -> None:
+    """What the machine itself gains by int8: products of large matrices, which leave nothing else to do."""
+    real = torch.rand(PRODUCT, PRODUCT)
+    whole = torch.randint(-127, 128, (PRODUCT, PRODUCT), dtype=torch.int8)
+    mine, theirs = turns(lambda: torch._int_mm(whole, whole), lambda: real @ real)
+    each = PRODUCT**3 / 1e9  # billions of multiply-adds
+    record("matrix products in int8", each / mine, "GMAC/s", "torch float32", each / theirs)
 
 
 def one(name: str, settings: TrainSettings, dataset: Dataset, wanted: tuple[str, ...]) -> None:
@@ -84,7 +95,8 @@ def one(name: str, settings: TrainSettings, dataset: Dataset, wanted: tuple[str,
 def serve(name: str, data: bytes, network: torch.nn.Module, images: torch.Tensor, dataset: Dataset) -> None:
     """Times of a file beside those of the network in torch: one image, and the best batch of each."""
     pixels = images.numpy()
-    chosen = runtime.fastest(data, pixels).session
+    alone = runtime.fastest(data, pixels).session
+    many = runtime.fastest(data, pixels, batch=max(BATCHES)).session
 
     def eager(count: int) -> Callable[[], object]:
         ready = standardised(scaled(images[:count]), dataset).contiguous()
@@ -95,15 +107,15 @@ def serve(name: str, data: bytes, network: torch.nn.Module, images: torch.Tensor
 
         return call
 
-    def ours(count: int) -> Callable[[], object]:
-        return lambda: chosen.predict(pixels[:count])
+    def ours(session: runtime.Session, count: int) -> Callable[[], object]:
+        return lambda: session.predict(pixels[:count])
 
-    mine, theirs = turns(ours(1), eager(1))
-    record(f"{name}: latency, {chosen.runtime}", 1000 * mine, "ms", "torch float32", 1000 * theirs)
-    rates = [(count, turns(ours(count), eager(count))) for count in BATCHES]
+    mine, theirs = turns(ours(alone, 1), eager(1))
+    record(f"{name}: latency, {alone.runtime}", 1000 * mine, "ms", "torch float32", 1000 * theirs)
+    rates = [(count, turns(ours(many, count), eager(count))) for count in BATCHES]
     best = max(count / seconds[0] for count, seconds in rates)
     peer = max(count / seconds[1] for count, seconds in rates)
-    record(f"{name}: best batch, {chosen.runtime}", best, "images/s", "torch float32", peer)
+    record(f"{name}: best batch, {many.runtime}", best, "images/s", "torch float32", peer)
 
 
 def turns(ours: Callable[[], object], peer: Callable[[], object]) -> tuple[float, float]:
