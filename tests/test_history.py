@@ -115,6 +115,7 @@ def test_an_outage_at_the_end_costs_another_try_and_no_epoch(spec, mlflow_server
 
 
 def test_a_training_that_goes_on_logs_no_epoch_twice_and_counts_its_seconds_on(spec, monkeypatch):
+    monkeypatch.setattr("tasks.progress.SHARE", 1e9)  # save after every epoch
     real = loop.Training.advance
 
     def crash(training, progress):
