@@ -57,6 +57,7 @@ class Seen(NamedTuple):
 
 Seeing = TypeVar("Seeing")
 Look = Callable[[bytes, PreprocessSettings], Seeing]
+Kept = Callable[[memoryview], bytes | bytearray | memoryview]  # what is left of a piece of shared memory
 
 
 class Chunk(NamedTuple):
@@ -92,11 +93,18 @@ class Decoders(Generic[Seeing]):
     Raises StageError when its processes do not start, or keep dying without an image to blame.
     """
 
-    def __init__(self, look: Look[Seeing], settings: PreprocessSettings, *, processes: int = 1) -> None:
-        """`look` is what is done with each file; a function of a module, since it runs elsewhere."""
+    def __init__(
+        self, look: Look[Seeing], settings: PreprocessSettings, *, processes: int = 1, lend: bool = False
+    ) -> None:
+        """`look` is what is done with each file; a function of a module, since it runs elsewhere.
+
+        With `lend`, a result's arrays stay in the shared memory, and hold only until the next result is asked
+        for: to copy them twice takes longer than to read their file.
+        """
         self._settings = settings
         self._look = look
         self._processes = processes
+        self._kept: Kept = memoryview if lend else bytearray
         self._images = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // (settings.channels * settings.side**2)))
         self._restarts = 0
         self._slot_bytes = max(CHUNK_BYTES, settings.channels * settings.side**2)
@@ -182,12 +190,13 @@ class Decoders(Generic[Seeing]):
     def _room(self, slot: int | None) -> Room:
         return Room(0, 0) if slot is None else Room(slot * self._slot_bytes, self._slot_bytes)
 
-    def _results(self, packed: Packed, slot: int | None) -> list[Seeing | Unreadable]:
-        """The results, copied out of the slot, which is free again."""
-        results: list[Seeing | Unreadable] = _unpacked(packed, self._view, self._room(slot), bytearray)
-        if slot is not None:
-            self._free.append(slot)
-        return results
+    def _results(self, packed: Packed, slot: int | None) -> Iterator[Seeing | Unreadable]:
+        """The results in the slot, which is free again after the last one."""
+        try:
+            yield from _unpacked(packed, self._view, self._room(slot), self._kept)
+        finally:
+            if slot is not None:
+                self._free.append(slot)
 
     def _collect(self, chunk: Chunk) -> Iterator[Seeing | Unreadable]:
         try:
@@ -261,12 +270,10 @@ def _packed(objects: list[Any], memory: memoryview, room: Room) -> Packed:
     return Packed(frame, [piece.nbytes for piece in pieces])
 
 
-def _unpacked(
-    packed: Packed, memory: memoryview, room: Room, copy: Callable[[memoryview], bytes | bytearray]
-) -> list[Any]:
-    """The objects, their buffers copied out of the room."""
+def _unpacked(packed: Packed, memory: memoryview, room: Room, kept: Kept) -> list[Any]:
+    """The objects, with what `kept` makes of their buffers in the room."""
     ends = list(itertools.accumulate(packed.sizes, initial=room.start))
-    buffers = [copy(memory[start:end]) for start, end in itertools.pairwise(ends)]
+    buffers = [kept(memory[start:end]) for start, end in itertools.pairwise(ends)]
     objects: list[Any] = pickle.loads(packed.frame, buffers=buffers)  # noqa: S301 (our own process's)
     return objects
 

@@ -53,7 +53,7 @@ def preprocess(spec: PreprocessSpec) -> Preprocessed:
     processes = int(os.environ.get("NIGHTSHIFT_THREADS") or os.cpu_count() or 1)
     results, buffers = [], Buffers(spec.settings)
     if parts:
-        with Decoders(see, spec.settings, processes=processes) as decoders:
+        with Decoders(see, spec.settings, processes=processes, lend=True) as decoders:
             results = [_part(part, spec, decoders, buffers) for part in parts]
     kept = sum(shard.images for result in results for shard in result.shards)
     refused = sum(len(result.refusals) for result in results)
@@ -149,7 +149,7 @@ def _rows(
             "height": seen.height,
             **seen.features._asdict(),
         }
-        yield Row(seen.pixels, file.split, facts)
+        yield Row(seen.pixels, file.split, facts)  # lent until the next one
 
 
 def _contents(

@@ -66,6 +66,16 @@ def test_results_come_in_order_with_their_reasons(decoders: Decoders) -> None:
             assert np.array_equal(result.pixels, stored(data, SETTINGS))
 
 
+def test_what_is_lent_holds_until_the_next_is_asked_for() -> None:
+    files = [encoded(seed=number) for number in range(4 * CHUNK_IMAGES)]
+    with Decoders(see, SETTINGS, lend=True) as lending:
+        for _ in range(2):
+            for data, result in zip(files, lending.map(files), strict=True):
+                assert isinstance(result, Seen)
+                assert np.array_equal(result.pixels, stored(data, SETTINGS))
+            assert len(lending._free) == AHEAD
+
+
 def test_what_is_known_about_an_image_comes_with_it(decoders: Decoders) -> None:
     (seen,) = decoders.map([encoded(".jpg")])
     assert isinstance(seen, Seen)
