@@ -10,8 +10,8 @@ help:
 	@echo "make demo   bring everything up and run one night on real handwritten digits"
 	@echo "make test   run the whole test suite"
 	@echo "make lint   ruff and mypy"
-	@echo "make bench  measure, and write bench.json; PHOTOS=FOLDER of JPEGs adds decoding"
-	@echo "            and networks at 224 pixels and the endpoint, CIFAR10=FOLDER two hours of training"
+	@echo "make bench  measure, and write bench.json; PHOTOS=FOLDER of JPEGs adds decoding, networks at"
+	@echo "            224 pixels, predictions and the endpoint, CIFAR10=FOLDER two hours of training"
 	@echo "make down   stop what make demo started"
 	@echo "make lock   resolve requirements.lock again after a change in pyproject.toml"
 
@@ -53,6 +53,8 @@ bench: setup
 	$(if $(CIFAR10),$(BIN)/python tests/bench/robustness.py cifar10 $(CIFAR10))
 	$(if $(PHOTOS),$(BIN)/python tests/bench/images.py $(PHOTOS))
 	$(if $(PHOTOS),$(BIN)/python tests/bench/preprocess.py $(PHOTOS))
+	$(if $(PHOTOS),$(BIN)/python tests/bench/predict.py $(PHOTOS))
+	$(if $(PHOTOS),$(BIN)/python tests/bench/serving.py $(PHOTOS))
 	$(if $(PHOTOS),$(BIN)/python tests/bench/endpoint.py $(PHOTOS))
 
 down:

@@ -97,7 +97,11 @@ def main(photos: str, file: str | None = None) -> int:
     if len(files) < PHOTOS:
         raise SystemExit(f"{photos} holds {len(files)} photos; {PHOTOS} are needed")
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-", dir="/var/tmp") as folder:
-        path = Path(file) if file else untrained(photos, folder)
+        path = Path(file) if file else Path(folder, "resnet18 int8.onnx")
+        if not file:
+            from untrained import int8_file
+
+            path.write_bytes(int8_file(photos))
         model = model_file.load(str(path))
         pixels = np.stack([prepare(data, model.preprocess) for data in files])
         images = Path(folder, "images.npy")
@@ -274,25 +278,6 @@ def get(port: int, path: str) -> str:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
-
-
-def untrained(photos: str, folder: str) -> Path:
-    """An int8 ResNet-18 at 224 pixels."""
-    from quantize import CLASSES, EACH, LARGE, SETTINGS, dataset_of, network_of, photos_of
-
-    from tasks import export, recipes
-    from tasks.records import SPLITS
-
-    os.environ["NIGHTSHIFT_STORE"] = f"file://{folder}"
-    runtime.AGREEMENT = 0  # it has no label that it prefers
-    images = np.resize(photos_of(photos, 224), (CLASSES * EACH, 224, 224, 3))
-    dataset = dataset_of(folder, dict.fromkeys(SPLITS, images), 224)
-    settings = LARGE["resnet18"].model_copy(update={"compile": "no"})
-    trained = recipes.Trained(network_of(settings, dataset), dataset, settings, f"file://{folder}/int8")
-    graph, _ = recipes.find("int8").make(trained, SETTINGS)
-    path = Path(folder, "resnet18 int8.onnx")
-    path.write_bytes(export.finish(graph, dataset, "int8"))
-    return path
 
 
 if __name__ == "__main__":

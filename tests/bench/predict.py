@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from night import record
 from preprocess import s3_server
+from untrained import int8_file
 
 SIDE, ROUNDS, COPIES = 224, 3, 4
 SEARCHED, FEATURES = 100_000, 512
@@ -55,7 +56,7 @@ def main() -> int:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/runs.db"
         os.chdir(folder)  # where MLflow keeps artifacts without a server
         file = Path(folder, "model.onnx")
-        file.write_bytes(model_of(photos))
+        file.write_bytes(int8_file(sys.argv[1]))
         pipeline, version = registered(file.read_bytes())
         upload(photos, pipeline)
         bare, stage = [], []
@@ -66,28 +67,6 @@ def main() -> int:
         record("batch prediction on one core, S3 to Parquet", mine, "images/s", "bare loop", peer)
     search()
     return 0
-
-
-def model_of(photos: list[Path]) -> bytes:
-    """A ResNet-18's int8 file for 224 pixels, calibrated on photos."""
-    import quantize as bench
-
-    from tasks import export, recipes
-    from tasks.config import TrainSettings
-    from tasks.records import SPLITS
-
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        os.environ["NIGHTSHIFT_STORE"], before = f"file://{folder}", os.environ["NIGHTSHIFT_STORE"]
-        pixels = bench.photos_of(str(photos[0].parent.parent), SIDE)
-        images = {split: np.resize(pixels, (320, SIDE, SIDE, 3)) for split in SPLITS}
-        dataset, settings = bench.dataset_of(folder, images, SIDE), TrainSettings(model="resnet18")
-        network = bench.network_of(settings, dataset)
-        network.fc.bias.data[0] += 100
-        trained = recipes.Trained(network, dataset, settings, f"file://{folder}/int8")
-        graph, _ = recipes.find("int8").make(trained, bench.SETTINGS)
-        data = export.finish(graph, dataset, "int8")
-        os.environ["NIGHTSHIFT_STORE"] = before
-    return data
 
 
 def registered(data: bytes) -> tuple[object, str]:
