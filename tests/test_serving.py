@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import joblib
 import pytest
 from endpoints import Endpoint, held, picture, refusal, running
 from small_models import brightness
@@ -203,6 +204,7 @@ def test_requests_that_come_together_are_computed_together(
 
 
 @pytest.mark.skipif("openvino" not in runtime.installed(), reason="OpenVINO is not installed")
+@pytest.mark.skipif(joblib.cpu_count() < 2, reason="OpenVINO has one lane on one core")
 def test_a_runtime_with_lanes_computes_calls_side_by_side(
     model_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
