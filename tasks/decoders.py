@@ -99,7 +99,7 @@ class Decoders(Generic[Seeing]):
         """`look` is what is done with each file; a function of a module, since it runs elsewhere.
 
         With `lend`, a result's arrays stay in the shared memory, and hold only until the next result is asked
-        for: to copy them twice takes longer than to read their file.
+        for: who copies them at once anyway saves the other copy.
         """
         self._settings = settings
         self._look = look

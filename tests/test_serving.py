@@ -15,6 +15,7 @@ from waiting import wait_for
 
 from tasks import runtime
 from tasks.serving import events, intake
+from tasks.serving.recent import Recent
 
 MODEL = brightness()
 
@@ -225,6 +226,38 @@ def test_a_runtime_with_lanes_computes_calls_side_by_side(
         answers = pool.map(endpoint.predict, many)
         labels = [answer.json()["predictions"][0]["label"] for answer in answers]
         assert labels == ["dark", "bright"] * 20
+
+
+@pytest.mark.skipif("openvino" not in runtime.installed(), reason="OpenVINO is not installed")
+@pytest.mark.skipif(joblib.cpu_count() < 2, reason="OpenVINO has one lane on one core")
+def test_a_lane_takes_its_share_and_the_choice_of_a_runtime_is_told_of_all(
+    model_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_THREADS", "2")
+    calls: list[tuple[int, int]] = []
+    add, share = Recent.add, runtime.Session.share
+    begun, shared, free = threading.Event(), threading.Event(), threading.Event()
+    free.set()
+    held(monkeypatch, lambda: (begun.set(), free.wait()), "openvino")
+    monkeypatch.setattr(
+        runtime.Session, "share", lambda *given: (shared.set(), free.wait(), share(*given))[-1]
+    )
+    monkeypatch.setattr(
+        Recent, "add", lambda *given: (calls.append((len(given[2]), given[3])), add(*given))[-1]
+    )
+    with running(model_file, runtime="openvino", max_batch=16) as endpoint, ThreadPoolExecutor(18) as pool:
+        for event in (begun, shared, free):
+            event.clear()
+        answers = [pool.submit(endpoint.predict, picture())]
+        assert begun.wait(20)
+        answers.append(pool.submit(endpoint.predict, picture()))
+        assert shared.wait(20)  # both lanes are taken
+        answers += [pool.submit(endpoint.predict, picture()) for _ in range(16)]
+        wait_for(lambda: endpoint.meter("ready_images") == 16)
+        free.set()
+        assert {answer.result().status_code for answer in answers} == {200}
+    assert (4, 16) in calls
+    assert sum(images for images, _ in calls) == 18
 
 
 def test_documentation_needs_nothing_from_elsewhere(endpoint: Endpoint) -> None:

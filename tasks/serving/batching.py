@@ -148,9 +148,8 @@ class Line:
             served = self._ready[0].served
             together = itertools.takewhile(lambda image: image.served is served, self._ready)
             waiting = len(list(itertools.islice(together, self._options.max_batch)))
-            lanes = served.session.lanes
-            whole = lanes == 1 or (waiting == 1 and not self._computing)
-            size = waiting if whole else served.session.lane_size(waiting // lanes)
+            whole = waiting == 1 and not self._computing
+            size = 1 if whole else served.session.lane_size(waiting // served.session.lanes)
             self._computing += 1
             return Call(served, [self._ready.popleft() for _ in range(size)], whole, waiting)
 

@@ -76,11 +76,8 @@ def fastest(model: ModelFile, sample: Sample) -> Session:
 
 def warm(session: Session, settings: PreprocessSettings, max_batch: int) -> None:
     """Predict nothing in every size of call that makes the session compile or allocate something new."""
-    usual = sorted({size for size in (1, 2, *PIECES, max_batch) if size <= max_batch})
-    if session.lanes > 1:
-        calls = [(session.share, size) for size in sorted({session.lane_size(size) for size in usual})]
-    else:
-        calls = [(session.predict, size) for size in usual]
+    usual = (size for size in (1, 2, *PIECES, max_batch) if size <= max_batch)
+    calls = [(session.share, size) for size in sorted({session.lane_size(size) for size in usual})]
     try:
         for call, size in [(session.predict, 1), *calls]:
             call(np.zeros((size, *settings.input_shape), np.uint8))
