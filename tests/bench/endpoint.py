@@ -31,6 +31,7 @@ from urllib.request import urlopen
 
 import numpy as np
 from night import record
+from untrained import int8_file
 
 from tasks import model_file, runtime
 from tasks.images import prepare
@@ -97,11 +98,7 @@ def main(photos: str, file: str | None = None) -> int:
     if len(files) < PHOTOS:
         raise SystemExit(f"{photos} holds {len(files)} photos; {PHOTOS} are needed")
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-", dir="/var/tmp") as folder:
-        path = Path(file) if file else Path(folder, "resnet18 int8.onnx")
-        if not file:
-            from untrained import int8_file
-
-            path.write_bytes(int8_file(photos))
+        path = Path(file) if file else int8_file(photos, folder)
         model = model_file.load(str(path))
         pixels = np.stack([prepare(data, model.preprocess) for data in files])
         images = Path(folder, "images.npy")

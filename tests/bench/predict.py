@@ -55,8 +55,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-", dir="/var/tmp") as folder, s3_server():
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/runs.db"
         os.chdir(folder)  # where MLflow keeps artifacts without a server
-        file = Path(folder, "model.onnx")
-        file.write_bytes(int8_file(sys.argv[1]))
+        file = int8_file(sys.argv[1], folder)
         pipeline, version = registered(file.read_bytes())
         upload(photos, pipeline)
         bare, stage = [], []

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from night import record
+from untrained import int8_file
 
 from tasks.runtime import Session
 from tasks.timing import Process
@@ -31,13 +32,7 @@ MANY = 128  # images per call of ours, the default of evaluate.throughput_batch
 
 def main(given: Path) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        model = given
-        if given.is_dir():
-            from untrained import int8_file
-
-            model = Path(folder, "resnet18 int8.onnx")
-            model.write_bytes(int8_file(str(given)))
-        compare(model)
+        compare(int8_file(str(given), folder) if given.is_dir() else given)
     return 0
 
 
