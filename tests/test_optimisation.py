@@ -10,7 +10,7 @@ from torch.nn import functional
 from tasks import model
 from tasks.config import TrainSettings
 from tasks.device import Precision
-from tasks.optimisation import Course, loss_of
+from tasks.optimisation import Course, KernelMuon, loss_of, orthogonalized
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, -2.0, 0.0]])
 LABELS = torch.tensor([0, 0, 2, 1])
@@ -126,6 +126,57 @@ def test_muon_s_steps_are_orthogonal():
     values = torch.linalg.svdvals(step)
     assert values.min() > 0.5 * values.max()
     assert step.square().mean().sqrt() == pytest.approx(0.2 * 0.1, rel=0.3)  # as AdamW's step would be
+
+
+@pytest.mark.parametrize("shape", [(8, 24, 1, 1), (24, 8, 1, 1)])
+def test_muon_is_torch_s_where_that_computes_the_same(shape):
+    kernel = nn.Parameter(torch.randn(shape))
+    matrix = nn.Parameter(kernel.detach().flatten(1).clone())
+    ours = KernelMuon([{"params": [kernel], "lr": 0.1, "weight_decay": 0.5}], torch.bfloat16)
+    theirs = torch.optim.Muon([matrix], lr=0.1, weight_decay=0.5, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        kernel.grad = torch.randn(shape)
+        matrix.grad = kernel.grad.flatten(1)
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(kernel.flatten(1), matrix, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [(torch.float32, "float32"), (torch.bfloat16, "bfloat16"), (torch.float16, "float32")],
+)
+def test_muon_computes_in_bfloat16_only_where_the_network_does(given, used):
+    course = Course(network(), settings(optimizer="muon"), 10, given)
+    assert course._optimizers[0].param_groups[0]["dtype"] == used
+
+
+def test_singular_values_end_near_one_in_float32():
+    values = torch.linalg.svdvals(orthogonalized(torch.randn(16, 144), torch.float32))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop", "muon"])
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_scaled_losses_of_float16_move_the_weights_as_those_of_float32(optimizer, clip):
+    """The loss scaler must find the gradients of every weight, unscale them, and skip those that overflow."""
+
+    def stepped(scaler: Precision, **overflow: float) -> torch.Tensor:
+        made, moved = network(), []
+        course = Course(made, settings(optimizer=optimizer, clip_norm=clip, learning_rate=0.01), 10)
+        for number in range(3):
+            course.clear()
+            pixels = torch.linspace(-1, 1, 4 * 3 * 64).view(4, 3, 8, 8) * overflow.get(f"step_{number}", 1)
+            scaler.backward(functional.cross_entropy(made(pixels), LABELS))
+            course.step(scaler)
+            moved.append(torch.cat([each.detach().flatten().clone() for each in made.parameters()]))
+        return torch.stack(moved)
+
+    half, full = Precision(torch.device("cpu"), torch.float16), EXACT
+    torch.testing.assert_close(stepped(half), stepped(full), rtol=1e-3, atol=1e-4)
+    skipped = stepped(Precision(torch.device("cpu"), torch.float16), step_1=math.inf)
+    assert torch.equal(skipped[0], skipped[1])
 
 
 def test_vectors_are_not_decayed():
