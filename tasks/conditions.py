@@ -5,7 +5,7 @@ from typing import Final
 
 import torch
 
-from tasks import code, machine
+from tasks import code, processor
 from tasks.device import find_device
 from tasks.records import Conditions
 
@@ -28,7 +28,7 @@ def describe(precision: str, *, processes: int = 1, pieces: int = 1, group: int 
     return Conditions(
         code=code.describe(),
         packages={name: _version(wheels) for name, wheels in PACKAGES.items()},
-        processor=machine.processor(),
+        processor=processor.name(),
         device=find_device().type,
         precision=precision,
         threads=torch.get_num_threads(),

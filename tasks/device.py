@@ -109,7 +109,11 @@ class Precision:
 
     def __init__(self, device: torch.device, dtype: torch.dtype | None = None) -> None:
         """`dtype` is found where none is given."""
-        self.device, self.dtype = device, dtype or _asked() or _fastest(device)
+        self.device = device
+        if given := dtype or _asked():
+            self.dtype, self.reason = given, "asked for"
+        else:
+            self.dtype, self.reason = _fastest(device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
 
     @property
@@ -153,19 +157,24 @@ def _asked() -> torch.dtype | None:
     return cast(torch.dtype, getattr(torch, name))
 
 
-def _fastest(device: torch.device) -> torch.dtype:
-    """bfloat16 on tensor cores and AMX tiles, float16 on older GPUs.
+def _fastest(device: torch.device) -> tuple[torch.dtype, str]:
+    """bfloat16 on tensor cores and AMX tiles, float16 on older GPUs; and why in a few words.
 
     With AVX-512 BF16 alone a try decides: one processor trains a ResNet-9 1.75 times faster with it, another
     a ResNet-18 at 17 instead of 26 images/s.
     """
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if native else torch.float16
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16, "the GPU computes it"
+        return torch.float16, "the GPU has no bfloat16"
     features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    if features.get("amx_bf16") or (features.get("avx512_bf16") and _gain() >= WORTH):
-        return torch.bfloat16
-    return torch.float32
+    if features.get("amx_bf16"):
+        return torch.bfloat16, "AMX computes it"
+    if not features.get("avx512_bf16"):
+        return torch.float32, "bfloat16 would be emulated"
+    gain = _gain()
+    measured = f"bfloat16 measured {gain:.1f} times as fast"
+    return (torch.bfloat16 if gain >= WORTH else torch.float32), measured
 
 
 @functools.cache

@@ -24,11 +24,15 @@ CPU = torch.device("cpu")
 def test_bf16_is_used_with_tiles_or_where_a_try_is_faster(monkeypatch, features, gain, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
     monkeypatch.setattr(device, "_gain", lambda: gain)
-    assert Precision(CPU).dtype == expected
+    precision = Precision(CPU)
+    assert precision.dtype == expected
+    measured = f"{gain:.1f} times" in precision.reason
+    assert measured == (features == {"avx512_bf16": True})
+    assert "emulated" in precision.reason or features
 
 
 def test_the_precision_that_is_asked_for_is_taken_whatever_is_fastest(monkeypatch):
-    monkeypatch.setattr(device, "_fastest", lambda _: torch.bfloat16)
+    monkeypatch.setattr(device, "_fastest", lambda _: (torch.bfloat16, ""))
     monkeypatch.setenv("NIGHTSHIFT_PRECISION", "float32")
     assert (Precision(CPU).dtype, Precision(CPU).name) == (torch.float32, "float32")
     assert Precision(CPU, torch.float16).dtype == torch.float16

@@ -155,8 +155,9 @@ def test_memory_that_runs_out_is_said_and_the_batch_goes_through_in_pieces(ml_da
         fitted(ml_dataset)
 
 
-def test_a_training_in_float16_learns_too(ml_dataset, monkeypatch):
-    monkeypatch.setattr("tasks.device._fastest", lambda _: torch.float16)
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_a_training_in_float16_learns_too(ml_dataset, monkeypatch, optimizer):
+    monkeypatch.setattr("tasks.device._fastest", lambda _: (torch.float16, ""))
     # The first steps find the scale at which gradients do not overflow.
     _, epochs = fitted(ml_dataset, QUICK.model_copy(update={"epochs": 12, "clip_norm": 1.0}))
     assert epochs[-1].validation_accuracy > 0.9

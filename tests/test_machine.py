@@ -7,7 +7,7 @@ import onnxruntime
 import openvino
 import pytest
 
-from tasks import machine
+from tasks import machine, processor
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -28,7 +28,7 @@ CPU implementer\t: 0x41
 def says(tmp_path, monkeypatch):
     def install(text: str) -> None:
         (tmp_path / "cpuinfo").write_text(text)
-        monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
 
     return install
 
@@ -60,6 +60,6 @@ def test_an_arm_processor_without_a_name_has_its_architecture(says, monkeypatch)
 
 
 def test_elsewhere_than_on_linux_there_are_no_features(monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "nothing")
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "nothing")
     monkeypatch.setattr(platform, "processor", lambda: "i386")
     assert (machine.describe().processor, machine.describe().features) == ("i386", ())

@@ -36,7 +36,7 @@ def doctor() -> None:
 def findings() -> Iterator[Finding]:
     """Every check in turn: first the machine, then the installation, the files and the services."""
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        *(_python, _disk, _compiler, _roles, _versions, _pipelines),
+        *(_python, _processor, _disk, _compiler, _roles, _versions, _pipelines),
         *(_home, _stack, _services),
     )
     for check in checks:
@@ -47,6 +47,29 @@ def _python() -> Iterator[Finding]:
     here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     good = (3, 11) <= sys.version_info < (3, 14)
     yield Finding(good, f"Python {here}" + ("" if good else " is not supported; use 3.11, 3.12 or 3.13"))
+
+
+def _processor() -> Iterator[Finding]:
+    """Its instruction sets that matter, and what follows for training and for int8 files."""
+    from importlib.util import find_spec
+
+    from tasks import processor
+
+    found = " ".join(processor.features()) or "instruction sets unknown"
+    missing = processor.missing_dot_products()
+    integers = (
+        f"{missing}: int8 files that are not portable use exact arithmetic, 2 to 4 times slower"
+        if missing
+        else "every int8 file by the fastest runtime that gives its exact labels"
+    )
+    training = ""
+    if find_spec("torch"):
+        from tasks.device import Precision, find_device
+
+        device = find_device()
+        precision = Precision(device)
+        training = f"; trains in {precision.name} on {device.type} ({precision.reason})"
+    yield Finding(None if missing else True, f"{processor.name()}, {found}{training}; {integers}")
 
 
 def _disk() -> Iterator[Finding]:
