@@ -1,6 +1,7 @@
 """What a model says of files from anywhere: each is read, decoded, predicted, and answered in order."""
 
 import hashlib
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -57,7 +58,9 @@ class Answerer:
         self.model = model
         self._images, self._processes = images, processes
         self._classifier = None if embed else Classifier(model, images=images)
-        self._embedder = Embedder(model.data, model.uri) if embed else None
+        self._embedder = Embedder(model.data, model.uri, model.runtime) if embed else None
+        if embed and model.warning:
+            print(model.warning, file=sys.stderr)
 
     def answers(self, items: Sequence[Item]) -> Iterator[Answered]:
         """Answers in the order of the items."""
@@ -77,7 +80,7 @@ class Answerer:
             pixels, embeddings = np.stack([seen for _, seen in good]), None
             if self._embedder:
                 probabilities, labels, embeddings = self._embedder.embed(pixels)
-                runtime = "onnxruntime"
+                runtime: str = self.model.runtime
             elif self._classifier:
                 probabilities, labels = self._classifier.predict(pixels)
                 runtime = self._classifier.session.runtime

@@ -24,7 +24,7 @@ from onnxruntime.quantization import (
 from tasks.config import QuantizeSettings, digest_of
 from tasks.dataset import Images, centre_crop, read_rows, rows_of, stratified
 from tasks.errors import InputError
-from tasks.export import INPUT
+from tasks.graphs import INPUT
 from tasks.records import Dataset
 
 BATCH: Final = 32  # images at a time: all that flows through the network is kept of them

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from tasks.config import PromotionPolicy
 from tasks.records import Candidate, Machine, Speed
+from tasks.runtime import PAIR_LIMIT
 
 ROUNDING: Final = 1e-9  # 0.985 - 0.98 must not exceed a limit of 0.005
 
@@ -47,20 +48,36 @@ def unproven(references: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def not_portable(pair_sums: Mapping[str, int]) -> dict[str, str]:
+    """A sentence for each candidate that may answer differently on other processors.
+
+    The mapping has the largest sum of two products by candidate, see `tasks.pair_sums`.
+    """
+    return {
+        name: f"{name} may answer differently on other processors: two products of its weights add up to "
+        f"{largest:,}, and without VNNI, AMX or Arm's dot products sums saturate above {PAIR_LIMIT:,}; set "
+        "quantize.portable = false where every machine that serves has them"
+        for name, largest in pair_sums.items()
+        if largest > PAIR_LIMIT
+    }
+
+
 def choose(
     accuracy: Mapping[str, float],
     speeds: Mapping[str, Speed],
     references: Mapping[str, str],
     policy: PromotionPolicy,
+    barred: Mapping[str, str],
 ) -> Choice:
     """The candidate that is best by `policy.objective` of those inside all limits, on validation data.
 
     All mappings are per candidate; `references` names the float candidate of the same networks, against which
-    the loss is taken, and at least one of them must be there. When every candidate inside the loss budget is
+    the loss is taken, and at least one of them must be there and not be among the `barred`, of which there is
+    a sentence each. When every candidate inside the loss budget is
     beyond the limit of latency or of size, the best of them is chosen all the same, and the gates refuse it.
     Equals are told apart by accuracy, then by latency.
     """
-    passed_over = unproven(references)
+    passed_over = {**unproven(references), **barred}
     affordable, inside = [], []
     for name in [name for name in accuracy if name not in passed_over]:
         lost = _loss_beyond(accuracy, name, references[name], policy)

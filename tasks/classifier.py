@@ -1,4 +1,4 @@
-"""Predicts images with one model, in the fastest runtime where there are many."""
+"""Predicts images with one model, in a runtime that gives the labels of the file's exact arithmetic."""
 
 import contextlib
 import json
@@ -20,39 +20,50 @@ MANY: Final = 512  # images from which looking for the fastest runtime repays it
 
 
 class Classifier:
-    """A model that is loaded. `session` is the runtime it is in, the reference until the first images came.
+    """A model in the runtime that the first images decide on: the fastest for many, ONNX Runtime for few.
 
-    Which runtime is the fastest is kept on the local disk, in NIGHTSHIFT_CACHE: to find it takes seconds,
-    which every message of a large batch would pay again.
+    Whatever it is gives the labels of the file's exact arithmetic. What was found with BATCH images or more
+    is kept on the local disk, in NIGHTSHIFT_CACHE, by the file's digest and the machine: to find it takes
+    seconds, which every message of a large batch would pay again.
     """
 
     def __init__(self, model: ModelFile, *, images: int) -> None:
         """`images` are expected. Raises InputError when ONNX Runtime refuses the file."""
         self.model = model
-        self._choose = images >= MANY
-        known = self._found_before() if self._choose else None
-        self.session = known or Session(model.data)
-        self._choose = self._choose and known is None
+        self._many = images >= MANY
+        if model.warning:
+            print(model.warning, file=sys.stderr)
+        self._session = self._found_before()
+
+    @property
+    def session(self) -> Session:
+        """Its present session; before the first images, one that is right whatever they are."""
+        if self._session is None:
+            return Session(self.model.data, self.model.runtime)
+        return self._session
 
     def predict(self, pixels: Pixels) -> Prediction:
         """Probabilities float32 [N,K] and labels int64 [N] of uint8 [N,H,W,C]."""
-        if self._choose:
-            self._choose = False
-            self.session = self._fastest(pixels)
-        return self.session.predict(pixels)
+        if self._session is None:
+            self._session = self._chosen(pixels)
+        return self._session.predict(pixels)
 
-    def _fastest(self, pixels: Pixels) -> Session:
-        """The runtime for many images, as the first of them tell; said on stderr with how far it agrees."""
-        choice = runtime.fastest(self.model.data, pixels, batch=LOOK)
+    def _chosen(self, pixels: Pixels) -> Session:
+        """The runtime that the first images decide on; said on stderr where it is not the usual one."""
+        data = self.model.data
+        choice = runtime.fastest(data, pixels, batch=LOOK) if self._many else runtime.reference(data, pixels)
+        name = choice.session.runtime
         for sentence in choice.passed_over:
             print(sentence, file=sys.stderr)
-        print(
-            f"{choice.session.runtime} is the fastest runtime here, with {choice.agreement:.2%} of the first "
-            f"{len(pixels)} labels those of onnxruntime",
-            file=sys.stderr,
-        )
-        with contextlib.suppress(OutageError):  # a full disk costs the next one a few seconds
-            storage.write(self._note(), json.dumps({"runtime": choice.session.runtime}).encode())
+        if self._many:
+            print(
+                f"{name} is the fastest runtime here, with {choice.agreement:.2%} of the first "
+                f"{min(len(pixels), runtime.SAMPLE)} labels those of exact arithmetic",
+                file=sys.stderr,
+            )
+        if len(pixels) >= BATCH:
+            with contextlib.suppress(OutageError):  # a full disk costs the next one a few seconds
+                storage.write(self._note(), json.dumps({"runtime": name}).encode())
         return choice.session
 
     def _found_before(self) -> Session | None:
@@ -62,7 +73,8 @@ class Classifier:
             session = Session(self.model.data, name)
         except (InputError, OSError, ValueError, KeyError, TypeError):  # nothing there, or nothing that helps
             return None
-        print(f"{name} was the fastest runtime here for this model", file=sys.stderr)
+        if self._many:
+            print(f"{name} was the fastest runtime here for this model", file=sys.stderr)
         return session
 
     def _note(self) -> str:
@@ -70,5 +82,5 @@ class Classifier:
         folder = os.environ.get("NIGHTSHIFT_CACHE") or Path(
             tempfile.gettempdir(), f"nightshift-{os.getuid()}"
         )
-        key = digest_of([self.model.sha256, machine.describe().model_dump(mode="json")])
+        key = digest_of([self.model.sha256, self._many, machine.describe().model_dump(mode="json")])
         return f"file://{Path(folder).absolute()}/runtimes/{key}.json"

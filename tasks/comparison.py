@@ -10,7 +10,7 @@ import torch
 
 from tasks import choice, contenders, runtime, timing
 from tasks.choice import Comparison
-from tasks.contenders import Contender, Labels
+from tasks.contenders import Entrant, Labels
 from tasks.dataset import load_split, stratified
 from tasks.errors import InputError
 from tasks.records import Candidate, Dataset, Machine, Speed
@@ -38,7 +38,7 @@ def timed(
     spec: EvaluateSpec,
     dataset: Dataset,
     models: Mapping[str, bytes],
-    champions: Mapping[str, Contender],
+    champions: Mapping[str, Entrant],
     test: tuple[Pixels, Labels],
 ) -> tuple[dict[str, Speed], Machine, dict[str, str]]:
     """Speeds of all candidates and of the champions that know any class, each on images that it takes.
@@ -74,11 +74,15 @@ def compared(
     images, labels = split.images.numpy(), split.labels.numpy()
     speeds, machine = times
     accuracy = {
-        name: float(np.mean(runtime.Session(models[name]).predict(images)[1] == labels))
+        name: float(
+            np.mean(runtime.Session(models[name], speeds[name].reference).predict(images)[1] == labels)
+        )
         for name in candidates
     }
     references = {name: candidate.reference for name, candidate in candidates.items()}
-    chosen, passed_over = choice.choose(accuracy, speeds, references, spec.policy)
+    sums = {name: candidate.pair_sum for name, candidate in candidates.items()}
+    barred = choice.not_portable(sums) if spec.plan.pipeline.quantize.portable else {}
+    chosen, passed_over = choice.choose(accuracy, speeds, references, spec.policy, barred)
     for name, share in accuracy.items():
         full = speeds[name].full
         print(

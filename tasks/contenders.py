@@ -13,7 +13,7 @@ from tasks.calibration import calibration_images
 from tasks.config import PreprocessSettings
 from tasks.dataset import originals
 from tasks.records import Candidate, Dataset, Unmade
-from tasks.runtime import Pixels
+from tasks.runtime import Pixels, Runtime
 
 if TYPE_CHECKING:
     from tasks.registry import Champions, Registered
@@ -24,14 +24,25 @@ DOWNLOADS: Final = 8  # original images fetched at a time for a champion with ot
 CALIBRATION: Final = 1024  # images that show a model at its usual work while it is timed
 
 
+class Entrant(NamedTuple):
+    """One model and the N test images as it takes them; it has not answered yet."""
+
+    model: bytes
+    sha256: str
+    pixels: Pixels  # uint8 [N,H,W,C]
+    places: Labels  # its own classes as classes of the data set, -1 where that has no such class
+    known: NDArray[np.bool_]  # [N], whether it knows the image's class
+
+
 class Contender(NamedTuple):
     """One model on the N test images, answering in the K classes of the data set, whatever its own are."""
 
     model: bytes
     sha256: str
-    pixels: Pixels  # uint8 [N,H,W,C], the test images as it takes them
-    places: Labels  # its own classes as classes of the data set, -1 where that has no such class
-    known: NDArray[np.bool_]  # [N], whether it knows the image's class
+    pixels: Pixels  # as those of Entrant, and so are places and known
+    places: Labels
+    known: NDArray[np.bool_]
+    runtime: Runtime  # that gave the answers, and gives others
     probabilities: Shares  # float32 [N,K]; what it gives to classes that the data set lacks is left out
     predicted: Labels  # [N], -1 for a class that the data set lacks
 
@@ -69,15 +80,14 @@ def calibration(dataset: Dataset, seed: int) -> Pixels:
     return calibration_images(dataset, CALIBRATION, seed).images.contiguous().numpy()
 
 
-def of_candidate(model: bytes, candidate: Candidate, images: Pixels, classes: int) -> Contender:
-    """A candidate on the test images."""
+def of_candidate(model: bytes, candidate: Candidate, images: Pixels, classes: int) -> Entrant:
+    """A candidate for the test images."""
     index, known = np.arange(classes), np.ones(len(images), dtype=bool)
-    answers = _translated(runtime.Session(model), images, index, classes)
-    return Contender(model, candidate.model.sha256, images, index, known, *answers)
+    return Entrant(model, candidate.model.sha256, images, index, known)
 
 
-def of_registered(registered: "Registered", dataset: Dataset, images: Pixels, labels: Labels) -> Contender:
-    """A champion on the test images, through its own preprocess settings, labels compared by class name.
+def of_registered(registered: "Registered", dataset: Dataset, images: Pixels, labels: Labels) -> Entrant:
+    """A champion for the test images, through its own preprocess settings, labels compared by class name.
 
     One that takes other channels than the images have knows none of them.
     """
@@ -85,24 +95,21 @@ def of_registered(registered: "Registered", dataset: Dataset, images: Pixels, la
     index = np.array([names.get(name, -1) for name in registered.classes], dtype=np.int64)
     model, sha256 = registered.model, registered.sha256
     if not registered.preprocess.reads(dataset.preprocess):
-        none, nothing = np.zeros(len(images), bool), np.zeros((len(images), len(names)), np.float32)
-        return Contender(model, sha256, images, index, none, nothing, np.full(len(images), -1))
+        return Entrant(model, sha256, images, index, np.zeros(len(images), bool))
     if not registered.preprocess.same_pixels(dataset.preprocess):
         # What may be too large to read is the data set's to say.
         settings = dataset.preprocess.model_copy(update=registered.preprocess.pixel_settings())
         images = _originals(dataset, settings)
-    answers = _translated(runtime.Session(model), images, index, len(names))
-    return Contender(model, sha256, images, index, np.isin(labels, index), *answers)
+    return Entrant(model, sha256, images, index, np.isin(labels, index))
 
 
-def _translated(
-    session: runtime.Session, images: Pixels, index: Labels, classes: int
-) -> tuple[Shares, Labels]:
-    own, predicted = session.predict(images)
-    there = index >= 0
-    probabilities = np.zeros((len(images), classes), np.float32)
-    probabilities[:, index[there]] = own[:, there]
-    return probabilities, index[predicted]
+def answered(entrant: Entrant, chosen: Runtime, classes: int) -> Contender:
+    """The answers of a model, in a runtime that gives the labels of its file's exact arithmetic."""
+    own, predicted = runtime.Session(entrant.model, chosen).predict(entrant.pixels)
+    there = entrant.places >= 0
+    probabilities = np.zeros((len(entrant.pixels), classes), np.float32)
+    probabilities[:, entrant.places[there]] = own[:, there]
+    return Contender(*entrant, chosen, probabilities, entrant.places[predicted])
 
 
 def _originals(dataset: Dataset, settings: PreprocessSettings) -> Pixels:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from tasks.errors import InputError
-from tasks.runtime import Pixels, threads
+from tasks.runtime import EXACT, Pixels, Runtime, threads
 from tasks.table import EMBEDDING
 
 LINEAR: Final = ("Gemm", "MatMul")
@@ -57,10 +57,15 @@ def _features(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 class Embedder:
-    """Predicts and embeds in ONNX Runtime on the CPU, from a model's bytes."""
+    """Predicts and embeds in ONNX Runtime on the CPU, from a model's bytes.
 
-    def __init__(self, model: bytes, name: str) -> None:
+    `runtime` is onnxruntime, or onnxruntime-exact where its kernels may saturate: see ModelFile.runtime.
+    """
+
+    def __init__(self, model: bytes, name: str, runtime: Runtime = "onnxruntime") -> None:
         options = onnxruntime.SessionOptions()
+        if runtime == EXACT:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = threads()
         options.log_severity_level = 3
         copy = with_embedding(model, name)

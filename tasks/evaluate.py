@@ -2,9 +2,9 @@
 
     python -m tasks evaluate --spec spec.json --result result.json
 
-The test split sees the chosen candidate, its fp32 reference and the champions, nothing else. ONNX Runtime
-gives the labels; the times are those of the fastest runtime that agrees with it, measured once for all
-candidates and champions.
+The test split sees the chosen candidate, its fp32 reference and the champions, nothing else. Labels are those
+of each file's exact arithmetic, by ONNX Runtime's own kernels where they agree with it; the times are those
+of the fastest runtime that agrees, measured once for all candidates and champions.
 """
 
 import time
@@ -39,11 +39,11 @@ def evaluate(spec: EvaluateSpec) -> Evaluation:
     test = load_split(dataset, "test")
     images, labels = test.images.numpy(), test.labels.numpy()
     champions = contenders.champions(spec.plan.pipeline.name)
-    there = {
+    entrants = {
         name: contenders.of_registered(registered, dataset, images, labels)
         for name, registered in contenders.distinct(champions).items()
     }
-    speeds, machine, untimed = comparison.timed(spec, dataset, models, there, (images, labels))
+    speeds, machine, untimed = comparison.timed(spec, dataset, models, entrants, (images, labels))
     missing |= untimed
     candidates = comparison.left(candidates, missing)
     compared = comparison.compared(spec, dataset, candidates, models, (speeds, machine), missing)
@@ -53,7 +53,11 @@ def evaluate(spec: EvaluateSpec) -> Evaluation:
         for name in dict.fromkeys((chosen.name, chosen.reference))
     }
     # A champion that knows none of the classes has nothing to be judged on.
-    judged = ours | {name: champion for name, champion in there.items() if champion.known.any()}
+    taking_part = ours | {name: champion for name, champion in entrants.items() if champion.known.any()}
+    judged = {
+        name: contenders.answered(entrant, speeds[name].reference, len(dataset.classes))
+        for name, entrant in taking_part.items()
+    }
     scores = _scores(judged, speeds, labels, dataset.classes)
     network = ensemble.restore(
         chosen.of(spec.members), dataset, chosen.vote, mirror=spec.plan.pipeline.quantize.mirror
@@ -70,8 +74,9 @@ def evaluate(spec: EvaluateSpec) -> Evaluation:
         ensemble.standings(spec.members, dataset) if len(spec.members) > 1 else None,
         scores,
         {name: registered.version for name, registered in contenders.distinct(champions).items()},
-        max((int((~champion.known).sum()) for champion in there.values()), default=0),
+        max((int((~champion.known).sum()) for champion in entrants.values()), default=0),
         shown,
+        spec.members[0].made_with,
     )
     for verdict in findings.verdicts:
         print(f"{'passed ' if verdict.passed else 'REFUSED'} {verdict.gate}: {verdict.sentence}", flush=True)
@@ -162,4 +167,5 @@ def _case(
         leakage=0.0 if twice.near_excluded else twice.near / trained,
         data_age_days=(time.time() - newest) / DAY if newest else None,
         new_classes=tuple(name for name in dataset.classes if champion and name not in champion.classes),
+        pair_sum=chosen.pair_sum if spec.plan.pipeline.quantize.portable else None,
     )

@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from tasks.errors import InputError
+from tasks.graphs import INPUT
+from tasks.pair_sums import pair_sums
 from tasks.records import Dataset
+from tasks.runtime import PAIR_SUM
 
 OPSET: Final = 20
-INPUT: Final = "images"
 OUTPUTS: Final = ("probabilities", "label")
 LARGEST: Final = 2**31  # bytes of a protobuf message
 
@@ -100,6 +102,7 @@ def finish(graph: onnx.ModelProto, dataset: Dataset, recipe: str) -> bytes:
         "nightshift.classes": json.dumps(list(dataset.classes), ensure_ascii=False),
         "nightshift.preprocess": json.dumps(dataset.preprocess.pixel_settings()),
         "nightshift.recipe": recipe,
+        PAIR_SUM: str(max(pair_sums(graph).values(), default=0)),
     }
     onnx.helper.set_model_props(graph, facts)
     graph.producer_name, graph.producer_version, graph.doc_string = "nightshift", "", ""

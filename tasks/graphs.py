@@ -5,14 +5,13 @@ DequantizeLinear nodes, which is what runtimes turn into integer kernels.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import onnx
 from onnx import NodeProto
 
-from tasks.export import INPUT
-
+INPUT: Final = "images"
 LAYERS: Final = ("Conv", "Gemm", "MatMul")
 PASSED_ON: Final = ("Cast", "DequantizeLinear", "Div", "Identity", "Mul", "Reshape", "Split", "Transpose")
 MOVES: Final = ("Concat", "Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -108,14 +107,34 @@ class Graph:
             weight_bits=self._bits(node.input[1]),
             biases=math.prod(self._shape(node.input[2])) if has_bias else 0,
             bias_bits=self._bits(node.input[2]) if has_bias else 0,
-            is_int8=all(self._is_dequantized(name) for name in node.input[:2]),
+            is_int8=bool(self.integer_weights(node)),
         )
+
+    def integer_weights(self, node: NodeProto) -> str:
+        """Name of the integers that a layer computes with as weights; empty where it computes in float."""
+        if not all(self._is_dequantized(name) for name in node.input[:2]):
+            return ""
+        return str(self._dequantizer(node.input[1]).input[0])
+
+    def upstream(self, names: Sequence[str]) -> list[NodeProto]:
+        """The nodes that make some values, in the order of the graph."""
+        needed, waiting = set[str](), list(names)
+        while waiting:
+            name = waiting.pop()
+            if name not in needed and name in self.maker:
+                waiting += self.maker[name].input
+            needed.add(name)
+        return [node for node in self.nodes if needed.intersection(node.output)]
+
+    def _dequantizer(self, name: str) -> NodeProto:
+        """The node that makes a value out of others' order or extract of it; an empty one for an input."""
+        while (node := self.maker.get(name)) is not None and node.op_type in MOVES:
+            name = node.input[0]
+        return NodeProto() if node is None else node
 
     def _is_dequantized(self, name: str) -> bool:
         """Whether a value comes from integers, in whichever order or extract of them."""
-        while (node := self.maker.get(name)) is not None and node.op_type in MOVES:
-            name = node.input[0]
-        return node is not None and node.op_type == "DequantizeLinear"
+        return self._dequantizer(name).op_type == "DequantizeLinear"
 
     def _shape(self, name: str) -> list[int]:
         return list(self.stored[name].dims) if name in self.stored else self._shapes.get(name, [])

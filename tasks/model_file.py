@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from tasks import sealing, storage
+from tasks import processor, sealing, storage
 from tasks.config import PreprocessSettings
 from tasks.errors import InputError
+from tasks.runtime import EXACT, PAIR_LIMIT, PAIR_SUM, Runtime
 
 
 class ModelFile(NamedTuple):
@@ -24,6 +25,31 @@ class ModelFile(NamedTuple):
     version: str
     classes: tuple[str, ...]
     preprocess: PreprocessSettings
+    pair_sum: int  # largest sum of two products of its integer layers, see `tasks.pair_sums`
+
+    @property
+    def portable(self) -> bool:
+        """Whether no sum of two products can leave 16 bits, so that all processors give the same labels."""
+        return self.pair_sum <= PAIR_LIMIT
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime that gives the right labels here, whatever the images are."""
+        return "onnxruntime" if self.portable or processor.has_dot_products() else EXACT
+
+    @property
+    def warning(self) -> str:
+        """A sentence for who loads a file that is not portable; empty for the others."""
+        if self.portable:
+            return ""
+        sentence = (
+            f"model {self.uri} is not portable: two products of its weights add up to {self.pair_sum:,}, and "
+            f"without VNNI, AMX or Arm's dot products sums saturate above {PAIR_LIMIT:,}; make a new version "
+            "with quantize.portable = true"
+        )
+        missing = processor.missing_dot_products()
+        here = f"{processor.name()} has {missing}, so exact arithmetic is used, 2 to 4 times slower"
+        return f"{sentence}; {here}" if missing else sentence
 
     @property
     def origin(self) -> str:
@@ -57,8 +83,8 @@ def of_bytes(uri: str, data: bytes, version: str = "") -> ModelFile:
     """A model of which the bytes are there; `uri` is what errors call it. Raises InputError."""
     if data.startswith(sealing.MAGIC):
         raise InputError(f"model {uri!r} is sealed; open it first by nightshift unseal {uri} FILE.onnx")
-    classes, settings = _facts(uri, data)
-    return ModelFile(uri, data, hashlib.sha256(data).hexdigest(), version, classes, settings)
+    classes, settings, pair_sum = _facts(uri, data)
+    return ModelFile(uri, data, hashlib.sha256(data).hexdigest(), version, classes, settings, pair_sum)
 
 
 def _read_file(path: str) -> bytes:
@@ -71,8 +97,8 @@ def _read_file(path: str) -> bytes:
         ) from error
 
 
-def _facts(uri: str, data: bytes) -> tuple[tuple[str, ...], PreprocessSettings]:
-    """Class names and preprocessing from the file's metadata; its graph is loaded as it is, not run."""
+def _facts(uri: str, data: bytes) -> tuple[tuple[str, ...], PreprocessSettings, int]:
+    """Class names, preprocessing and pair sum from the metadata; the graph is loaded as it is, not run."""
     from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
     options = SessionOptions()
@@ -88,9 +114,19 @@ def _facts(uri: str, data: bytes) -> tuple[tuple[str, ...], PreprocessSettings]:
     facts = loaded.get_modelmeta().custom_metadata_map
     try:
         classes = tuple(str(name) for name in json.loads(facts["nightshift.classes"]))
-        return classes, PreprocessSettings.model_validate_json(facts["nightshift.preprocess"])
+        settings = PreprocessSettings.model_validate_json(facts["nightshift.preprocess"])
+        return classes, settings, int(facts[PAIR_SUM]) if PAIR_SUM in facts else _pair_sum(data)
     except (KeyError, ValueError, ValidationError) as error:
         raise InputError(
             f"model {uri} does not say its classes and preprocessing in its metadata "
             f"({type(error).__name__}: {error}); give a model that Nightshift made"
         ) from error
+
+
+def _pair_sum(data: bytes) -> int:
+    """That of a file which does not say it."""
+    import onnx
+
+    from tasks.pair_sums import pair_sums
+
+    return max(pair_sums(onnx.load_model_from_string(data)).values(), default=0)

@@ -128,15 +128,15 @@ class KernelMuon(Optimizer):
         for group in self.param_groups:
             for kernel in group["params"]:
                 if kernel.grad is not None:
-                    self._update(kernel, group)
+                    self._update(kernel, kernel.grad, group)
 
-    def _update(self, kernel: Tensor, group: Group) -> None:
+    def _update(self, kernel: Tensor, gradient: Tensor, group: Group) -> None:
         state = self.state[kernel]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(kernel)
         momentum = state["momentum_buffer"]
-        momentum.lerp_(kernel.grad, 1 - group["momentum"])
-        nesterov = kernel.grad.lerp(momentum, group["momentum"]).flatten(1)
+        momentum.lerp_(gradient, 1 - group["momentum"])
+        nesterov = gradient.lerp(momentum, group["momentum"]).flatten(1)
         direction = orthogonalized(nesterov, getattr(torch, group["dtype"])).to(kernel.dtype)
         kernel.mul_(1 - group["lr"] * group["weight_decay"])
         rate = 0.2 * group["lr"] * math.sqrt(max(nesterov.shape))
@@ -154,7 +154,8 @@ def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     found = found / found.norm().clamp_min(1e-7)
     for _ in range(5):
         gram = found @ found.T
-        found = torch.addmm(found, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), found, beta=3.4445)
+        update = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        found = torch.addmm(found, update, found, beta=3.4445)
     return found.T if tall else found
 
 

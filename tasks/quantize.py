@@ -5,13 +5,13 @@ python -m tasks quantize --spec spec.json --result result.json
 
 import time
 
-from tasks import conditions, ensemble, export, graphs, recipes, storage, tuning
+from tasks import conditions, ensemble, export, graphs, pair_sums, recipes, storage, tuning
 from tasks.config import digest_of, store_root
 from tasks.errors import InputError
 from tasks.records import Candidate, Dataset, Unmade
 from tasks.specs import QuantizeSpec
 
-FORMAT = 4  # raise it when the same checkpoints and settings would give another file or record
+FORMAT = 5  # raise it when the same checkpoints and settings would give another file or record
 
 
 def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
@@ -26,7 +26,7 @@ def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
         return storage.read_record(done, Candidate)
     begun = time.perf_counter()
     try:
-        data, details = _made(spec, folder)
+        data, details, sums = _made(spec, folder)
     except InputError as error:
         print(f"{spec.name} is not made: {error}", flush=True)
         return Unmade(recipe=spec.recipe, vote=spec.vote, reason=str(error))
@@ -37,6 +37,7 @@ def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
         model=artifact,
         checkpoints=tuple(checkpoint.weights for checkpoint in spec.checkpoints),
         details=details,
+        pair_sums=sums,
         seconds=round(time.perf_counter() - begun, 3),
         made_with=conditions.describe(str(details.get("precision", "float32"))),
     )
@@ -49,8 +50,8 @@ def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
     return candidate
 
 
-def _made(spec: QuantizeSpec, folder: str) -> tuple[bytes, recipes.Details]:
-    """The finished file, and what the recipe says of it beside the proof that it did something."""
+def _made(spec: QuantizeSpec, folder: str) -> tuple[bytes, recipes.Details, dict[str, int]]:
+    """The finished file, what the recipe says of it beside the proof that it did something, its pair sums."""
     recipe = recipes.find(spec.recipe)  # first, so that a wrong name is said before anything is loaded
     dataset = storage.read_record(spec.checkpoints[0].dataset_uri, Dataset)  # all members are of one
     network = ensemble.restore(spec.checkpoints, dataset, spec.vote, mirror=spec.settings.mirror)
@@ -63,7 +64,7 @@ def _made(spec: QuantizeSpec, folder: str) -> tuple[bytes, recipes.Details]:
             f"weights still take {graphs.FLOAT_BITS} bits; leave {spec.recipe} out of quantize.recipes, or "
             "fewer layers in float"
         )
-    return export.finish(graph, dataset, spec.recipe), proof | details
+    return export.finish(graph, dataset, spec.recipe), proof | details, pair_sums.pair_sums(graph)
 
 
 def _key(spec: QuantizeSpec) -> str:

@@ -28,7 +28,7 @@ class Subject:
 
     def __init__(self, contender: Contender, rows: Labels, labels: Labels) -> None:
         self.pixels: Pixels = contender.pixels[rows]
-        self._session = runtime.Session(contender.model)
+        self._session = runtime.Session(contender.model, contender.runtime)
         self._places = contender.places
         self._known = contender.known[rows]
         self._labels = labels[rows]

@@ -11,17 +11,37 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
+from tasks.pair_sums import WEIGHTS
+
 LAYERS: Final = (nn.Conv2d, nn.Linear)
 SUMS: Final = (operator.add, operator.iadd, torch.add)
 SMALLEST: Final = 1e-8  # of a scale
 
 
+def weight_scales(weight: Tensor, *, portable: bool) -> Tensor:
+    """The step of each output channel, float32 [O], in which weights float32 [O,...] are rounded to int8.
+
+    All 255 steps where two of the largest weights of one sign stay within what `tasks.pair_sums` allows, as
+    many as do so elsewhere: 128 to both sides of zero where all weights are of one size.
+    """
+    flat = weight.detach().flatten(1)
+    scales = flat.abs().amax(1) / 127
+    if portable and flat.shape[1] > 1:
+        for signed in (flat, -flat):
+            pairs = signed.topk(2).values.clamp_min(0).sum(1)
+            scales = torch.maximum(scales, pairs / WEIGHTS)
+    return scales.clamp_min(SMALLEST)
+
+
 class RoundedWeight(nn.Module):
-    """float32 [O,...] to the nearest of 255 steps of each output channel."""
+    """float32 [O,...] to the nearest of the steps of each output channel."""
+
+    def __init__(self, *, portable: bool) -> None:
+        super().__init__()
+        self.portable = portable
 
     def forward(self, weight: Tensor) -> Tensor:
-        extremes = weight.detach().abs().flatten(1).amax(1)
-        scale = (extremes / 127).clamp_min(SMALLEST)
+        scale = weight_scales(weight, portable=self.portable)
         zero = torch.zeros_like(scale, dtype=torch.int32)
         return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -127, 127)
 
@@ -49,10 +69,11 @@ class RoundedActivation(nn.Module):
 
 
 @torch.no_grad()
-def rounding(network: nn.Module, pixels: list[Tensor]) -> fx.GraphModule:
+def rounding(network: nn.Module, pixels: list[Tensor], *, portable: bool) -> fx.GraphModule:
     """A network that shares the layers of `network`, and rounds their weights and what they and sums take.
 
-    `network` has its batch norm folded; `pixels` are batches, float32 [B,C,H,W], for the ranges.
+    `network` has its batch norm folded; `pixels` are batches, float32 [B,C,H,W], for the ranges. `portable`
+    is that of the settings.
     """
     traced = fx.symbolic_trace(network)
     modules = dict(traced.named_modules())
@@ -75,7 +96,7 @@ def rounding(network: nn.Module, pixels: list[Tensor]) -> fx.GraphModule:
             module.measures = False
     for module in modules.values():  # only now: the file's ranges are those of unrounded weights
         if isinstance(module, LAYERS):
-            parametrize.register_parametrization(module, "weight", RoundedWeight())
+            parametrize.register_parametrization(module, "weight", RoundedWeight(portable=portable))
     return traced
 
 

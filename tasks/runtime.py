@@ -1,4 +1,7 @@
-"""Runs a Nightshift ONNX file: ONNX Runtime on the CPU is the reference, others are taken when they agree.
+"""Runs a Nightshift ONNX file in the fastest runtime whose labels are those of the file's exact arithmetic.
+
+Exact is ONNX Runtime without optimization: it computes integer layers in float32, whose rounding is far below
+a step of their integers, 2 to 4 times slower than integer kernels, which may saturate: see `tasks.pair_sums`.
 
 Needs numpy and onnxruntime only, so a machine that just predicts can import it. Threads come from
 NIGHTSHIFT_THREADS: without a cap, two processes on the same cores slow each other down many times over.
@@ -8,21 +11,26 @@ import importlib.util
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from typing import Final, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from tasks import processor
 from tasks.errors import InputError
 from tasks.streams import OpenVINO
 
 Pixels = NDArray[np.uint8]
 Prediction = tuple[NDArray[np.float32], NDArray[np.int64]]
 Shape = tuple[int | None, int | None, int | None]
-Runtime = Literal["onnxruntime", "onnxruntime-cuda", "openvino", "openvino-f32"]
-AGREEMENT: Final = 0.999  # share of equal top-1 labels below which a faster runtime is not trusted
+Runtime = Literal["onnxruntime", "onnxruntime-exact", "onnxruntime-cuda", "openvino", "openvino-f32"]
+EXACT: Final = "onnxruntime-exact"
+AGREEMENT: Final = 0.999  # share of labels equal to the exact ones below which a runtime is not trusted
+SAMPLE: Final = 256  # images that the exact arithmetic is computed for, at most
+PAIR_SUM: Final = "nightshift.pair_sum"  # metadata of a file, see `tasks.pair_sums`
+PAIR_LIMIT: Final = 32_767  # of a signed 16-bit integer
 CHUNK: Final = 256  # images per call when many are predicted
 TURNS: Final = 3  # of each runtime when the fastest is looked for
 TURN_SECONDS: Final = 0.2
@@ -34,6 +42,7 @@ class Loaded(NamedTuple):
     run: Callable[[Pixels], Prediction]
     shape: Shape
     openvino: OpenVINO | None = None
+    portable: bool = True  # False where the file does not say that no sum of two products saturates
 
 
 class Session:
@@ -46,7 +55,7 @@ class Session:
         self.runtime: Runtime = runtime
         self.size = len(model)
         try:
-            self._run, self.shape, self._openvino = LOADERS[runtime](model)
+            self._run, self.shape, self._openvino, self.portable = LOADERS[runtime](model)
         except Exception as error:  # the runtimes raise kinds that are not public
             reason = " ".join(str(error).split())[:300]
             raise InputError(
@@ -88,20 +97,30 @@ class Session:
 
 
 class Choice(NamedTuple):
-    """The fastest runtime's session, the share of its labels that are the reference's, and a sentence on each
-    runtime that was passed over because it refuses the file or disagrees."""
+    """The fastest runtime's session, and how far every runtime agrees with the file's exact arithmetic."""
 
     session: Session
-    agreement: float
-    passed_over: tuple[str, ...]
+    agreements: dict[Runtime, float]  # share of labels that are the exact ones
+    passed_over: tuple[str, ...]  # a sentence on each runtime that refuses the file or disagrees
+
+    @property
+    def agreement(self) -> float:
+        """That of the session's runtime."""
+        return self.agreements[self.session.runtime]
+
+    @property
+    def reference(self) -> Literal["onnxruntime", "onnxruntime-exact"]:
+        """The runtime that gives the labels: ONNX Runtime's own kernels where they agree."""
+        return "onnxruntime" if self.agreements.get("onnxruntime", 0.0) >= AGREEMENT else EXACT
 
 
 def installed() -> tuple[Runtime, ...]:
-    """The runtimes that can be used here, the reference first."""
+    """The runtimes that can be used here."""
     cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()  # in the onnxruntime-gpu wheel
     openvino = importlib.util.find_spec("openvino") is not None
     usable: dict[Runtime, bool] = {
         "onnxruntime": True,
+        EXACT: True,
         "onnxruntime-cuda": cuda,
         "openvino": openvino,
         "openvino-f32": openvino,
@@ -115,44 +134,71 @@ def threads() -> int:
 
 
 def fastest(model: bytes, images: Pixels, *, batch: int = 1) -> Choice:
-    """The installed runtime that predicts `batch` images fastest, of those that agree with the reference.
+    """The installed runtime that predicts `batch` images fastest, of those that agree with exact arithmetic.
 
-    A runtime agrees when 99.9 % of its labels on `images`, uint8 [N,H,W,C], are those of ONNX Runtime on the
-    CPU. Those that agree take turns with `batch` of these images at once; the median counts. Raises
-    InputError when the reference cannot load the file.
+    A runtime agrees when 99.9 % of its labels on the first SAMPLE of `images`, uint8 [N,H,W,C], are those of
+    the file's exact arithmetic, which is taken where none does. Those that agree take turns with `batch` of
+    these images at once; the median counts. Raises InputError when ONNX Runtime cannot load the file.
     """
-    reference = Session(model)
-    _, expected = reference.predict(images)
-    agreeing: dict[str, tuple[Session, float]] = {reference.runtime: (reference, 1.0)}
+    exact, others = Session(model, EXACT), [name for name in installed() if name != EXACT]
+    agreements, agreeing, passed_over = _agreeing(model, exact, others, images[:SAMPLE])
+    if not agreeing:
+        return Choice(exact, agreements, passed_over)
+    session = next(iter(agreeing.values()))
+    if len(agreeing) > 1:
+        seconds = _take_turns(agreeing, images[:batch])
+        session = agreeing[min(agreeing, key=lambda name: statistics.median(seconds[name]))]
+    return Choice(session, agreements, passed_over)
+
+
+def reference(model: bytes, images: Pixels) -> Choice:
+    """ONNX Runtime's own kernels where they agree with exact arithmetic on these images, that elsewhere."""
+    exact = Session(model, EXACT)
+    agreements, agreeing, passed_over = _agreeing(model, exact, ["onnxruntime"], images[:SAMPLE])
+    return Choice(agreeing.get("onnxruntime", exact), agreements, passed_over)
+
+
+def _agreeing(
+    model: bytes, exact: Session, names: Iterable[Runtime], images: Pixels
+) -> tuple[dict[Runtime, float], dict[Runtime, Session], tuple[str, ...]]:
+    """How far each runtime agrees, the sessions of those that do, and a sentence on each that does not."""
+    _, expected = exact.predict(images)
+    agreements: dict[Runtime, float] = {EXACT: 1.0}
+    agreeing: dict[Runtime, Session] = {}
     passed_over = []
-    for name in installed()[1:]:
+    for name in names:
         try:
             session = Session(model, name)
             _, labels = session.predict(images)
         except Exception as error:  # OpenVINO finds some faults only when it runs
             passed_over.append(f"{name} is passed over: {' '.join(str(error).split())[:300]}")
             continue
-        agreement = float(np.mean(labels == expected))
-        if agreement >= AGREEMENT:
-            agreeing[name] = (session, agreement)
+        agreements[name] = float(np.mean(labels == expected))
+        if agreements[name] >= AGREEMENT:
+            agreeing[name] = session
         else:
             passed_over.append(
-                f"{name} is passed over: {agreement:.2%} of its labels are those of onnxruntime"
+                f"{name} is passed over: {agreements[name]:.2%} of its labels are those of the file's exact "
+                f"arithmetic{_cause(exact)}"
             )
-    if len(agreeing) == 1:
-        return Choice(reference, 1.0, tuple(passed_over))
-    seconds = _take_turns({name: session for name, (session, _) in agreeing.items()}, images[:batch])
-    session, agreement = agreeing[min(seconds, key=lambda name: statistics.median(seconds[name]))]
-    return Choice(session, agreement, tuple(passed_over))
+    return agreements, agreeing, tuple(passed_over)
 
 
-def _take_turns(sessions: Mapping[str, Session], images: Pixels) -> dict[str, list[float]]:
+def _cause(exact: Session) -> str:
+    """What may make integer kernels wrong, as the end of a sentence; nothing where they cannot saturate."""
+    missing = processor.missing_dot_products()
+    if exact.portable or not missing:
+        return ""
+    return f"; it is not known to be portable, and {processor.name()} has {missing}: sums may saturate"
+
+
+def _take_turns(sessions: Mapping[Runtime, Session], images: Pixels) -> dict[Runtime, list[float]]:
     """Seconds of predictions of the same images by every session, TURNS times in turn.
 
     The first half of a turn is not counted: threads of the runtime before spin on for some 35 ms, and
     while they hold a core the next one takes twice as long.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in sessions}
+    seconds: dict[Runtime, list[float]] = {name: [] for name in sessions}
     for _ in range(TURNS):
         for name, session in sessions.items():
             _calls(session, images)
@@ -178,14 +224,25 @@ def _load_cpu(model: bytes) -> Loaded:
     return _load_onnxruntime(model, "CPUExecutionProvider")
 
 
+def _load_exact(model: bytes) -> Loaded:
+    return _load_onnxruntime(
+        model, "CPUExecutionProvider", onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    )
+
+
 def _load_cuda(model: bytes) -> Loaded:
     onnxruntime.preload_dlls()  # CUDA's libraries from the wheels that torch brings along
     return _load_onnxruntime(model, "CUDAExecutionProvider")
 
 
-def _load_onnxruntime(model: bytes, provider: str) -> Loaded:
+def _load_onnxruntime(
+    model: bytes,
+    provider: str,
+    optimization: Any = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+) -> Loaded:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
+    options.graph_optimization_level = optimization
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=[provider])
     if provider not in session.get_providers():  # it falls back to the CPU without an error
@@ -198,7 +255,9 @@ def _load_onnxruntime(model: bytes, provider: str) -> Loaded:
     height, width, channels = (
         size if isinstance(size, int) else None for size in session.get_inputs()[0].shape[1:]
     )
-    return Loaded(run, (height, width, channels))
+    pair_sum = session.get_modelmeta().custom_metadata_map.get(PAIR_SUM)
+    portable = pair_sum is not None and int(pair_sum) <= PAIR_LIMIT
+    return Loaded(run, (height, width, channels), portable=portable)
 
 
 def _load_openvino(model: bytes) -> Loaded:
@@ -215,6 +274,7 @@ def _load_openvino_f32(model: bytes) -> Loaded:
 
 LOADERS: Final[Mapping[Runtime, Callable[[bytes], Loaded]]] = {
     "onnxruntime": _load_cpu,
+    EXACT: _load_exact,
     "onnxruntime-cuda": _load_cuda,
     "openvino": _load_openvino,
     "openvino-f32": _load_openvino_f32,

@@ -36,7 +36,8 @@ def main(model: str, images: str, wanted: str) -> int:
             choice.session.predict(_some(pixels, 1, turn))
         facts = {
             "runtime": choice.session.runtime,
-            "agreement": choice.agreement,
+            "agreements": choice.agreements,
+            "reference": choice.reference,
             "passed_over": choice.passed_over,
             "load_seconds": loaded,
             "memory_mb": peak_mb(),
@@ -65,7 +66,7 @@ def peak_mb() -> float:
 def _load(model: bytes, pixels: Pixels, wanted: str) -> Choice:
     if wanted == FASTEST:
         return runtime.fastest(model, np.asarray(pixels))
-    return Choice(Session(model, cast(Runtime, wanted)), 1.0, ())
+    return Choice(Session(model, cast(Runtime, wanted)), {}, ())
 
 
 def _times(

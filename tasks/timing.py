@@ -59,10 +59,11 @@ def measure(
 ) -> tuple[dict[str, Speed], Machine]:
     """The speed of each model by name, and the machine that it was measured on.
 
-    `images` are uint8 [N,H,W,C] for each model, of the size it takes: all of them decide whether a runtime's
-    labels are those of ONNX Runtime, and the models are timed on them. `load_seconds` and `memory_mb` are of
-    the process with one thread, before it sees a batch. If a model cannot be loaded or its process dies, the
-    others are timed nevertheless; then UntimedError is raised, and holds what was measured.
+    `images` are uint8 [N,H,W,C] for each model, of the size it takes: the first of them decide whether a
+    runtime's labels are those of the file's exact arithmetic, and the models are timed on them.
+    `load_seconds` and `memory_mb` are of the process with one thread, before it sees a batch. If a model
+    cannot be loaded or its process dies, the others are timed nevertheless; then UntimedError is raised, and
+    holds what was measured.
     """
     reasons: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="nightshift-timing-") as folder:
@@ -76,7 +77,8 @@ def measure(
     speeds = {
         name: Speed(
             runtime=runtimes[name],
-            agreement=full[name].facts["agreement"],
+            agreements=full[name].facts["agreements"],
+            reference=full[name].facts["reference"],
             single=timed.pace,
             full=full[name].pace,
             load_seconds=timed.facts["load_seconds"],

@@ -103,7 +103,7 @@ def held(
     load = runtime.LOADERS[name]
 
     def loaded(model: bytes) -> runtime.Loaded:
-        run, shape, openvino = load(model)
-        return runtime.Loaded(lambda images: (wait(), run(images))[1], shape, openvino)
+        found = load(model)
+        return found._replace(run=lambda images: (wait(), found.run(images))[1])
 
     monkeypatch.setitem(runtime.LOADERS, name, loaded)  # type: ignore[arg-type]

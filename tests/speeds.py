@@ -30,7 +30,8 @@ def speed(latency: float = 1.0, *, size: int = 1_000_000, throughput: float = 10
     ]
     return Speed(
         runtime="onnxruntime",
-        agreement=1.0,
+        reference="onnxruntime",
+        agreements={"onnxruntime": 1.0, "onnxruntime-exact": 1.0},
         single=paces[0],
         full=paces[1],
         load_seconds=0.25,

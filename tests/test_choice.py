@@ -4,7 +4,7 @@ import pytest
 from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
-from tasks.choice import Comparison, choose, front, unproven
+from tasks.choice import Comparison, choose, front, not_portable, unproven
 from tasks.config import PromotionPolicy
 from tasks.records import Artifact, Candidate
 
@@ -30,28 +30,38 @@ VOTES = {
 )
 def test_the_best_by_objective_inside_the_loss_budget_is_chosen(objective, expected):
     policy = POLICY.model_copy(update={"objective": objective})
-    assert choose(ACCURACY, SPEEDS, FLOAT, policy).chosen == expected
+    assert choose(ACCURACY, SPEEDS, FLOAT, policy, {}).chosen == expected
 
 
 def test_equals_are_told_apart_by_accuracy_and_then_by_latency():
     policy = POLICY.model_copy(update={"objective": "size"})
     same = {"a": speed(2.0), "b": speed(2.0), "c": speed(1.0)}
     references = dict.fromkeys(same, "a")
-    assert choose({"a": 0.9, "b": 0.901, "c": 0.9}, same, references, policy).chosen == "b"
-    assert choose({"a": 0.9, "b": 0.9, "c": 0.9}, same, references, policy).chosen == "c"
+    assert choose({"a": 0.9, "b": 0.901, "c": 0.9}, same, references, policy, {}).chosen == "b"
+    assert choose({"a": 0.9, "b": 0.9, "c": 0.9}, same, references, policy, {}).chosen == "c"
 
 
 def test_a_candidate_beyond_the_budget_is_passed_over_with_both_numbers():
-    choice = choose({"fp32": 0.95, "int8": 0.938}, SPEEDS, FLOAT, PromotionPolicy(max_accuracy_loss=0.005))
+    choice = choose(
+        {"fp32": 0.95, "int8": 0.938}, SPEEDS, FLOAT, PromotionPolicy(max_accuracy_loss=0.005), {}
+    )
     assert choice.chosen == "fp32"
     assert choice.passed_over == {
         "int8": "int8 loses 1.20 points of validation accuracy against fp32, 0.70 more than the 0.50 allowed"
     }
 
 
+def test_a_candidate_that_could_saturate_is_not_taken_however_good_it_is():
+    barred = not_portable({"fp32": 0, "int8": 32_895, "fast": 32_640})
+    assert barred.keys() == {"int8"}
+    assert "32,895" in barred["int8"]
+    choice = choose(ACCURACY, SPEEDS, FLOAT, POLICY, barred)
+    assert (choice.chosen, choice.passed_over["int8"]) == ("fp32", barred["int8"])
+
+
 def test_a_candidate_beyond_the_limits_is_passed_over_with_every_one_that_it_breaks():
     policy = POLICY.model_copy(update={"max_latency_ms": 1.8, "max_size_mb": 28.2})
-    assert choose(ACCURACY, SPEEDS, FLOAT, policy).passed_over == {
+    assert choose(ACCURACY, SPEEDS, FLOAT, policy, {}).passed_over == {
         "fp32": "fp32 takes 3.00 ms, 1.20 ms more than the 1.80 allowed, "
         "and has 40.00 MB, 11.80 MB more than the 28.20 allowed",
         "fast": "fast loses 5.00 points of validation accuracy against fp32, 4.00 more than the 1.00 allowed",
@@ -59,18 +69,18 @@ def test_a_candidate_beyond_the_limits_is_passed_over_with_every_one_that_it_bre
 
 
 def test_who_is_inside_all_limits_and_not_the_best_is_not_passed_over():
-    assert choose(ACCURACY, SPEEDS, FLOAT, PromotionPolicy(max_accuracy_loss=0.1)) == ("fast", {})
+    assert choose(ACCURACY, SPEEDS, FLOAT, PromotionPolicy(max_accuracy_loss=0.1), {}) == ("fast", {})
 
 
 def test_a_limit_that_is_missed_by_little_is_said_with_more_digits():
     policy = POLICY.model_copy(update={"max_latency_ms": 2.9996})
-    passed_over = choose(ACCURACY, SPEEDS, FLOAT, policy).passed_over
+    passed_over = choose(ACCURACY, SPEEDS, FLOAT, policy, {}).passed_over
     assert passed_over["fp32"] == "fp32 takes 3.0000 ms, 0.0004 ms more than the 2.9996 allowed"
 
 
 def test_a_loss_of_exactly_the_budget_is_inside():
     policy = POLICY.model_copy(update={"max_accuracy_loss": 0.005})
-    assert choose({"fp32": 0.985, "int8": 0.98}, SPEEDS, FLOAT, policy) == ("int8", {})
+    assert choose({"fp32": 0.985, "int8": 0.98}, SPEEDS, FLOAT, policy, {}) == ("int8", {})
 
 
 @pytest.mark.parametrize(
@@ -85,7 +95,7 @@ def test_a_loss_of_exactly_the_budget_is_inside():
 def test_what_would_be_refused_for_its_time_or_size_is_chosen_only_when_all_would(limit, expected):
     policy = PromotionPolicy(objective="accuracy", max_accuracy_loss=0.01, **limit)
     accuracy, speeds = {**ACCURACY, "vote": 0.96}, {**SPEEDS, "vote": speed(3.1, size=50_000_000)}
-    choice = choose(accuracy, speeds, {**FLOAT, "vote": "vote"}, policy)
+    choice = choose(accuracy, speeds, {**FLOAT, "vote": "vote"}, policy, {})
     assert choice.chosen == expected
     assert expected not in choice.passed_over
     assert set(choice.passed_over) == ({"fast"} if not limit else set(accuracy) - {expected})
@@ -93,7 +103,7 @@ def test_what_would_be_refused_for_its_time_or_size_is_chosen_only_when_all_woul
 
 def test_what_loses_too_much_is_not_chosen_although_all_others_break_a_limit():
     policy = POLICY.model_copy(update={"max_latency_ms": 0.5})
-    choice = choose(ACCURACY, SPEEDS, FLOAT, policy)
+    choice = choose(ACCURACY, SPEEDS, FLOAT, policy, {})
     assert choice.chosen == "int8"
     assert set(choice.passed_over) == {"fp32", "fast"}
 
@@ -101,7 +111,7 @@ def test_what_loses_too_much_is_not_chosen_although_all_others_break_a_limit():
 def test_a_loss_is_taken_against_the_float_candidate_of_the_same_networks():
     accuracy = {"fp32": 0.95, "int8": 0.94, "fp32-soft-vote": 0.97, "int8-soft-vote": 0.955}
     speeds = {**dict.fromkeys(accuracy, speed(2.0)), "int8-soft-vote": speed(1.0)}
-    choice = choose(accuracy, speeds, VOTES, POLICY)
+    choice = choose(accuracy, speeds, VOTES, POLICY, {})
     assert choice.chosen == "fp32-soft-vote"
     assert list(choice.passed_over) == ["int8-soft-vote"]
     assert "1.50 points of validation accuracy against fp32-soft-vote" in choice.passed_over["int8-soft-vote"]
@@ -113,7 +123,7 @@ def test_without_its_float_reference_a_candidate_is_passed_over_however_good_it_
     speeds = {"fp32": speed(9.0), "int8-soft-vote": speed(0.1)}
     why = "because its reference fp32-soft-vote is missing"
     sentence = f"int8-soft-vote cannot show what accuracy it loses, {why}"
-    assert choose(accuracy, speeds, references, POLICY) == ("fp32", {"int8-soft-vote": sentence})
+    assert choose(accuracy, speeds, references, POLICY, {}) == ("fp32", {"int8-soft-vote": sentence})
     assert unproven(references) == {"int8-soft-vote": sentence}
     assert unproven(VOTES) == {}
 

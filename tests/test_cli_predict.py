@@ -126,7 +126,7 @@ def test_the_fastest_runtime_is_looked_for_only_where_that_pays(
     (said,) = [line for line in many.stderr.splitlines() if "is the fastest" in line]
     chosen = said.split()[0]
     assert said == (
-        f"{chosen} is the fastest runtime here, with 100.00% of the first 8 labels those of onnxruntime"
+        f"{chosen} is the fastest runtime here, with 100.00% of the first 8 labels those of exact arithmetic"
     )
     assert taken[-3:] == [(chosen, 8), (chosen, 8), (chosen, 4)]
     assert {name for name, _ in taken} == {*runtime.installed()}
@@ -148,7 +148,7 @@ def test_a_runtime_that_refuses_the_file_is_said(
         raise RuntimeError("no kernel for this")
 
     monkeypatch.setattr(classifier, "MANY", 1)
-    monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", "openvino"))
+    monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", runtime.EXACT, "openvino"))
     monkeypatch.setitem(runtime.LOADERS, "openvino", fails)  # type: ignore[arg-type]
     result = predict(onnx_file, images / "day.jpg", "--json")
     assert result.exit_code == 0

@@ -18,7 +18,10 @@ def there(ml_night):
     images, labels = test.images.numpy(), test.labels.numpy()
 
     def judged(**changes):
-        return contenders.of_registered(registered(ml_night, **changes), ml_night.dataset, images, labels)
+        entrant = contenders.of_registered(registered(ml_night, **changes), ml_night.dataset, images, labels)
+        if not entrant.known.any():
+            return entrant
+        return contenders.answered(entrant, "onnxruntime", len(ml_night.dataset.classes))
 
     return judged, labels
 

@@ -23,7 +23,7 @@ def test_the_fastest_runtime_takes_over_when_enough_images_came(
 ) -> None:
     monkeypatch.setattr(recent, "LOOK", 32)
     monkeypatch.setattr(runtime, "TURN_SECONDS", 0.01)
-    monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", "openvino"))
+    monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", runtime.EXACT, "openvino"))
     held(monkeypatch, lambda: time.sleep(0.05))  # the other one is the fastest
     path = tmp_path / "model.onnx"
     path.write_bytes(brightness())

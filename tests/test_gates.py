@@ -71,6 +71,7 @@ def case(**changes) -> Case:
         "leakage": 0.0,
         "data_age_days": None,
         "new_classes": (),
+        "pair_sum": None,
     }
     return Case(**{**values, **changes})
 
@@ -334,3 +335,13 @@ def test_a_gain_in_accuracy_has_to_be_significant_where_the_policy_says_so(wins,
     policy = PromotionPolicy(significance=0.05)
     assert verdict("gain", policy, champion=pair(wins, 2)).passed is passed
     assert verdict("gain", PromotionPolicy(), champion=pair(wins, 2)).passed
+
+
+@pytest.mark.parametrize(("largest", "passed"), [(0, True), (32_640, True), (32_767, True), (32_895, False)])
+def test_a_file_that_could_saturate_is_refused(largest, passed):
+    found = verdict("portability", pair_sum=largest)
+    assert (found.passed, found.value, found.limit) == (passed, largest, 32_767)
+
+
+def test_a_fleet_with_dot_products_has_no_gate_of_portability():
+    assert "portability" not in {found.gate for found in judge(case(pair_sum=None), POLICY)}

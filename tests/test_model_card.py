@@ -37,6 +37,7 @@ def card(ml_dataset) -> str:
         versions={"champion": "7"},
         unknown_to_champion=0,
         evidence=EVIDENCE,
+        trained=CONDITIONS,
     )
     return markdown(findings).decode()
 

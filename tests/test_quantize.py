@@ -23,7 +23,7 @@ def made(monkeypatch) -> list[str]:
 
     def fake(spec, folder):
         names.append(spec.name)
-        return b"onnx", {"nodes": 1}
+        return b"onnx", {"nodes": 1}, {}
 
     monkeypatch.setattr(stage, "_made", fake)
     return names

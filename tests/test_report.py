@@ -27,6 +27,7 @@ def findings(ml_dataset) -> report.Findings:
             model=FILE,
             checkpoints=(),
             details=given,
+            pair_sums={"conv1": 32_640, "fc": 255} if given else {},
             seconds=1,
             made_with=CONDITIONS,
         )
@@ -54,6 +55,7 @@ def findings(ml_dataset) -> report.Findings:
         versions={"champion": "7"},
         unknown_to_champion=0,
         evidence=EVIDENCE,
+        trained=CONDITIONS,
     )
 
 
@@ -79,13 +81,15 @@ def test_the_page_has_every_number_of_every_candidate_and_needs_nothing_else(fin
         "camera &lt;b&gt;old&lt;/b&gt; 7 85.70 % –",
         "batch/&lt;x&gt;.png cat 1.00 % dog 99.00 %",
         "&lt;script&gt; 12 100.00 % 50.00 % 66.67 % 0.9900 –",
-        "int8 ◆ 93.80 % 1.20 2.50 99 % 21 8 / 32 loses 1.20 points of &lt;validation&gt; accuracy",
-        "fp32 ◆ 95.00 % 0.00 8.00 – – – / – chosen",
-        "int4 – – – – – – was not made: no room",
+        "int8 ◆ 93.80 % 1.20 2.50 99 % 21 8 / 32 32,640 loses 1.20 points of &lt;validation&gt; accuracy",
+        "fp32 ◆ 95.00 % 0.00 8.00 – – – / – – chosen",
+        "int4 – – – – – – – was not made: no room",
         "int8 3.00 3.30 4.50 1.00 1.10 1.50 2,000 (16) 6,000 (16) 0.25 123 onnxruntime fp32 6.00",
         "champion 9.00 9.90 13.50 3.00",
         "Test Processor, 8 cores, 4 threads for a model, avx512_vnni, onnxruntime 1.2.3.",
         "best by latency is chosen",
+        f"Trained in {CONDITIONS.precision} on {CONDITIONS.device} ({CONDITIONS.processor})",
+        "fp32 in onnxruntime, the fastest runtime that gives the labels of exact arithmetic",
     ):
         assert part in text, part
     for picture in (b"Y29uZnVzaW9u", b"Y2FuZGlkYXRlcw=="):  # base64 of their names

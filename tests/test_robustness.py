@@ -19,13 +19,19 @@ def tried(ml_night):
     images, labels = test.images.numpy(), test.labels.numpy()
     network = ensemble.restore((ml_night.checkpoint,), ml_night.dataset, None)
     ours = {
-        name: contenders.of_candidate(storage.read_artifact(candidate.model), candidate, images, 4)
+        name: contenders.answered(
+            contenders.of_candidate(storage.read_artifact(candidate.model), candidate, images, 4),
+            "onnxruntime",
+            4,
+        )
         for name, candidate in ml_night.candidates.items()
     }
 
     def assessed(others=None, **settings):
         there = ours | {
-            name: contenders.of_registered(each, ml_night.dataset, images, labels)
+            name: contenders.answered(
+                contenders.of_registered(each, ml_night.dataset, images, labels), "onnxruntime", 4
+            )
             for name, each in (others or {}).items()
         }
         return assess(there, network, labels, ml_night.dataset, EvaluateSettings(**settings), 3)

@@ -11,9 +11,10 @@ from tasks.calibration import calibration_images
 from tasks.config import QuantizeSettings
 from tasks.dataset import load_split, scaled, standardised
 from tasks.model import restore
+from tasks.pair_sums import ACTIVATION, largest_pair
 from tasks.recipes import int8
-from tasks.rounding import RoundedActivation, RoundedWeight, rounding, unrounded
-from tasks.runtime import Session
+from tasks.rounding import RoundedActivation, RoundedWeight, rounding, unrounded, weight_scales
+from tasks.runtime import EXACT, PAIR_LIMIT, Session
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def pixels_of(images, dataset) -> torch.Tensor:
 
 def test_weights_have_255_values_per_channel():
     weight = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    rounded = RoundedWeight()(weight)
+    rounded = RoundedWeight(portable=False)(weight)
     for channel, before in zip(rounded, weight, strict=True):
         step = before.abs().max() / 127
         levels = channel / step
@@ -37,9 +38,33 @@ def test_weights_have_255_values_per_channel():
         assert len(levels.round().unique()) > 100
 
 
+@pytest.mark.parametrize("shape", [(4, 3, 64, 64), (8, 2, 1, 1), (5, 1, 1, 1), (3, 40)])
+@pytest.mark.parametrize("seed", range(20))
+def test_no_two_portable_weights_can_leave_16_bits(shape, seed):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    scales = weight_scales(weight, portable=True).view(-1, *[1] * (len(shape) - 1))
+    integers = (weight / scales).round()
+    assert integers.abs().max() <= 127
+    assert ACTIVATION * largest_pair(integers.to(torch.int8).numpy()) <= PAIR_LIMIT
+
+
+def test_a_lone_large_weight_keeps_its_bits():
+    """The bound is on two weights of one sign, so that one may be large where the others are small."""
+    lone, equal, opposite = (
+        torch.tensor([row]) for row in ([1.0, 0.005, -0.9], [1.0, 1.0, 0.0], [1.0, -1.0, 0.0])
+    )
+    assert weight_scales(lone, portable=True).item() == pytest.approx(1 / 127)
+    assert weight_scales(equal, portable=True).item() == pytest.approx(1 / 64)
+    assert weight_scales(opposite, portable=True).item() == pytest.approx(1 / 127)
+
+
+def test_weights_of_zero_have_a_step_all_the_same():
+    assert weight_scales(torch.zeros(2, 3), portable=True).gt(0).all()
+
+
 def test_gradients_pass_as_if_nothing_were_rounded():
     weight = torch.randn(2, 3, 4, 4, requires_grad=True)
-    RoundedWeight()(weight).sum().backward()
+    RoundedWeight(portable=True)(weight).sum().backward()
     assert torch.equal(weight.grad, torch.ones_like(weight))
 
 
@@ -67,28 +92,28 @@ class Shallow(nn.Module):
         return self.head((stem + self.branch(stem)).relu().flatten(1))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_it_answers_as_the_int8_file_does(ml_night, seed):
+@pytest.mark.parametrize(("seed", "portable"), [(0, True), (1, True), (2, True), (0, False)])
+def test_it_answers_as_the_int8_file_does(ml_night, seed, portable):
     torch.manual_seed(seed)
     network = Shallow().eval()
     dataset, test = ml_night.dataset, load_split(ml_night.dataset, "test").images
-    settings = QuantizeSettings(calibration_images=32)
+    settings = QuantizeSettings(calibration_images=32, portable=portable)
     calibration = calibration_images(dataset, 32, ml_night.checkpoint.settings.seed).images
     with torch.no_grad():
         plain = network(pixels_of(test, dataset)).softmax(1).numpy()
-        copy = rounding(network, [pixels_of(calibration, dataset)])
+        copy = rounding(network, [pixels_of(calibration, dataset)], portable=portable)
         rounded = copy(pixels_of(test, dataset)).softmax(1).numpy()
     unrounded(network)
     trained = recipes.Trained(network, dataset, ml_night.checkpoint.settings, "")
     graph, _ = int8.make(trained, settings)
-    file, _ = Session(export.finish(graph, dataset, "int8")).predict(test.numpy())
+    file, _ = Session(export.finish(graph, dataset, "int8"), EXACT).predict(test.numpy())
     assert np.abs(rounded - file).mean() < 0.2 * np.abs(plain - file).mean()
 
 
 def test_layers_are_shared_and_come_back_as_they_were(ml_night, folded):
     before = {name: tensor.clone() for name, tensor in folded.state_dict().items()}
     images = load_split(ml_night.dataset, "test").images
-    network = rounding(folded, [pixels_of(images, ml_night.dataset)])
+    network = rounding(folded, [pixels_of(images, ml_night.dataset)], portable=True)
     layer = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     assert not torch.equal(layer.weight, before["conv1.weight"])
     with torch.no_grad():

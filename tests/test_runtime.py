@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
-from tasks import runtime, storage, streams
+from tasks import processor, runtime, storage, streams
 from tasks.dataset import load_split
 from tasks.errors import InputError
-from tasks.runtime import Session, fastest
+from tasks.runtime import EXACT, Session, fastest
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def loads(seconds: float, wrong: int = 0) -> Callable[[bytes], runtime.Loaded]:
     """A runtime that takes so long for each call, and gives that many of the first labels wrong."""
 
     def load(model: bytes) -> runtime.Loaded:
-        real, shape, _ = runtime._load_cpu(model)
+        real, shape, *_ = runtime._load_cpu(model)
 
         def run(images: np.ndarray) -> runtime.Prediction:
             time.sleep(seconds)
@@ -140,11 +141,12 @@ def fails(model: bytes) -> runtime.Loaded:
 
 @pytest.fixture
 def two(monkeypatch) -> Callable[..., None]:
-    """Makes the reference slow, and OpenVINO whatever is given."""
+    """Makes ONNX Runtime slow, and OpenVINO whatever is given; exact arithmetic stays as it is."""
 
     def install(loader: Callable[[bytes], runtime.Loaded]) -> None:
-        monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", "openvino"))
-        monkeypatch.setattr(runtime, "LOADERS", {"onnxruntime": loads(0.01), "openvino": loader})
+        monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", EXACT, "openvino"))
+        loaders = {"onnxruntime": loads(0.01), EXACT: runtime._load_exact, "openvino": loader}
+        monkeypatch.setattr(runtime, "LOADERS", loaders)
 
     return install
 
@@ -164,7 +166,50 @@ def test_a_runtime_that_disagrees_is_passed_over(model, images, two):
     two(loads(0.001, wrong=1))
     choice = fastest(model, images)
     assert (choice.session.runtime, choice.agreement) == ("onnxruntime", 1.0)
-    assert choice.passed_over == ("openvino is passed over: 95.83% of its labels are those of onnxruntime",)
+    assert choice.agreements == {EXACT: 1.0, "onnxruntime": 1.0, "openvino": 23 / 24}
+    (sentence,) = choice.passed_over
+    assert sentence.startswith("openvino is passed over: 95.83% of its labels")
+
+
+@pytest.fixture
+def without_dot_products(monkeypatch, tmp_path) -> None:
+    (tmp_path / "cpuinfo").write_text("model name : Old One\nflags : fpu avx2\n")
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+
+
+def test_where_onnx_runtime_is_the_one_that_is_wrong_the_others_are_right(model, images, two):
+    two(loads(0.02))
+    runtime.LOADERS["onnxruntime"] = loads(0.001, wrong=1)
+    choice = fastest(model, images)
+    assert (choice.session.runtime, choice.reference, choice.agreement) == ("openvino", EXACT, 1.0)
+    assert [sentence.split()[0] for sentence in choice.passed_over] == ["onnxruntime"]
+
+
+def test_where_every_fast_runtime_is_wrong_the_exact_one_is_used(model, images, two):
+    two(loads(0.001, wrong=2))
+    runtime.LOADERS["onnxruntime"] = loads(0.001, wrong=1)
+    choice = fastest(model, images)
+    assert (choice.session.runtime, choice.reference, choice.agreement) == (EXACT, EXACT, 1.0)
+    assert len(choice.passed_over) == 2
+    assert runtime.reference(model, images).session.runtime == EXACT
+
+
+def test_few_images_are_compared_with_exact_arithmetic_too(model, images, two):
+    two(fails)
+    choice = runtime.reference(model, images)
+    assert (choice.session.runtime, choice.agreement, choice.passed_over) == ("onnxruntime", 1.0, ())
+
+
+def test_the_sentence_names_what_the_processor_lacks(model, images, two, without_dot_products):
+    unknown = onnx.load_model_from_string(model)
+    kept = [fact for fact in unknown.metadata_props if fact.key != runtime.PAIR_SUM]
+    del unknown.metadata_props[:]
+    unknown.metadata_props.extend(kept)
+    two(loads(0.001, wrong=1))
+    (sentence,) = fastest(unknown.SerializeToString(), images).passed_over
+    assert "Old One has neither VNNI (avx512_vnni, avx_vnni) nor AMX (amx_int8)" in sentence
+    (sentence,) = fastest(model, images).passed_over  # this one cannot saturate
+    assert "Old One" not in sentence
 
 
 @pytest.mark.parametrize("when", ["it loads", "it runs"])
@@ -182,7 +227,7 @@ def test_what_the_runtime_before_leaves_behind_does_not_count(model, images, two
     held = [0.0]
 
     def load(model: bytes) -> runtime.Loaded:
-        run, shape, _ = runtime._load_cpu(model)
+        run, shape, *_ = runtime._load_cpu(model)
 
         def quick(pixels: np.ndarray) -> runtime.Prediction:
             time.sleep(0.03 if time.perf_counter() < held[0] else 0.001)
@@ -191,7 +236,7 @@ def test_what_the_runtime_before_leaves_behind_does_not_count(model, images, two
         return runtime.Loaded(quick, shape)
 
     def reference(model: bytes) -> runtime.Loaded:
-        run, shape, _ = loads(0.01)(model)
+        run, shape, *_ = loads(0.01)(model)
 
         def holds(pixels: np.ndarray) -> runtime.Prediction:
             found = run(pixels)
@@ -207,7 +252,7 @@ def test_what_the_runtime_before_leaves_behind_does_not_count(model, images, two
 
 def test_how_many_images_at_once_decides_what_is_fastest(model, images, two):
     def load(model: bytes) -> runtime.Loaded:
-        run, shape, _ = runtime._load_cpu(model)
+        run, shape, *_ = runtime._load_cpu(model)
         return runtime.Loaded(lambda pixels: time.sleep(0.03 * (len(pixels) == 1)) or run(pixels), shape)
 
     two(load)
@@ -219,18 +264,19 @@ def test_cuda_is_among_the_runtimes_where_onnxruntime_has_it(monkeypatch):
     assert "onnxruntime-cuda" not in runtime.installed()
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
-    assert runtime.installed()[:2] == ("onnxruntime", "onnxruntime-cuda")
+    assert "onnxruntime-cuda" in runtime.installed()
 
 
 def test_cuda_is_taken_when_it_is_fastest(model, images, monkeypatch):
-    monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", "onnxruntime-cuda"))
-    monkeypatch.setattr(runtime, "LOADERS", {"onnxruntime": loads(0.01), "onnxruntime-cuda": loads(0.001)})
+    monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", EXACT, "onnxruntime-cuda"))
+    loaders = {"onnxruntime": loads(0.01), EXACT: runtime._load_exact, "onnxruntime-cuda": loads(0.001)}
+    monkeypatch.setattr(runtime, "LOADERS", loaders)
     assert fastest(model, images).session.runtime == "onnxruntime-cuda"
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_cuda_that_does_not_start_is_not_taken_for_the_cpu(model, images, monkeypatch):
-    monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", "onnxruntime-cuda"))
+    monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", EXACT, "onnxruntime-cuda"))
     choice = fastest(model, images)
     assert choice.session.runtime == "onnxruntime"
     assert "CUDAExecutionProvider does not start on this machine" in choice.passed_over[0]

@@ -41,7 +41,8 @@ def test_it_says_what_it_loaded_and_times_what_it_is_told(files):
     facts, singles, batches = lines
     assert code == 0
     assert facts["runtime"] in runtime.installed()
-    assert 0.999 <= facts["agreement"] <= 1
+    assert 0.999 <= facts["agreements"][facts["runtime"]] <= 1
+    assert facts["reference"] == "onnxruntime"
     assert facts["load_seconds"] > 0
     assert [len(answer["seconds"]) for answer in (singles, batches)] == [7, 3]
     assert min(singles["seconds"] + batches["seconds"]) > 0

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from tasks.serving.served import Options
 
 app = typer.Typer()
-RuntimeName = Literal["auto", "onnxruntime", "onnxruntime-cuda", "openvino", "openvino-f32"]
+RuntimeName = Literal[
+    "auto", "onnxruntime", "onnxruntime-exact", "onnxruntime-cuda", "openvino", "openvino-f32"
+]
 STOP_SECONDS: Final = 30  # for the requests that are under way when it is told to stop
 
 

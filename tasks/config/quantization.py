@@ -47,6 +47,13 @@ class QuantizeSettings(Settings):
         "accurate, twice the work, and wrong for digits and text.",
         json_schema_extra=ADVANCED,
     )
+    portable: bool = Field(
+        True,
+        description="Bound the weights of int8 files so that they give the same labels on every processor. "
+        "Off keeps all 8 bits: right only where every machine that serves the model has VNNI, AMX or the dot "
+        "products of Arm.",
+        json_schema_extra=ADVANCED,
+    )
     calibration: Literal["minmax", "entropy", "percentile"] = Field(
         "minmax",
         description="How the ranges of int8 are taken from what is measured: the extremes, those that keep "

@@ -21,6 +21,7 @@ def judge(case: Case, policy: PromotionPolicy) -> tuple[Verdict, ...]:
         *quality.classes(case, policy),
         *quality.calibration(case, policy),
         *quality.robustness(case, policy),
+        *limits.portability(case),
         *limits.speed_and_size(case, policy),
         *limits.data(case, policy),
     )

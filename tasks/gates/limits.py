@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from tasks.config import PromotionPolicy
 from tasks.gates.case import Case, at_most
 from tasks.records import Verdict
+from tasks.runtime import PAIR_LIMIT
 
 
 def speed_and_size(case: Case, policy: PromotionPolicy) -> Iterator[Verdict]:
@@ -21,6 +22,18 @@ def speed_and_size(case: Case, policy: PromotionPolicy) -> Iterator[Verdict]:
         value = speed.size / 1e6
         sentence = f"the file has {value:.2f} MB; at most {limit:.2f} MB is allowed"
         yield at_most("size", value, limit, sentence, theirs.size / 1e6 if theirs else None)
+
+
+def portability(case: Case) -> Iterator[Verdict]:
+    """Nothing where the settings say that all machines hold sums of products in 32 bits."""
+    if case.pair_sum is not None:
+        sentence = (
+            f"two products of its weights add up to {case.pair_sum:,} at most; every processor holds "
+            f"{PAIR_LIMIT:,}"
+            if case.pair_sum
+            else "it computes in float, which no processor saturates"
+        )
+        yield at_most("portability", case.pair_sum, PAIR_LIMIT, sentence)
 
 
 def data(case: Case, policy: PromotionPolicy) -> Iterator[Verdict]:

@@ -25,7 +25,6 @@ from tasks.recipes import Details, Trained, int8
 from tasks.tuning import GoOn, tuned
 
 RATE: Final = 2e-3
-STEPS: Final = 127  # what int8 makes of the one size that a channel's weights have, with few exceptions
 
 
 class Sign(nn.Module):
@@ -67,13 +66,15 @@ def _has_one_size(weights: NDArray[np.int8]) -> bool:
     return bool(weights.all() and (sizes == sizes[:, :1]).all())
 
 
-def _unpacked(name: str, sizes: NDArray[np.int32], constants: dict[str, NDArray[Any]]) -> list[NodeProto]:
-    """Nodes from the flat signs of a layer to its weights, whose sizes are int32 [O,1,1,1]."""
+def _unpacked(
+    name: str, sizes: NDArray[np.int32], steps: int, constants: dict[str, NDArray[Any]]
+) -> list[NodeProto]:
+    """Nodes from the flat signs of a layer times `steps` to its weights, whose sizes are int32 [O,1,1,1]."""
     flat = [f"{name}_flat", f"{name}_shape"]
-    if (sizes == STEPS).all():
+    if (sizes == steps).all():
         return [helper.make_node("Reshape", flat, [name])]
     # Where a bias is large beside its weights, these take fewer steps, so that the bias fits its integer.
-    constants |= {f"{name}_sizes": sizes, "binary_steps": np.array(STEPS, dtype=np.int32)}
+    constants |= {f"{name}_sizes": sizes, "binary_steps": np.array(steps, dtype=np.int32)}
     return [
         helper.make_node("Reshape", flat, [f"{name}_signs"]),
         helper.make_node("Cast", [f"{name}_signs"], [f"{name}_wide"], to=onnx.TensorProto.INT32),
@@ -101,10 +102,12 @@ def packed(model: onnx.ModelProto) -> onnx.ModelProto:
     rest = -len(bits) % 8
     sizes = [weights.size for weights in binary.values()] + ([rest] if rest else [])
     names = [f"{name}_flat" for name in binary] + (["binary_rest"] if rest else [])
+    # What int8 makes of the one size that a channel's weights have, with few exceptions.
+    steps = max(int(abs(weights.astype(np.int16)).max()) for weights in binary.values())
     every = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.int8)
     constants: dict[str, NDArray[Any]] = {
         "binary_packed": np.packbits(bits),
-        "binary_table": (2 * STEPS * every.astype(np.int16) - STEPS).astype(np.int8),
+        "binary_table": (2 * steps * every.astype(np.int16) - steps).astype(np.int8),
         "binary_line": np.array([-1], dtype=np.int64),
         "binary_sizes": np.array(sizes, dtype=np.int64),
         **{f"{name}_shape": np.array(weights.shape, dtype=np.int64) for name, weights in binary.items()},
@@ -117,7 +120,7 @@ def packed(model: onnx.ModelProto) -> onnx.ModelProto:
     ]
     for name, weights in binary.items():
         sizes_of_channels = abs(weights.astype(np.int32)).max((1, 2, 3), keepdims=True)
-        nodes += _unpacked(name, sizes_of_channels, constants)
+        nodes += _unpacked(name, sizes_of_channels, steps, constants)
     kept = [*nodes, *graph.node]
     del graph.node[:]
     graph.node.extend(kept)

@@ -2,15 +2,18 @@
 
 The file holds QuantizeLinear/DequantizeLinear pairs (QDQ), which ONNX Runtime and OpenVINO both turn into
 integer kernels. Activations are unsigned: OpenVINO refuses signed ones, and ONNX Runtime runs them slower
-than float. Weights use all 8 bits, which presumes VNNI or AMX on x86 (or any Arm); without them 16-bit sums
-can saturate. Biases are 32-bit integers, in steps of what a product of the two counts.
+than float. Weights take as many of 8 bits as every processor can add (see `tasks.pair_sums`), or all of them
+where `quantize.portable` is off. Biases are 32-bit integers, in steps of what a product of the two counts.
 """
 
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import onnx
+import torch
+from onnx import numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from tasks.calibration import METHODS, calibrated
@@ -18,11 +21,14 @@ from tasks.config import QuantizeSettings
 from tasks.errors import InputError
 from tasks.export import export
 from tasks.graphs import Graph
+from tasks.pair_sums import output_axis
 from tasks.recipes import Details, Trained
+from tasks.rounding import weight_scales
 
 # A residual sum or a pooling in float would undo the gain around it, and a rectifier of its own would have
 # values rounded twice: before it, on a scale that reaches down to what it cuts off, and after it.
 QUANTIZED: Final = ("Conv", "Gemm", "Add", "Relu", "MaxPool")
+LAYERS: Final = ("Conv", "Gemm")  # of these, the ones with weights
 
 
 def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto, Details]:
@@ -75,6 +81,24 @@ def _quantized(graph: onnx.ModelProto, ranges: Path, settings: QuantizeSettings)
             per_channel=True,
             calibrate_method=METHODS[settings.calibration],
             # Steps of the logits would be steps of the probabilities.
-            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
+            extra_options={
+                "OpTypesToExcludeOutputQuantization": ["Gemm"],
+                "TensorQuantOverrides": _weight_overrides(graph, settings),
+            },
         )
         return onnx.load(target)
+
+
+def _weight_overrides(graph: onnx.ModelProto, settings: QuantizeSettings) -> dict[str, list[dict[str, Any]]]:
+    """The scales of all layers' weights, in the form of `quantize_static`: one dict an output channel."""
+    parts, overrides = Graph(graph), {}
+    kept = set(kept_in_float(graph, settings))
+    for node in graph.graph.node:
+        if node.op_type in LAYERS and node.name not in kept and node.input[1] in parts.stored:
+            axis = output_axis(node)
+            weights = torch.from_numpy(numpy_helper.to_array(parts.stored[node.input[1]]).copy())
+            scales = weight_scales(weights.movedim(axis, 0), portable=settings.portable).numpy()
+            zero = np.int8(0)
+            overrides[node.input[1]] = [{"scale": scale, "zero_point": zero} for scale in scales]
+            overrides[node.input[1]][0]["axis"] = axis
+    return overrides

@@ -14,13 +14,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from tasks import processor
 from tasks.calibration import calibration_images, images_digest
 from tasks.config import QuantizeSettings
 from tasks.dataset import Images, load_split
 from tasks.errors import InputError
-from tasks.export import INPUT, export
+from tasks.export import export
+from tasks.graphs import INPUT
+from tasks.pair_sums import is_portable, pair_sums
 from tasks.recipes import Details, Trained, int8
-from tasks.runtime import Session
+from tasks.runtime import EXACT, Session
 
 BATCH: Final = 64
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [B,H,W,C] and labels [B]
@@ -39,8 +42,9 @@ def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto,
 
 
 def _accuracy(model: onnx.ModelProto, batches: Iterable[Batch]) -> tuple[float, list[float]]:
-    """Share of right labels, 0 to 1, of all images and of each batch."""
-    session = Session(model.SerializeToString())
+    """Share of right labels, 0 to 1, of all images and of each batch, where no sum saturates."""
+    right_here = processor.has_dot_products() or is_portable(pair_sums(model))
+    session = Session(model.SerializeToString(), "onnxruntime" if right_here else EXACT)
     right = [session.predict(pixels)[1] == labels for pixels, labels in batches]
     return float(np.concatenate(right).mean()), [float(batch.mean()) for batch in right]
 
@@ -68,7 +72,8 @@ def _restored(
             subset_size=len(batches),
             ignored_scope=nncf.IgnoredScope(names=int8.kept_in_float(graph, settings)),
             advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
-                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+                overflow_fix=nncf.OverflowFix.ENABLE if settings.portable else nncf.OverflowFix.DISABLE,
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
             ),
         )
     except Exception as error:  # nncf's own errors have no kind in common

@@ -29,7 +29,7 @@ def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto,
 
     def adapt(network: nn.Module, go_on: GoOn) -> nn.Module:
         folded = fuse(network)
-        go_on(rounding(folded, pixels), teacher=network)
+        go_on(rounding(folded, pixels, portable=settings.portable), teacher=network)
         unrounded(folded)
         return folded
 

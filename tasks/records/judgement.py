@@ -46,11 +46,15 @@ class Pace(Record):
     batch: int  # which that was
 
 
+Reference = Literal["onnxruntime", "onnxruntime-exact"]
+
+
 class Speed(Record):
     """What one model asks of the machine, in fresh processes that took turns with those of the others."""
 
-    runtime: str  # the fastest whose labels are those of ONNX Runtime
-    agreement: float  # share of labels on calibration images that are those of ONNX Runtime
+    runtime: str  # the fastest whose labels are those of the file's exact arithmetic
+    reference: Reference  # the runtime that gives the labels: onnxruntime where its labels are the exact ones
+    agreements: dict[str, float]  # share of exact labels on calibration images, by runtime
     single: Pace  # one thread
     full: Pace  # all threads
     load_seconds: float
@@ -60,9 +64,9 @@ class Speed(Record):
     @property
     def numbers(self) -> dict[str, float]:
         """All numbers by name: those of all threads by their own, those of one thread below `single/`."""
-        own = self.model_dump(exclude={"runtime", "single", "full"})
+        own = self.model_dump(exclude={"runtime", "reference", "agreements", "single", "full"})
         single = {f"single/{name}": value for name, value in self.single.model_dump().items()}
-        return {**self.full.model_dump(), **single, **own}
+        return {**self.full.model_dump(), **single, **own, "agreement": self.agreements[self.runtime]}
 
 
 class Scores(Record):

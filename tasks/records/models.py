@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import Field
+
 from tasks.config import Pipeline, TrainSettings, VoteRule
 from tasks.records.conditions import Conditions
 from tasks.records.data import Artifact, Plan, Record
@@ -56,8 +58,15 @@ class Candidate(Variant):
     model: Artifact
     checkpoints: tuple[Artifact, ...]  # one, or those of all that vote
     details: dict[str, float | int | str]  # of the recipe, and the proof of `tasks.graphs`
+    # Largest possible sum of two products by integer layer, see `tasks.pair_sums`.
+    pair_sums: dict[str, int] = Field(default_factory=dict)
     seconds: float
     made_with: Conditions
+
+    @property
+    def pair_sum(self) -> int:
+        """The largest of all layers; 0 where none computes in integers."""
+        return max(self.pair_sums.values(), default=0)
 
 
 class Made(Record):

@@ -15,7 +15,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from numpy.typing import NDArray
 
 from tasks.choice import Comparison
-from tasks.records import Dataset, Evidence, Plan, Scores, Standings, Verdict
+from tasks.records import Conditions, Dataset, Evidence, Plan, Scores, Standings, Verdict
 from tasks.report import candidates as candidates
 from tasks.report import candidates_page, evidence_page, pictures, quality
 from tasks.report.page import PAGE, STYLE
@@ -35,6 +35,7 @@ class Findings(NamedTuple):
     versions: dict[str, str]
     unknown_to_champion: int
     evidence: Evidence
+    trained: Conditions
 
     @property
     def passed(self) -> bool:
@@ -89,6 +90,18 @@ def render(findings: Findings, drawn: Pictures) -> bytes:
     return page.encode()
 
 
+def computed(findings: Findings) -> str:
+    """Where and how the night was computed, in one line: the training, and the chosen candidate's runtime."""
+    comparison, trained = findings.comparison, findings.trained
+    speed = comparison.speeds[comparison.chosen]
+    shares = ", ".join(f"{name} {share:.2%}" for name, share in sorted(speed.agreements.items()))
+    return (
+        f"Trained in {trained.precision} on {trained.device} ({trained.processor}); measured on "
+        f"{candidates.machine_line(comparison.machine)}; {comparison.chosen} in {speed.runtime}, the fastest "
+        f"runtime that gives the labels of exact arithmetic ({shares})"
+    )
+
+
 def _sections(findings: Findings, drawn: Pictures) -> dict[str, str]:
     """The templates of the sections that have something to show, in their order."""
     evidence = findings.evidence
@@ -119,6 +132,7 @@ def _facts(findings: Findings) -> dict[str, Any]:
         "rows": candidates.rows(comparison),
         "times": sorted(comparison.speeds.items(), key=lambda item: item[1].full.latency_ms_p50),
         "machine": candidates.machine_line(comparison.machine),
+        "computed": computed(findings),
         "passed": findings.passed,
         "refused_by": [verdict for verdict in findings.verdicts if not verdict.passed],
     }

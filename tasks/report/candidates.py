@@ -36,6 +36,7 @@ class Row(NamedTuple):
     loss: float | None
     speed: Speed | None
     details: Mapping[str, float | int | str]
+    pair_sum: int  # 0 where nothing is computed in integers
     state: str  # chosen, passed over or empty
     front: bool
     note: str
@@ -52,6 +53,7 @@ def rows(comparison: Comparison) -> list[Row]:
             comparison.loss(name),
             comparison.speeds[name],
             comparison.candidates[name].details,
+            comparison.candidates[name].pair_sum,
             "chosen"
             if name == comparison.chosen
             else "passed over"
@@ -63,7 +65,7 @@ def rows(comparison: Comparison) -> list[Row]:
         for name in quickest
     ]
     return found + [
-        Row(name, None, None, None, {}, "not made", False, _note(comparison, name)) for name in missing
+        Row(name, None, None, None, {}, 0, "not made", False, _note(comparison, name)) for name in missing
     ]
 
 

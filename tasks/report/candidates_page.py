@@ -9,7 +9,8 @@ chosen on the validation images, before any of them sees the test images.</p>
  src="data:image/png;base64,{{ pictures.candidates }}">
 <div class="scroll"><table class="dense">
 <tr><th>candidate</th><th class="n">accuracy</th><th class="n">points lost</th><th class="n">MB</th>
-<th class="n">in int8</th><th class="n">layers</th><th class="n">bits</th><th>policy</th></tr>
+<th class="n">in int8</th><th class="n">layers</th><th class="n">bits</th><th class="n">pair sum</th>
+<th>policy</th></tr>
 {% for row in rows %}
 <tr><td class="name">{{ row.name }}{% if row.front %} <span class="soft">◆</span>{% endif %}</td>
 {% if row.speed %}
@@ -20,16 +21,19 @@ chosen on the validation images, before any of them sees the test images.</p>
 {{ '%.0f %%' | format(100 * row.details.int8_share) if 'int8_share' in row.details else '–' }}</td>
 <td class="n">{{ row.details.get('quantized_nodes', '–') }}</td>
 <td class="n">{{ row.details.get('weight_bits', '–') }} / {{ row.details.get('bias_bits', '–') }}</td>
+<td class="n">{{ row.pair_sum | number(0) if row.pair_sum else '–' }}</td>
 {% else %}
 <td class="n">–</td><td class="n">–</td><td class="n">–</td><td class="n">–</td><td class="n">–</td>
-<td class="n">–</td>
+<td class="n">–</td><td class="n">–</td>
 {% endif %}
 <td{% if row.state == 'chosen' %} class="good"{% endif %}>
 {{ row.note or row.state }}</td></tr>
 {% endfor %}
 </table></div>
 <p class="soft">◆: on the Pareto front. Accuracy and points lost against fp32 of the same networks: on the
-validation images. In int8: share of the multiply-adds. Layers: quantized ones. Bits: of weights / biases.</p>
+validation images. In int8: share of the multiply-adds. Layers: quantized ones. Bits: of weights / biases.
+Pair sum: what two products of a layer add up to at most; up to 32,767 all processors give the
+same labels.</p>
 """
 
 TIMES: Final = """<h2>Times</h2>
@@ -53,8 +57,8 @@ TIMES: Final = """<h2>Times</h2>
 <td>{{ speed.runtime }}</td></tr>
 {% endfor %}
 </table></div>
-<p class="soft">{{ machine }}. Every model in the fastest runtime whose labels are those of ONNX Runtime, in
-fresh processes that take turns.</p>
+<p class="soft">{{ machine }}. Every model in the fastest runtime whose labels are those of the file's exact
+arithmetic, in fresh processes that take turns.</p>
 """
 
 MEMBERS: Final = """<h2>Members of the ensemble</h2>

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
 from tasks.markdown import escaped
-from tasks.report import Findings, candidates
+from tasks.report import Findings, computed
+from tasks.runtime import PAIR_LIMIT
 
 Cell = str | int | float | None
 LOADING = """```python
@@ -128,10 +129,27 @@ def _made(findings: Findings) -> str:
         ("settings", plan.settings_digest),
         ("network", f"{plan.pipeline.train.model}, {plan.pipeline.train.epochs} epochs"),
         ("starts from", plan.start.name if plan.start else plan.pipeline.train.weights),
-        ("machine", candidates.machine_line(findings.comparison.machine)),
+        ("computed", computed(findings)),
+        ("processors", _portability(findings)),
         ("Nightshift", version("nightshift")),
     ]
     return _table(("what", "which"), rows)
+
+
+def _portability(findings: Findings) -> str:
+    """Which processors give these labels."""
+    largest = findings.comparison.candidates[findings.comparison.chosen].pair_sum
+    if not largest:
+        return "portable: it computes in float"
+    if largest <= PAIR_LIMIT:
+        return (
+            "portable: the same labels on every processor, as two products add up to at most "
+            f"{largest:,}, and {PAIR_LIMIT:,} is held everywhere"
+        )
+    return (
+        f"not portable: two products add up to {largest:,}; serve it only where VNNI, AMX or Arm's dot "
+        "products are"
+    )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:

@@ -86,9 +86,9 @@ PAGE: Final = """<!doctype html>
 <td class="n">{{ scores.calibration_error | number(4) }}</td></tr>
 {% endfor %}
 </table></div>
-<p class="soft">Labels come from ONNX Runtime. Precision, recall, F1, ROC AUC and average precision (AP) are
-means over the classes; Brier: mean squared error of the probabilities, 0 to 2; ECE: expected calibration
-error.
+<p class="soft">Labels are those of each file's exact arithmetic. Precision, recall, F1, ROC AUC and average
+precision (AP) are means over the classes; Brier: mean squared error of the probabilities, 0 to 2; ECE:
+expected calibration error.
 {% if test[chosen].images < 1000 %}One image is {{ (1 / test[chosen].images) | percent }} of these
 {{ test[chosen].images }}: small differences are chance.{% endif %}
 {% if unknown_to_champion %}{{ unknown_to_champion }} test images are of classes that a champion does not
@@ -100,7 +100,7 @@ know; it is not judged on them.{% endif %}</p>
 {% endfor %}
 <p class="soft">Numbers behind the figures: <code>evidence.json</code> beside this page. Settings
 <code>{{ plan.settings_digest[:12] }}</code>, data
-<code>{{ plan.data_digest[:12] }}</code>. {{ machine }}.</p>
+<code>{{ plan.data_digest[:12] }}</code>. {{ computed }}.</p>
 </body>
 </html>
 """

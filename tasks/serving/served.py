@@ -39,7 +39,9 @@ class Served:
 
 
 def serve(model: ModelFile, options: Options, sample: Sample | None) -> Served:
-    """The model, warm, in the runtime asked for: `auto` is the fastest for `sample`, else the reference.
+    """The model, warm, in the runtime asked for: `auto` is the fastest for `sample`, else ONNX Runtime's.
+
+    Whatever `auto` takes gives the labels of the file's exact arithmetic.
 
     Raises InputError when the runtime refuses the file, or the file what its own settings make of an image.
     """
@@ -49,12 +51,14 @@ def serve(model: ModelFile, options: Options, sample: Sample | None) -> Served:
             "max_pixels": min(options.max_pixels, model.preprocess.max_pixels),
         }
     )
+    if model.warning:
+        say("model_not_portable", version=model.version, sentence=model.warning)
     if options.runtime != "auto":
         session = Session(model.data, options.runtime)
     elif sample is not None and sample.suits(settings):
         session = fastest(model, sample)
     else:
-        session = Session(model.data)
+        session = Session(model.data, model.runtime)
     warm(session, settings, options.max_batch)
     return Served(model, session, settings)
 

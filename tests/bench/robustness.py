@@ -31,7 +31,11 @@ def main() -> int:
     test = load_split(data, "test")
     images = test.images.numpy()
     there = {
-        each.name: contenders.of_candidate(storage.read_artifact(each.model), each, images, len(data.classes))
+        each.name: contenders.answered(
+            contenders.of_candidate(storage.read_artifact(each.model), each, images, len(data.classes)),
+            "onnxruntime",
+            len(data.classes),
+        )
         for each in ready.candidates
     }
     network = ensemble.restore((ready.checkpoint,), data, None, mirror=pipeline.quantize.mirror)
