@@ -70,9 +70,9 @@ class Training:
         self.feed, self.validation, self.seed, self.ranks = feed, validation, seed, ranks
         counts = class_counts(dataset).to(device)
         self.loss_of = optimisation.loss_of(settings, counts)
-        self.precision = Precision(device)
-        self.course = optimisation.Course(network, settings, feed.steps, self.precision.dtype)
+        self.course = optimisation.Course(network, settings, feed.steps)
         self.result = Result(network, settings)
+        self.precision = Precision(device)
         self.compiled = compiled(network, settings, device, feed.steps * settings.epochs)
         self.trained = self.compiled  # in every epoch anew, for all processes
         self.teacher: nn.Module | None = None  # whose probabilities are wanted instead of the labels

@@ -56,12 +56,10 @@ def loss_of(settings: TrainSettings, counts: Tensor) -> Loss:
 class Course:
     """The optimizers of a network and their learning rates, stepped together."""
 
-    def __init__(
-        self, network: nn.Module, settings: TrainSettings, steps: int, dtype: torch.dtype = torch.float32
-    ) -> None:
-        """`steps` are those of one epoch; `dtype` is that of the network's computations."""
+    def __init__(self, network: nn.Module, settings: TrainSettings, steps: int) -> None:
+        """`steps` are those of one epoch."""
         self._network, self._settings = network, settings
-        self._optimizers = _optimizers(network, settings, dtype)
+        self._optimizers = _optimizers(network, settings)
         self._plateaus: list[ReduceLROnPlateau] = []
         self._schedules: list[LRScheduler] = []
         for optimizer in self._optimizers:
@@ -119,9 +117,8 @@ class KernelMuon(Optimizer):
     gradients, and computes in bfloat16 on processors that emulate it, some 15 times slower than in float32.
     """
 
-    def __init__(self, groups: list[Group], dtype: torch.dtype) -> None:
-        """`dtype` is what matrix products are computed in: bfloat16 or float32."""
-        super().__init__(groups, {"momentum": 0.95, "dtype": str(dtype).removeprefix("torch.")})
+    def __init__(self, groups: list[Group]) -> None:
+        super().__init__(groups, {"momentum": 0.95})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -136,34 +133,43 @@ class KernelMuon(Optimizer):
             state["momentum_buffer"] = torch.zeros_like(kernel)
         momentum = state["momentum_buffer"]
         momentum.lerp_(gradient, 1 - group["momentum"])
-        nesterov = gradient.lerp(momentum, group["momentum"]).flatten(1)
-        direction = orthogonalized(nesterov, getattr(torch, group["dtype"])).to(kernel.dtype)
+        nesterov = gradient.lerp(momentum, group["momentum"])
+        matrix = _matrix(nesterov)
+        rate = 0.2 * group["lr"] * math.sqrt(max(matrix.shape))
         kernel.mul_(1 - group["lr"] * group["weight_decay"])
-        rate = 0.2 * group["lr"] * math.sqrt(max(nesterov.shape))
-        kernel.add_(direction.reshape(kernel.shape), alpha=-rate)
+        _matrix(kernel).add_(orthogonalized(matrix), alpha=-rate)
 
 
-def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """The matrix [m,n] with its singular values near 1, by five Newton-Schulz steps in `dtype`.
+def _matrix(kernel: Tensor) -> Tensor:
+    """A view of the memory, in whichever order it is: the order of the columns does not matter to Muon."""
+    channels_last = kernel.is_contiguous(memory_format=torch.channels_last)
+    return (kernel.permute(0, 2, 3, 1) if channels_last else kernel).view(len(kernel), -1)
+
+
+def orthogonalized(matrix: Tensor) -> Tensor:
+    """The matrix, float32 [m,n], with its singular values near 1, by five Newton-Schulz steps.
 
     The coefficients are those of Jordan et al., "Muon: An optimizer for hidden layers in neural networks",
-    2024: singular values end between 0.7 and 1.2, which serves as well as 1 and takes fewer steps.
+    2024: singular values end between 0.7 and 1.2, which serves as well as 1 and takes fewer steps. A step
+    multiplies the matrix by a polynomial of its Gram matrix, so the steps are taken on that, which is smaller,
+    and the matrix is multiplied once: in float32 as quick as steps on the matrix are in bfloat16.
     """
     tall = matrix.shape[0] > matrix.shape[1]
-    found = (matrix.T if tall else matrix).to(dtype)
-    found = found / found.norm().clamp_min(1e-7)
+    gram = matrix.T @ matrix if tall else matrix @ matrix.T
+    square = gram.trace().clamp_min(1e-14)
+    gram /= square
+    product = torch.eye(len(gram), device=gram.device) / square.sqrt()
     for _ in range(5):
-        gram = found @ found.T
-        update = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        found = torch.addmm(found, update, found, beta=3.4445)
-    return found.T if tall else found
+        factor = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        factor.diagonal().add_(3.4445)
+        product, gram = factor @ product, factor @ gram @ factor
+    return matrix @ product if tall else product @ matrix
 
 
-def _optimizers(network: nn.Module, settings: TrainSettings, dtype: torch.dtype) -> list[Optimizer]:
+def _optimizers(network: nn.Module, settings: TrainSettings) -> list[Optimizer]:
     """Over all weights, frozen ones too: they have no gradients, so nothing moves them until they thaw.
 
-    Muon leaves all but kernels to AdamW. It computes in bfloat16 where the network is: where that is float16,
-    the processor has no bfloat16, and the range of float16 is too small for it.
+    Muon leaves all but kernels to AdamW.
     """
     named = list(network.named_parameters())
     kernels = [(name, p) for name, p in named if p.ndim == 4][1:] if settings.optimizer == "muon" else []
@@ -177,8 +183,7 @@ def _optimizers(network: nn.Module, settings: TrainSettings, dtype: torch.dtype)
     if settings.optimizer == "adam":
         return [Adam(groups, lr=rate, fused=True)]
     others = AdamW(groups, lr=rate, fused=True)
-    muon = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
-    return [KernelMuon(_groups(kernels, settings), muon), others] if kernels else [others]
+    return [KernelMuon(_groups(kernels, settings)), others] if kernels else [others]
 
 
 def _groups(named: list[tuple[str, nn.Parameter]], settings: TrainSettings) -> list[Group]:

@@ -22,7 +22,7 @@ from tasks.rate import find_rate
 from tasks.records import Checkpoint, Conditions, Dataset
 from tasks.specs import TrainSpec
 
-FORMAT = 2  # raise it when the same settings would train another network, or its record has another shape
+FORMAT = 3  # raise it when the same settings would train another network, or its record has another shape
 MEMBER_STRIDE = 10_007  # keeps the seeds of the members apart from each other and from seeds close by
 
 

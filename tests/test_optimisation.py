@@ -132,29 +132,25 @@ def test_muon_s_steps_are_orthogonal():
 def test_muon_is_torch_s_where_that_computes_the_same(shape):
     kernel = nn.Parameter(torch.randn(shape))
     matrix = nn.Parameter(kernel.detach().flatten(1).clone())
-    ours = KernelMuon([{"params": [kernel], "lr": 0.1, "weight_decay": 0.5}], torch.bfloat16)
+    ours = KernelMuon([{"params": [kernel], "lr": 0.1, "weight_decay": 0.5}])
     theirs = torch.optim.Muon([matrix], lr=0.1, weight_decay=0.5, adjust_lr_fn="match_rms_adamw")
     for _ in range(3):
         kernel.grad = torch.randn(shape)
         matrix.grad = kernel.grad.flatten(1)
         ours.step()
         theirs.step()
-    torch.testing.assert_close(kernel.flatten(1), matrix, rtol=0, atol=2e-3)
+    torch.testing.assert_close(kernel.flatten(1), matrix, rtol=0, atol=5e-3)  # theirs is in bfloat16
 
 
-@pytest.mark.parametrize(
-    ("given", "used"),
-    [(torch.float32, "float32"), (torch.bfloat16, "bfloat16"), (torch.float16, "float32")],
-)
-def test_muon_computes_in_bfloat16_only_where_the_network_does(given, used):
-    course = Course(network(), settings(optimizer="muon"), 10, given)
-    assert course._optimizers[0].param_groups[0]["dtype"] == used
-
-
-def test_singular_values_end_near_one_in_float32():
-    values = torch.linalg.svdvals(orthogonalized(torch.randn(16, 144), torch.float32))
+@pytest.mark.parametrize("shape", [(16, 144), (144, 16), (1, 9), (9, 1), (3, 3)])
+def test_singular_values_end_near_one(shape):
+    values = torch.linalg.svdvals(orthogonalized(torch.randn(shape)))
     assert values.min() > 0.6
     assert values.max() < 1.3
+
+
+def test_a_gradient_of_zero_moves_nothing():
+    assert torch.equal(orthogonalized(torch.zeros(4, 36)), torch.zeros(4, 36))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop", "muon"])
