@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/installed-$(shell cksum < requirements.lock | cut -d' ' -f1)
 UV := $(shell sed -n 's/^uv==/uv==/p' requirements.lock)
 
-.PHONY: help demo test lint bench setup down lock
+.PHONY: help demo test lint bench portability setup down lock
 help:
 	@echo "make demo   bring everything up and run one night on real handwritten digits"
 	@echo "make test   run the whole test suite"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  measure, and write bench.json; PHOTOS=FOLDER of JPEGs adds decoding, networks at"
 	@echo "            224 pixels, predictions and the endpoint, CIFAR10=FOLDER two hours of training"
+	@echo "make portability  compare labels on emulated processors; FILES='MODEL.onnx IMAGES.npy' of yours"
 	@echo "make down   stop what make demo started"
 	@echo "make lock   resolve requirements.lock again after a change in pyproject.toml"
 
@@ -51,11 +52,15 @@ bench: setup
 	  --set 'quantize.recipes=["fp32", "fp16", "int8", "int8-accuracy", "int8-qat", "binary"]')
 	$(if $(CIFAR10),$(BIN)/python tests/bench/evaluate.py cifar10 $(CIFAR10))
 	$(if $(CIFAR10),$(BIN)/python tests/bench/robustness.py cifar10 $(CIFAR10))
+	$(if $(CIFAR10),$(BIN)/python tests/bench/int8_loss.py cifar10 $(CIFAR10) --set quantize.mirror=false)
 	$(if $(PHOTOS),$(BIN)/python tests/bench/images.py $(PHOTOS))
 	$(if $(PHOTOS),$(BIN)/python tests/bench/preprocess.py $(PHOTOS))
 	$(if $(PHOTOS),$(BIN)/python tests/bench/predict.py $(PHOTOS))
 	$(if $(PHOTOS),$(BIN)/python tests/bench/serving.py $(PHOTOS))
 	$(if $(PHOTOS),$(BIN)/python tests/bench/endpoint.py $(PHOTOS))
+
+portability: setup
+	$(BIN)/python tests/bench/portability.py $(FILES)
 
 down:
 	$(BIN)/nightshift down
