@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from small_models import brightness
+from small_models import BRIGHTNESS, brightness
 from typer.testing import CliRunner, Result
 
-from tasks import answers, classifier, runtime, storage
+from tasks import answers, classifier, model_file, processor, runtime, storage
 from tasks.cli import app
 
 
@@ -155,6 +155,38 @@ def test_a_runtime_that_refuses_the_file_is_said(
     assert json.loads(result.stdout)["label"] == "bright"
     assert "openvino is passed over: openvino cannot load the model (no kernel for this)" in result.stderr
     assert "onnxruntime is the fastest runtime here" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("avx2", "onnxruntime-exact"), ("avx2 avx512_vnni", "onnxruntime")]
+)
+def test_a_file_that_could_saturate_is_said_and_computed_right(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, flags: str, expected: str
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"model name : Some Processor\nflags : fpu {flags}\n")
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    file = tmp_path / "wide.onnx"
+    file.write_bytes(brightness({**BRIGHTNESS, runtime.PAIR_SUM: "64770"}))
+    result = predict(file, images / "day.jpg", "--json")
+    assert json.loads(result.stdout)["label"] == "bright"
+    assert f"model {file} is not portable: two products of its weights add up to 64,770" in result.stderr
+    assert ("Some Processor has neither VNNI" in result.stderr) == (expected == runtime.EXACT)
+    assert model_file.load(str(file)).runtime == expected
+
+
+def test_where_onnx_runtime_disagrees_with_exact_arithmetic_that_answers(
+    images: Path, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = runtime.LOADERS["onnxruntime"]
+
+    def saturates(model: bytes) -> runtime.Loaded:
+        loaded = real(model)
+        return loaded._replace(run=lambda pixels: (loaded.run(pixels)[0], 1 - loaded.run(pixels)[1]))
+
+    monkeypatch.setitem(runtime.LOADERS, "onnxruntime", saturates)  # type: ignore[arg-type]
+    result = predict(onnx_file, images / "day.jpg", "--json")
+    assert json.loads(result.stdout)["label"] == "bright"
+    assert "onnxruntime is passed over: 0.00% of its labels" in result.stderr
 
 
 def test_a_model_in_the_store_is_read_by_its_address(tmp_path: Path, images: Path, onnx_file: Path) -> None:

@@ -26,8 +26,9 @@ from test_storage import s3, s3_server
 from typer.testing import CliRunner, Result
 from waiting import wait_for_port
 
-from tasks import signing, storage, tracking
+from tasks import processor, signing, storage, tracking
 from tasks.cli import app, checks
+from tasks.cli.doctor import _processor
 from tasks.stack.kept import Ports, ensure_secrets, store_ports
 from tasks.stack.programs import valkey_binary
 
@@ -125,6 +126,25 @@ def test_every_finding_is_one_marked_line() -> None:
     assert line(result, f"Python {sys.version_info[0]}.{sys.version_info[1]}").startswith("✓")
     assert line(result, "role predict is installed").startswith("✓")
     assert line(result, "there is no stack").startswith("·")
+
+
+@pytest.mark.parametrize(
+    ("flags", "mark", "words"),
+    [
+        ("avx2", "·", "neither VNNI (avx512_vnni, avx_vnni) nor AMX (amx_int8)"),
+        ("avx2 avx512_vnni", "✓", "every int8 file"),
+    ],
+)
+def test_the_processor_is_named_with_what_follows_from_it(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, flags: str, mark: str, words: str
+) -> None:
+    (machine / "cpuinfo").write_text(f"model name : Some Processor\nflags : fpu sse2 {flags} clflush\n")
+    monkeypatch.setattr(processor, "CPUINFO", machine / "cpuinfo")
+    monkeypatch.setenv("NIGHTSHIFT_PRECISION", "float32")
+    (found,) = _processor()
+    assert found.sentence.startswith(f"Some Processor, {flags}; trains in float32 on ")
+    assert words in found.sentence
+    assert {"·": None, "✓": True}[mark] == found.good
 
 
 def test_the_store_is_tried_and_left_as_it_was(machine: Path) -> None:
