@@ -66,7 +66,7 @@ def peak_mb() -> float:
 def _load(model: bytes, pixels: Pixels, wanted: str) -> Choice:
     if wanted == FASTEST:
         return runtime.fastest(model, np.asarray(pixels))
-    return Choice(Session(model, cast(Runtime, wanted)), {}, ())
+    return Choice(Session(model, cast(Runtime, wanted)), {}, (), "onnxruntime")
 
 
 def _times(

@@ -168,13 +168,50 @@ def test_a_runtime_that_disagrees_is_passed_over(model, images, two):
     assert (choice.session.runtime, choice.agreement) == ("onnxruntime", 1.0)
     assert choice.agreements == {EXACT: 1.0, "onnxruntime": 1.0, "openvino": 23 / 24}
     (sentence,) = choice.passed_over
-    assert sentence.startswith("openvino is passed over: 95.83% of its labels")
+    assert sentence.startswith("openvino is passed over: it gives 1 of 24 images another label than")
 
 
 @pytest.fixture
 def without_dot_products(monkeypatch, tmp_path) -> None:
     (tmp_path / "cpuinfo").write_text("model name : Old One\nflags : fpu avx2\n")
     monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+
+
+def nearly(gap: float) -> Callable[[bytes], runtime.Loaded]:
+    """Exact arithmetic by which the second class of the first image is that much less probable."""
+
+    def load(model: bytes) -> runtime.Loaded:
+        loaded = runtime._load_exact(model)
+
+        def run(images: np.ndarray) -> runtime.Prediction:
+            probabilities, labels = loaded.run(images)
+            first, second = 0.4 + gap, 0.4
+            probabilities[0] = (0.6 - gap) / 2
+            probabilities[0, labels[0]], probabilities[0, (labels[0] + 1) % 4] = first, second
+            return probabilities, labels
+
+        return loaded._replace(run=run)
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("gap", "expected"), [(0.01, "openvino"), (0.049, "openvino"), (0.06, "onnxruntime")]
+)
+def test_a_tie_that_rounding_decides_is_no_disagreement(model, images, two, gap, expected):
+    two(loads(0.001, wrong=1))
+    runtime.LOADERS[EXACT] = nearly(gap)
+    choice = fastest(model, images)
+    assert choice.session.runtime == expected
+    assert choice.agreements["openvino"] == 23 / 24  # it is told all the same
+
+
+def test_where_sums_may_saturate_a_tie_is_a_disagreement(model, images, two, without_dot_products):
+    two(loads(0.001, wrong=1))
+    runtime.LOADERS[EXACT] = nearly(0.01)
+    assert fastest(model, images).session.runtime == "openvino"
+    runtime.LOADERS[EXACT] = lambda data: nearly(0.01)(data)._replace(portable=False)
+    assert fastest(model, images).session.runtime == "onnxruntime"
 
 
 def test_where_onnx_runtime_is_the_one_that_is_wrong_the_others_are_right(model, images, two):
