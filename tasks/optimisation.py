@@ -151,8 +151,8 @@ def orthogonalized(matrix: Tensor) -> Tensor:
 
     The coefficients are those of Jordan et al., "Muon: An optimizer for hidden layers in neural networks",
     2024: singular values end between 0.7 and 1.2, which serves as well as 1 and takes fewer steps. A step
-    multiplies the matrix by a polynomial of its Gram matrix, so the steps are taken on that, which is smaller,
-    and the matrix is multiplied once: in float32 as quick as steps on the matrix are in bfloat16.
+    multiplies the matrix by a polynomial of its Gram matrix, so the steps are taken on that, which is
+    smaller, and the matrix is multiplied once: in float32 as quick as steps on the matrix in bfloat16.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     gram = matrix.T @ matrix if tall else matrix @ matrix.T

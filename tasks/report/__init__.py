@@ -80,6 +80,7 @@ def render(findings: Findings, drawn: Pictures) -> bytes:
         lstrip_blocks=True,
         loader=DictLoader({"page": PAGE, **sections}),
     )
+    environment.filters["digits"] = digits
     environment.filters["percent"] = lambda share: f"{100 * share:.2f} %"
     environment.filters["number"] = lambda value, digits=2: f"{value:,.{digits}f}"
     environment.filters["span"] = lambda pair: f"{100 * pair[0]:.1f}–{100 * pair[1]:.1f}"
@@ -88,6 +89,13 @@ def render(findings: Findings, drawn: Pictures) -> bytes:
         **_facts(findings), sections=list(sections), pictures=encoded
     )
     return page.encode()
+
+
+def digits(value: float | None) -> str:
+    """A number of any size with as many digits as tell something."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def computed(findings: Findings) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
 from tasks.markdown import escaped
-from tasks.report import Findings, computed
+from tasks.report import Findings, computed, digits
 from tasks.runtime import PAIR_LIMIT
 
 Cell = str | int | float | None
@@ -27,9 +27,9 @@ def markdown(findings: Findings) -> bytes:
                 (
                     "✓" if v.passed else "✗",
                     v.gate,
-                    f"{v.value:.4g}",
-                    f"{v.limit:.4g}",
-                    _digits(v.champion),
+                    digits(v.value),
+                    digits(v.limit),
+                    digits(v.champion),
                     v.sentence,
                 )
                 for v in findings.verdicts
@@ -83,9 +83,9 @@ def _scores(findings: Findings) -> str:
                 scores.images,
                 f"{_percent(scores.accuracy)} ({_percent(low)} to {_percent(high)})",
                 _percent(scores.f1),
-                _digits(scores.roc_auc),
-                _digits(scores.brier),
-                _digits(scores.calibration_error),
+                digits(scores.roc_auc),
+                digits(scores.brier),
+                digits(scores.calibration_error),
                 f"{scores.speed.full.latency_ms_p50:.2f} ({scores.speed.runtime})",
                 f"{scores.speed.size / 1e6:.2f}",
             )
@@ -159,7 +159,3 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
-
-
-def _digits(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"

@@ -59,9 +59,9 @@ PAGE: Final = """<!doctype html>
 <th>in words</th></tr>
 {% for verdict in verdicts %}
 <tr><td class="{{ 'good' if verdict.passed else 'bad' }}">{{ '✓' if verdict.passed else '✗' }}</td>
-<td>{{ verdict.gate }}</td><td class="n">{{ '%.4g' | format(verdict.value) }}</td>
-<td class="n">{{ '%.4g' | format(verdict.limit) }}</td>
-<td class="n">{{ '–' if verdict.champion is none else '%.4g' | format(verdict.champion) }}</td>
+<td>{{ verdict.gate }}</td><td class="n">{{ verdict.value | digits }}</td>
+<td class="n">{{ verdict.limit | digits }}</td>
+<td class="n">{{ verdict.champion | digits }}</td>
 <td class="words">{{ verdict.sentence }}</td></tr>
 {% endfor %}
 </table></div>
