@@ -90,6 +90,27 @@ def one(name: str, settings: TrainSettings, dataset: Dataset, wanted: tuple[str,
         record(f"{name}, {recipe}: bits of a weight", float(proof["weight_bits"]), "bits")
         record(f"{name}, {recipe}: multiply-adds in int8", float(proof["int8_share"]), "share")
         serve(f"{name}, {recipe}", data, network_of(settings, dataset), images, dataset)
+    bits(name, settings, dataset, images.numpy())
+
+
+def bits(name: str, settings: TrainSettings, dataset: Dataset, pixels: runtime.Pixels) -> None:
+    """What portable int8 costs in time beside all 8 bits, and what it gains beside float, by runtime."""
+    kinds = {"fp32": ("fp32", True), "portable": ("int8", True), "8 bits": ("int8", False)}
+    made = {}
+    for kind, (recipe, portable) in kinds.items():
+        trained = recipes.Trained(network_of(settings, dataset), dataset, settings, "file://bits")
+        graph, _ = recipes.find(recipe).make(trained, SETTINGS.model_copy(update={"portable": portable}))
+        made[kind] = export.finish(graph, dataset, recipe)
+    for where in ("onnxruntime", "openvino-f32"):
+        sessions = {kind: runtime.Session(data, where) for kind, data in made.items()}
+        for count in (1, max(BATCHES)):
+            for peer in ("8 bits", "fp32"):
+                mine, theirs = turns(
+                    lambda: sessions["portable"].predict(pixels[:count]),  # noqa: B023
+                    lambda: sessions[peer].predict(pixels[:count]),  # noqa: B023
+                )
+                row = f"{name}, portable int8, {where}, {count} at once"
+                record(row, count / mine, "images/s", f"{peer} in the same runtime", count / theirs)
 
 
 def serve(name: str, data: bytes, network: torch.nn.Module, images: torch.Tensor, dataset: Dataset) -> None:
