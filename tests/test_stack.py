@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ import psutil
 import psycopg2
 import pytest
 from botocore.exceptions import ClientError
-from waiting import wait_for
+from guardian import lives
+from waiting import patience, wait_for
 
 from tasks import signing, storage, tracking
 from tasks.errors import InputError, NightshiftError
@@ -43,6 +43,7 @@ from tasks.stack.roles import Health, Role, build_roles, postgres_folder
 from tasks.stack.supervise import Supervisor
 
 STORES = ("postgres", "valkey", "s3")
+PATIENTLY: dict[str, Any] = {"timeout": patience(30), "trust_env": False}
 
 
 def site_of(home: Path) -> Site:
@@ -79,21 +80,10 @@ def database(home: Path, statement: str) -> list[tuple[object, ...]]:
         connection.close()
 
 
-def lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def wait_until_dead(found: list[psutil.Process]) -> list[psutil.Process]:
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        found = [one for one in found if lives(one)]
-        if not found:
-            break
-        time.sleep(0.1)
-    return found
+def wait_until_dead(found: list[psutil.Process]) -> None:
+    wait_for(
+        lambda: not any(map(lives, found)), lambda: f"the end of {[one for one in found if lives(one)]}", 5
+    )
 
 
 def test_a_port_in_use_is_replaced_and_the_others_kept() -> None:
@@ -162,6 +152,14 @@ def test_threads_times_slots_stay_within_the_cores(tmp_path: Path) -> None:
     site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=8)
     threads = {role.name: role.environment.get("NIGHTSHIFT_THREADS") for role in build_roles(site, {})}
     assert (threads["worker"], threads["worker-train"]) == ("1", "8")
+
+
+@pytest.mark.parametrize(("asked", "least"), [("1", 1), ("", None), ("9999", None)])
+def test_a_cap_on_threads_caps_the_cores_of_a_stack(
+    monkeypatch: pytest.MonkeyPatch, asked: str, least: int | None
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_THREADS", asked)
+    assert prepare.cores() == (least or len(os.sched_getaffinity(0)))
 
 
 def test_the_janitor_reaches_the_database_and_starts_after_the_others(tmp_path: Path) -> None:
@@ -295,7 +293,7 @@ def test_stores_start_and_start_only_once(home: Path) -> None:
 def test_no_store_answers_without_its_password(home: Path) -> None:
     lifecycle.up(home, only=STORES, random_ports=True)
     site = site_of(home)
-    with socket.create_connection(("127.0.0.1", site.ports.valkey), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", site.ports.valkey), timeout=patience(5)) as connection:
         connection.sendall(b"PING\r\nAUTH guess\r\n")
         answer = b""
         while answer.count(b"\r\n") < 2 and (more := connection.recv(256)):
@@ -309,7 +307,7 @@ def test_no_store_answers_without_its_password(home: Path) -> None:
     ):
         with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
             psycopg2.connect(wrong)
-    assert httpx.get(f"{site.s3_url}/nightshift", trust_env=False).status_code in (400, 403)
+    assert httpx.get(f"{site.s3_url}/nightshift", **PATIENTLY).status_code in (400, 403)
     guess = {"aws_access_key_id": site.secrets.s3_key, "aws_secret_access_key": "guess"}
     client = boto3.Session().client("s3", endpoint_url=site.s3_url, region_name="us-east-1", **guess)
     with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
@@ -321,14 +319,13 @@ def test_a_killed_role_comes_back(home: Path) -> None:
     (first,) = lifecycle.status(home)
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 15
-    while time.monotonic() < deadline:
+
+    def back() -> bool:
         (now,) = lifecycle.status(home)
-        if now.healthy and now.pid != first.pid:
-            break
-        time.sleep(0.2)
-    assert now.healthy
-    assert now.pid != first.pid
+        return now.healthy and now.pid != first.pid
+
+    wait_for(back, "the server to be back", 15)
+    (now,) = lifecycle.status(home)
     assert now.restarts == 1
 
 
@@ -341,7 +338,7 @@ def test_a_killed_servers_children_end_before_it_is_started_again(home: Path) ->
         supervisor.start("pair")
         first = wait_for_child(supervisor)
         os.kill(first.ppid(), signal.SIGKILL)
-        assert wait_until_dead([first]) == []
+        wait_until_dead([first])
         second = wait_for_child(supervisor)
         assert second.environ()["ODD"] == '100% "it\'s" $HOME'
         assert supervise.restarts(home) == {"pair": 1}
@@ -359,11 +356,8 @@ def test_the_supervisors_log_is_rotated_and_starts_are_counted_across(
     try:
         for count in range(8):
             supervisor.start("short")
-            deadline = time.monotonic() + 10
-            while supervise.restarts(home).get("short") != count and time.monotonic() < deadline:
-                time.sleep(0.05)
-            while supervisor.programs()["short"].state != "EXITED" and time.monotonic() < deadline:
-                time.sleep(0.05)
+            wait_for(lambda count=count: supervise.restarts(home).get("short") == count, "its start", 10)
+            wait_for(lambda: supervisor.programs()["short"].state == "EXITED", "its end", 10)
         logs = sorted(path.name for path in (home / "run").glob("supervisord.log*"))
         assert logs == ["supervisord.log", "supervisord.log.1", "supervisord.log.2"][: len(logs)]
         assert len(logs) > 1
@@ -378,13 +372,16 @@ def test_the_supervisors_log_is_rotated_and_starts_are_counted_across(
 
 
 def wait_for_child(supervisor: Supervisor) -> psutil.Process:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
+    found: list[psutil.Process] = []
+
+    def look() -> bool:
         pid = supervisor.programs()["pair"].pid
-        if pid and (children := psutil.Process(pid).children()):
-            return children[0]
-        time.sleep(0.1)
-    raise TimeoutError("the pair has no child")
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.extend(psutil.Process(pid).children() if pid else ())
+        return bool(found)
+
+    wait_for(look, "a child of the pair", 10)
+    return found[0]
 
 
 def test_the_endpoint_is_shown_once_it_was_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,7 +393,7 @@ def test_the_endpoint_is_shown_once_it_was_asked_for(home: Path, monkeypatch: py
     found = lifecycle.status(home)
     assert [(one.name, one.health) for one in found] == [("valkey", "healthy"), ("serve", "healthy")]
     assert lifecycle.endpoint(home) == f"http://{found[1].address}"
-    assert httpx.get(f"http://{found[1].address}/ready").status_code == 503
+    assert httpx.get(f"http://{found[1].address}/ready", **PATIENTLY).status_code == 503
     assert lifecycle.down(home)
     assert "serve" not in {one.name for one in lifecycle.status(home)}
 
@@ -435,10 +432,9 @@ def test_down_ends_the_orphans_of_a_killed_supervisor(home: Path) -> None:
     alive = list(processes.living(session).values())
     assert len(alive) > len(STORES)
     os.kill(session.leader.pid, signal.SIGKILL)
-    time.sleep(0.2)
-    assert supervise.connect(home) is None
+    wait_for(lambda: supervise.connect(home) is None, "the end of the supervisor")
     assert lifecycle.down(home) is True
-    assert wait_until_dead(alive) == []
+    wait_until_dead(alive)
     assert lifecycle.down(home) is False
 
 
@@ -447,7 +443,7 @@ def test_orphans_are_known_by_their_session_when_nothing_else_was_recorded(home:
     session = session_of(home)
     leader = psutil.Process(session.leader.pid)
     leader.kill()
-    assert wait_until_dead([leader]) == []
+    wait_until_dead([leader])
     names = {one.name() for one in processes.living(Session(session.leader, session.boot)).values()}
     assert names == {"valkey-server", "rclone"}
 
@@ -458,7 +454,7 @@ def test_up_ends_orphans_before_it_starts(home: Path) -> None:
     orphans = [one for one in processes.living(session).values() if one.pid != session.leader.pid]
     os.kill(session.leader.pid, signal.SIGKILL)
     lifecycle.up(home, only=["valkey"])
-    assert wait_until_dead(orphans) == []
+    wait_until_dead(orphans)
     assert [one.health for one in lifecycle.status(home)] == ["healthy"]
 
 
@@ -485,9 +481,9 @@ def test_an_interrupted_start_leaves_nothing(home: Path) -> None:
     alive = list(processes.living(session).values())
     assert len(alive) > 4
     child.send_signal(signal.SIGTERM)
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=patience(60))
     assert "KeyboardInterrupt" in errors
-    assert wait_until_dead(alive) == []
+    wait_until_dead(alive)
     assert processes.living(session) == {}
 
 
@@ -530,9 +526,11 @@ def test_health_says_why_not(home: Path) -> None:
 
 
 def test_the_whole_stack_is_healthy(stack: Any) -> None:
-    found = lifecycle.status(stack.home)
-    assert [one.name for one in found if not one.healthy] == []
-    assert len(found) == 11
+    def ill() -> list[str]:
+        return [f"{one.name}: {one.health}" for one in lifecycle.status(stack.home) if not one.healthy]
+
+    wait_for(lambda: not ill(), lambda: f"the health of {ill()}")
+    assert len(lifecycle.status(stack.home)) == 11
 
 
 def test_no_process_shows_a_secret_in_its_command_line(stack: Any) -> None:
@@ -592,7 +590,7 @@ def test_airflow_has_the_pools(stack: Any) -> None:
 def test_mlflow_keeps_artifacts_in_the_bucket(stack: Any) -> None:
     url = f"{stack.environment['MLFLOW_TRACKING_URI']}/api/2.0/mlflow-artifacts/artifacts/probe/note.txt"
     login = (environment.ADMIN, stack.environment["MLFLOW_TRACKING_PASSWORD"])
-    assert httpx.put(url, content=b"kept", auth=login, trust_env=False).status_code == 200
+    assert httpx.put(url, content=b"kept", auth=login, **PATIENTLY).status_code == 200
     assert storage.read("s3://nightshift/mlflow/probe/note.txt") == b"kept"
 
 
@@ -605,7 +603,7 @@ def ask_mlflow(stack: Any, path: str, password: str | None = None, **headers: st
     """The status of an answer; without a password, to nobody."""
     url = f"{stack.environment['MLFLOW_TRACKING_URI']}/{path}"
     login = (environment.ADMIN, password) if password else None
-    return httpx.get(url, auth=login, headers=headers, trust_env=False).status_code
+    return httpx.get(url, auth=login, headers=headers, **PATIENTLY).status_code
 
 
 def test_airflow_and_mlflow_answer_nobody_without_a_login(stack: Any) -> None:
@@ -616,9 +614,9 @@ def test_airflow_and_mlflow_answer_nobody_without_a_login(stack: Any) -> None:
     assert ask_mlflow(stack, "health") == 200
     airflow = stack.environment["NIGHTSHIFT_AIRFLOW_URL"]
     for path in ("dags", "connections", "variables", "assets", "dags/digits/dagRuns"):
-        assert httpx.get(f"{airflow}/api/v2/{path}", trust_env=False).status_code == 401
+        assert httpx.get(f"{airflow}/api/v2/{path}", **PATIENTLY).status_code == 401
     guess = {"username": environment.ADMIN, "password": environment.ADMIN}
-    assert httpx.post(f"{airflow}/auth/token", json=guess, trust_env=False).status_code == 401
+    assert httpx.post(f"{airflow}/auth/token", json=guess, **PATIENTLY).status_code == 401
 
 
 def test_mlflow_answers_to_no_other_name(stack: Any) -> None:
@@ -650,21 +648,21 @@ def test_whom_the_administrator_gives_a_login_may_look_at_mlflow_and_change_noth
     reader = ("reader", "only-looks-at-it-1")
 
     def post(path: str, body: dict[str, str], auth: tuple[str, str]) -> httpx.Response:
-        return httpx.post(f"{url}/{path}", json=body, auth=auth, trust_env=False)
+        return httpx.post(f"{url}/{path}", json=body, auth=auth, **PATIENTLY)
 
     made = post("experiments/create", {"name": "closed"}, login).json()["experiment_id"]
     user = {"username": reader[0], "password": reader[1]}
     assert post("users/create", user, login).status_code == 200
     assert post("users/create", user | {"username": "another"}, reader).status_code == 403
-    looked = httpx.get(f"{url}/experiments/get?experiment_id={made}", auth=reader, trust_env=False)
+    looked = httpx.get(f"{url}/experiments/get?experiment_id={made}", auth=reader, **PATIENTLY)
     assert looked.status_code == 200
     assert post("experiments/delete", {"experiment_id": made}, reader).status_code == 403
     assert post("runs/create", {"experiment_id": made}, reader).status_code == 403
     run = post("runs/create", {"experiment_id": made}, login).json()["run"]["info"]
     place = run["artifact_uri"].replace("mlflow-artifacts:/", "mlflow-artifacts/artifacts/")
     file = f"{url.removesuffix('/mlflow')}/{place}/model.onnx"
-    assert httpx.put(file, content=b"x", auth=login, trust_env=False).status_code == 200
+    assert httpx.put(file, content=b"x", auth=login, **PATIENTLY).status_code == 200
     for method in ("PUT", "DELETE"):
-        assert httpx.request(method, file, auth=reader, trust_env=False).status_code == 403
-    assert httpx.get(file, auth=reader, trust_env=False).content == b"x"
+        assert httpx.request(method, file, auth=reader, **PATIENTLY).status_code == 403
+    assert httpx.get(file, auth=reader, **PATIENTLY).content == b"x"
     assert post("experiments/delete", {"experiment_id": made}, login).status_code == 200

@@ -79,8 +79,12 @@ def find_site(home: Path) -> Site | None:
 
 
 def cores() -> int:
-    """The cores this process may use: fewer than the machine has, inside a container or a batch system."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores this process may use: fewer than the machine has, inside a container or a batch system.
+
+    NIGHTSHIFT_THREADS says fewer still, for a machine that does other work beside.
+    """
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(there, int(os.environ.get("NIGHTSHIFT_THREADS") or there)))
 
 
 def _stamp(home: Path) -> Path:
