@@ -9,17 +9,19 @@ import tempfile
 from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 
 import pytest
+from guardian import STACKS, dismiss, guard, noted, take_down
 from metrics_server import statsd
+from waiting import SLOWNESS, patience, slowness
 from webhook import Hook, webhook
 from xdist.scheduler import LoadScopeScheduling
 
 from tasks import signing
-from tasks.stack import environment, lifecycle, processes
+from tasks.stack import environment, lifecycle
 
 # Two workers on two cores: a computation of one must not wait for threads that the other has.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -36,6 +38,7 @@ pytest_plugins = [
 # A shell starts background jobs with Ctrl-C ignored, and every process below inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 REPOSITORY = Path(__file__).resolve().parent.parent
+SHARING = "sharing.txt"  # names of the tests that share the stack
 PIPELINES = {
     # Its promotions wait for a person.
     "asked": '[promotion]\nmode = "approve"\n',
@@ -60,52 +63,63 @@ min_accuracy = 0
 max_accuracy_loss = 1
 """,
 }
-STACKS = "NIGHTSHIFT_TEST_STACKS"  # a folder with the names of the stacks that this run started
-# Faults are noticed and tried again within seconds instead of minutes.
-QUICK = {
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
-    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
-    "NIGHTSHIFT_RETRY_SECONDS": "5",
-}
 
 
+def quick() -> dict[str, str]:
+    """Settings with which faults are noticed and tried again within seconds instead of minutes."""
+    return {
+        # A slow machine sends its heartbeats later, and takes longer for what is in the queue before a task.
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": f"{30 * slowness():.0f}",
+        "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": f"{60 * slowness():.0f}",
+        "NIGHTSHIFT_RETRY_SECONDS": "5",
+    }
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Workers that are broken off end at once: who started them takes down what they leave."""
-    if not hasattr(config, "workerinput"):
-        os.environ[STACKS] = tempfile.mkdtemp(prefix="ns-stacks-")
+    """Measure the machine once for all workers; pytest-timeout reads its option after this."""
+    os.environ[SLOWNESS] = str(slowness())
+    guard(config)
+    options = config.option
+    if getattr(options, "timeout", 0) is None and "PYTEST_TIMEOUT" not in os.environ:
+        options.timeout = patience(float(config.getini("timeout")))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
-        notes = Path(os.environ.pop(STACKS))
-        for note in notes.iterdir():
-            take_down(Path(note.read_text()))
-        shutil.rmtree(notes)
+    dismiss(config)
 
 
-@cache
-def shares_stack(file: str) -> bool:
-    """Whether a test of this file asks for the stack."""
-    return (
-        re.search(r"def \w+\([^)]*\bstack\b", Path(REPOSITORY, file).read_text(encoding="utf-8")) is not None
-    )
+def shares_stack(item: pytest.Item) -> bool:
+    """Whether a test, or a fixture of it, asks for the stack."""
+    return "stack" in getattr(item, "fixturenames", ())
 
 
 class Scheduling(LoadScopeScheduling):
-    """Gives whole files to the workers, and all that share the stack to one, so that there is one stack."""
+    """Gives files to the workers, and all tests that share the stack to one, so that there is one stack."""
+
+    @cached_property
+    def _sharing(self) -> set[str]:
+        """What the workers wrote once they had collected."""
+        return set(Path(os.environ[STACKS], SHARING).read_text(encoding="utf-8").splitlines())
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "stack" if shares_stack(file) else file
+        return "stack" if nodeid in self._sharing else nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:
     return Scheduling(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What shares the stack comes first, since it takes longest."""
-    items.sort(key=lambda item: not shares_stack(item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: not shares_stack(item))
+    if hasattr(config, "workerinput"):
+        told = "\n".join(item.nodeid for item in items if shares_stack(item))
+        file = Path(os.environ[STACKS]).parent / SHARING
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_text(told, encoding="utf-8")
+        part.replace(file)  # all workers collect the same
 
 
 @dataclass(frozen=True)
@@ -121,18 +135,6 @@ class Stack:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def take_down(home: Path) -> None:
-    """Take a stack down and insist that nothing of it lives, then remove its folder."""
-    session = processes.load(home)
-    if session is not None:
-        seen = session.seen | frozenset(processes.living(session))
-        session = processes.Session(session.leader, session.boot, session.roles, seen)
-    lifecycle.down(home)
-    left = processes.living(session) if session else {}
-    shutil.rmtree(home, ignore_errors=True)
-    assert not left, f"still running after down: {list(left.values())}"
 
 
 def _dags(home: Path) -> Path:
@@ -159,9 +161,8 @@ def environment_of_its_own() -> Iterator[None]:
 def stack() -> Iterator[Stack]:
     """The whole stack with the repository's pipelines; about a minute, once for all tests."""
     home = Path(tempfile.mkdtemp(prefix="ns-", dir="/tmp"))
-    note = Path(os.environ[STACKS], home.name)
-    note.write_text(str(home))
     before, told = dict(os.environ), ExitStack()
+    told.enter_context(noted(home))
     hook = told.enter_context(webhook())
     heard = told.enter_context(statsd())
     planted = {name: secrets.token_hex(32) for name in ("cloud account", "webhook", "export key")}
@@ -169,9 +170,11 @@ def stack() -> Iterator[Stack]:
         "AIRFLOW_CONN_HOOK": hook.url.replace("://", f"://notices:{planted['webhook']}@"),
         "AIRFLOW_CONN_CLOUD": f"aws://AKIAPLANTED:{planted['cloud account']}@",
     }
-    os.environ.update(QUICK | connections | heard.variables)
+    os.environ.update(quick() | connections | heard.variables)
     os.environ.update(NIGHTSHIFT_NOTIFY="http:hook", NIGHTSHIFT_DAGS=str(_dags(home)))
     os.environ["NIGHTSHIFT_EXPORT_KEY"] = planted["export key"]
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["NIGHTSHIFT_THREADS"] = "1"  # the other core has the other worker's tests
     terminated = signal.signal(signal.SIGTERM, _interrupt)
     try:
         lifecycle.up(home, random_ports=True)
@@ -184,7 +187,6 @@ def stack() -> Iterator[Stack]:
     finally:
         signal.signal(signal.SIGTERM, terminated)
         take_down(home)
-        note.unlink()
         told.close()
         os.environ.clear()
         os.environ.update(before)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import uvicorn
 from small_models import brightness
+from waiting import patience
 
 from tasks import registry, runtime, tracking
 from tasks.serving.app import create
@@ -43,6 +44,11 @@ class Endpoint(NamedTuple):
         return float(found[1]) if found else 0.0
 
 
+def client_of(port: int) -> httpx.Client:
+    """A client that waits as long as this machine may need."""
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=patience(30), trust_env=False)
+
+
 @contextmanager
 def running(uri: str, *, wait: bool = False, **options: Any) -> Iterator[Endpoint]:
     """The endpoint on a free port, ended in order."""
@@ -55,11 +61,11 @@ def running(uri: str, *, wait: bool = False, **options: Any) -> Iterator[Endpoin
     thread.start()
     port = listener.getsockname()[1]
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+        with client_of(port) as client:
             yield Endpoint(port, client)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(patience(30))
     assert not thread.is_alive()
 
 

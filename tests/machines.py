@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from waiting import patience
 
 from tasks.stack.environment import LOOPBACK, Site
 from tasks.stack.roles import build_roles
@@ -50,7 +51,7 @@ def isolated() -> bool:
     """Whether this process may make namespaces."""
     if shutil.which("unshare") is None:
         return False
-    return subprocess.run((*NAMESPACES, "true"), capture_output=True, timeout=20).returncode == 0
+    return subprocess.run((*NAMESPACES, "true"), capture_output=True, timeout=patience(20)).returncode == 0
 
 
 class Machine:
@@ -128,7 +129,7 @@ class Machine:
         for process in everything:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(everything, timeout=20)
+        psutil.wait_procs(everything, timeout=patience(20))
 
     def remove(self) -> None:
         """End it, whatever its state, and leave nothing."""
@@ -156,7 +157,7 @@ class Relay:
         self._servers = [self._do(self._serve(each)) for each in listening]
 
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(patience(20))
 
     async def _serve(self, listening: socket.socket) -> asyncio.Server:
         port = listening.getsockname()[1]
@@ -201,7 +202,7 @@ class Relay:
 
         self._do(stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(20)
+        self._thread.join(patience(20))
         self._loop.close()
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from waiting import patience
+
 
 class Heard(NamedTuple):
     names: set[str]
@@ -34,4 +36,4 @@ def statsd() -> Iterator[Heard]:
             ended.set()
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
                 last.sendto(b"end", ("127.0.0.1", port))
-            thread.join(5)
+            thread.join(patience(5))

@@ -6,13 +6,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from waiting import listens, patience, wait_for
 
 
 class Door(ThreadingHTTPServer):
@@ -74,23 +74,12 @@ def _mlflow_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[i
             command, env=mine | quiet, cwd=folder, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        _wait(port, server)
+        wait_for(lambda: listens(port) or server.poll() is not None, "the MLflow server to start", 120)
+        assert server.poll() is None, (folder / "log").read_text()
         yield port, folder / "files"
     finally:
         os.killpg(server.pid, 15)
-        server.wait(30)
-
-
-def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 120
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    raise RuntimeError("the MLflow server did not start")
+        server.wait(patience(30))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from guardian import noted
 
 from tasks.stack import lifecycle
 
@@ -16,6 +17,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="ns-", dir="/tmp"))
     (folder / "dags").mkdir()
     monkeypatch.setenv("NIGHTSHIFT_DAGS", str(folder / "dags"))
-    yield folder
-    lifecycle.down(folder)
-    shutil.rmtree(folder)
+    with noted(folder):
+        yield folder
+        lifecycle.down(folder)
+        shutil.rmtree(folder)

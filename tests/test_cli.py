@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
+from waiting import patience
 
 from tasks import signing
 from tasks.cli import app
@@ -106,7 +107,7 @@ def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
     ) as process:
         writer = os.open(pipe, os.O_WRONLY)  # returns when the command has the other end open
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=patience(60))
         os.close(writer)
     assert process.returncode == 130
     assert "Traceback" not in said

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
-from endpoints import picture, promoted, registered
+from endpoints import client_of, picture, promoted, registered
 from mlflow_server import Door
 from small_models import brightness
 from typer.testing import CliRunner, Result
-from waiting import wait_for
+from waiting import patience, wait_for
 
 from tasks import registry, signing
 from tasks.cli import app
@@ -44,12 +43,12 @@ def test_it_waits_follows_and_ends_in_order(registering: Door, tmp_path: Path) -
     log, data = tmp_path / "log", picture()
     with (
         serving("models:/lamp@champion", log, "--wait") as (process, port),
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+        client_of(port) as client,
     ):
         assert client.get("/ready").status_code == 503
         version = promoted("lamp")
         wait_for(lambda: client.get("/ready").status_code == 200)
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=patience(20)) as connection:
             head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
             connection.sendall(head.encode() + data[:50])
             wait_for(lambda: "waiting_images 1.0" in client.get("/metrics").text)
@@ -59,7 +58,7 @@ def test_it_waits_follows_and_ends_in_order(registering: Door, tmp_path: Path) -
             answer = b"".join(iter(lambda: connection.recv(65536), b""))
         assert answer.startswith(b"HTTP/1.1 200")
         assert b'"label":"bright"' in answer
-        assert process.wait(20) == 0
+        assert process.wait(patience(20)) == 0
     lines = log.read_text().splitlines()
     assert [re.findall(r" event=(\w+)", line) for line in lines] == [
         ["waiting"],

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from guardian import noted
 from typer.testing import CliRunner
+from waiting import patience
 
 from tasks.cli.stack import app
 from tasks.errors import InputError
@@ -28,9 +30,10 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "dags").mkdir()
     monkeypatch.setenv("NIGHTSHIFT_DAGS", str(folder / "dags"))
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(folder))
-    yield folder
-    lifecycle.down(folder)
-    shutil.rmtree(folder)
+    with noted(folder):
+        yield folder
+        lifecycle.down(folder)
+        shutil.rmtree(folder)
 
 
 def test_up_status_logs_env_down(home: Path) -> None:
@@ -92,5 +95,5 @@ def test_the_foreground_takes_everything_down(home: Path, number: signal.Signals
         assert session is not None
         child.send_signal(number)
         assert "taking everything down" in output.read()
-    assert child.wait(timeout=30) == 0
+    assert child.wait(patience(30)) == 0
     assert processes.living(session) == {}

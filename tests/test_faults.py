@@ -117,7 +117,7 @@ def test_a_refused_version_is_not_promoted_by_hand_either(airflow, champion, ref
 
 def test_a_stage_killed_by_the_kernel_is_named_and_tried_again(airflow, champion):
     ingest("batch-2")  # fresher data is the gain that makes this night's model the champion
-    night = start(airflow, train__epochs=80)
+    night = start(airflow)
     process = stage_process("train")
     process.kill()
     wait_for(

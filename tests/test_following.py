@@ -6,9 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from endpoints import facts, held, picture, promoted, refusal, registered, running
+from endpoints import client_of, facts, held, picture, promoted, refusal, registered, running
 from mlflow_server import Door
 from small_models import brightness, onnx_model
 from waiting import wait_for
@@ -45,7 +44,7 @@ def test_a_new_champion_takes_over_under_load_and_no_request_fails(registering: 
     with running("models:/light@champion") as endpoint:
 
         def load() -> None:
-            with httpx.Client(base_url=f"http://127.0.0.1:{endpoint.port}", trust_env=False) as client:
+            with client_of(endpoint.port) as client:
                 while not done.is_set():
                     started = time.monotonic()
                     answer = client.post("/v1/predict", content=picture())

@@ -6,17 +6,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from celery import Celery
+from guardian import noted
 from prometheus_client.parser import text_string_to_metric_families
 from test_ledger import decision
 from typer.testing import CliRunner
-from waiting import wait_for
+from waiting import patience, wait_for
 
 from tasks import ledger
 from tasks.cli import app
@@ -35,9 +35,10 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("NIGHTSHIFT_DAGS", str(folder / "dags"))
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(folder))
     monkeypatch.setenv("NIGHTSHIFT_STORE", f"file://{folder}/store")
-    yield folder
-    lifecycle.down(folder)
-    shutil.rmtree(folder)
+    with noted(folder):
+        yield folder
+        lifecycle.down(folder)
+        shutil.rmtree(folder)
 
 
 def parsed(text: str) -> Found:
@@ -86,15 +87,18 @@ def test_queues_are_counted_with_who_works_on_them(home, tmp_path):
         command, cwd=tmp_path, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 60
         found: Found = {}
-        while found.get(("nightshift_queue_workers", "train")) != 1 and time.monotonic() < deadline:
+
+        def works() -> bool:
             done = CliRunner().invoke(app, ["metrics"])
             assert done.exit_code == 0, done.output
-            found = parsed(done.stdout)
+            found.update(parsed(done.stdout))
+            return found.get(("nightshift_queue_workers", "train")) == 1
+
+        wait_for(works, "the worker to be counted", 60)
     finally:
         worker.terminate()
-        worker.wait(30)
+        worker.wait(patience(30))
     assert {name: value for name, value in found.items() if "queue" in name[0]} == {
         ("nightshift_queue_length", "default"): 0,
         ("nightshift_queue_length", "preprocess"): 3,
@@ -111,7 +115,9 @@ def test_the_role_answers_and_what_does_not_is_missing(home):
     lifecycle.up(home, only=["valkey"], also=["metrics"], random_ports=True)
     status = {one.name: one for one in lifecycle.status(home)}
     assert status["metrics"].healthy
-    with urllib.request.urlopen(f"http://{status['metrics'].address}/metrics", timeout=60) as answer:
+    with urllib.request.urlopen(
+        f"http://{status['metrics'].address}/metrics", timeout=patience(60)
+    ) as answer:
         found = parsed(answer.read().decode())
     assert found["nightshift_scrape_success", "broker"] == 1
     assert found["nightshift_scrape_success", "ledger"] == 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mlflow.entities import ViewType
 from PIL import Image
+from waiting import patience
 
 from tasks import history, loop, tracking
 from tasks.config import TrainSettings
@@ -25,8 +26,8 @@ NIGHTS = itertools.count()
 def spec(mlflow_server, ml_dataset_uri, monkeypatch) -> TrainSpec:
     # The store's fixture takes the server's address away from trainings that are to stay on their own.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{mlflow_server.server_port}")
-    monkeypatch.setattr(tracking, "PATIENCE", 5.0)
-    monkeypatch.setattr(tracking, "FAILED_PATIENCE", 0.5)
+    monkeypatch.setattr(tracking, "PATIENCE", patience(5))
+    monkeypatch.setattr(tracking, "FAILED_PATIENCE", patience(5))
     return TrainSpec(dataset_uri=ml_dataset_uri, settings=QUICK, mlflow_run_id=new_night())
 
 
@@ -96,6 +97,8 @@ def test_a_training_that_is_found_again_is_shown_as_whole(spec):
 
 
 def test_an_outage_at_the_end_costs_another_try_and_no_epoch(spec, mlflow_server, monkeypatch):
+    monkeypatch.setattr(tracking, "PATIENCE", 5.0)
+    monkeypatch.setattr(tracking, "FAILED_PATIENCE", 0.5)
     real = loop.Training.advance
 
     def broken_off(training, progress):

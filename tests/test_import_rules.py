@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LEVELS = {
-    0: {"config", "records", "specs", "errors", "pipelines", "spaces", "trials", "toml"},
+    0: {"config", "records", "specs", "errors", "pipelines", "processor", "spaces", "trials", "toml"},
     1: {
         "s3",
         "storage",
@@ -56,6 +56,7 @@ LEVELS = {
         "model",
         "networks",
         "optimisation",
+        "pair_sums",
         "augmentation",
         "hardening",
         "progress",

@@ -6,15 +6,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from celery import Celery
+from guardian import noted
 from machines import Machine, isolated
 from rich.console import Console
-from waiting import wait_for
+from waiting import patience, wait_for
 
 from tasks import registry, storage
 from tasks.cli.airflow import Airflow
@@ -35,7 +37,7 @@ def machines(stack) -> Iterator[tuple[Machine, Machine]]:
     assert site is not None
     site, apart = replace(site, dags=stack.home / "dags"), isolated()
     celery = Celery(broker=site.broker_url, set_as_current=False)
-    own = {"destination": ["celery@worker"], "reply": True, "timeout": 10}
+    own = {"destination": ["celery@worker"], "reply": True, "timeout": patience(10)}
     made: list[Machine] = []
     with contextlib.ExitStack() as after:
         after.callback(celery.close)
@@ -43,9 +45,11 @@ def machines(stack) -> Iterator[tuple[Machine, Machine]]:
         assert celery.control.cancel_consumer(QUEUE, **own)
         for number, name in enumerate(("alpha", "beta")):
             made.append(Machine(name, f"127.0.0.{2 + number}", site, QUEUE, apart=apart))
+            after.enter_context(noted(made[-1].folder))
             after.callback(made[-1].remove)
         names = [f"celery@{machine.name}" for machine in made]
-        wait_for(lambda: len(celery.control.ping(destination=names, timeout=1)) == 2, "the two workers")
+        ping = partial(celery.control.ping, destination=names, timeout=patience(1))
+        wait_for(lambda: len(ping()) == 2, "the two workers")
         yield made[0], made[1]
 
 

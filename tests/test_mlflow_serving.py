@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from predicting import Lights
+from waiting import listens, patience, wait_for
 
 
 @pytest.fixture
@@ -32,28 +32,17 @@ def address(lights: Lights, tmp_path: Path) -> Iterator[str]:
             command, env=environment, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        _wait(f"http://127.0.0.1:{port}/ping", server, tmp_path / "log")
+        wait_for(lambda: listens(port) or server.poll() is not None, "the model's server to start", 120)
+        assert server.poll() is None, (tmp_path / "log").read_text(encoding="utf-8")
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
         if server.poll() is None:
             os.killpg(server.pid, 15)
-        server.wait(30)
-
-
-def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 120
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            httpx.get(url, timeout=5)
-        except httpx.HTTPError:
-            time.sleep(0.2)
-        else:
-            return
-    raise RuntimeError(log.read_text(encoding="utf-8"))
+        server.wait(patience(30))
 
 
 def ask(url: str, body: object) -> httpx.Response:
-    return httpx.post(url, json=body, timeout=60)
+    return httpx.post(url, json=body, timeout=patience(60))
 
 
 def test_mlflow_serves_a_registered_model_without_pickle(address: str) -> None:

@@ -161,13 +161,6 @@ def test_the_promotion_is_in_the_ledger(first_night):
     assert kinds[:2] == [("challenger", first_night["version"]), ("promoted", first_night["version"])]
 
 
-def test_the_champion_is_made_again_byte_for_byte(first_night):
-    done = nightshift("reproduce", "digits", "--version", first_night["version"], "--json", check=False)
-    found = json.loads(done.stdout)
-    assert found["reproduced"], found["sentence"]
-    assert done.returncode == 0
-
-
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_upkeep_runs_through_airflow_and_leaves_what_is_young(first_night, dry_run):
     airflow = Airflow()
@@ -181,24 +174,40 @@ def test_upkeep_runs_through_airflow_and_leaves_what_is_young(first_night, dry_r
     assert registry.fetch_model("models:/digits@champion")[1]["version"] == first_night["version"]
 
 
-def test_a_second_night_finds_nothing_new_and_a_new_batch_makes_a_third(first_night, tmp_path):
+def test_a_second_night_finds_nothing_new(first_night):
     second = night("digits")
     assert second["state"] == "nothing-new"
     assert set(second["seconds"]) == {"plan"}
 
-    digits = load_digits()
+
+@pytest.fixture(scope="module")
+def third_night(first_night, tmp_path_factory):
+    """The night after 60 more images came, a short one."""
+    digits, photos = load_digits(), tmp_path_factory.mktemp("shifted")
     for index in range(60):
-        folder = tmp_path / "shifted" / str(digits.target[index])
+        folder = photos / str(digits.target[index])
         folder.mkdir(parents=True, exist_ok=True)
         shifted = np.roll(gray(digits.images[index]), 1, axis=1)
         cv2.imwrite(str(folder / f"{index}.png"), shifted)
-    nightshift("ingest", str(tmp_path / "shifted"), "--pipeline", "digits", "--batch", "shifted")
-    third = night("digits", "--set", "train.epochs=2")
+    nightshift("ingest", str(photos), "--pipeline", "digits", "--batch", "shifted")
+    quick = ("train.epochs=2", "evaluate.robustness=none", "evaluate.latency_runs=10")
+    return night("digits", *(word for setting in quick for word in ("--set", setting)))
+
+
+def test_a_new_batch_makes_a_third_night(first_night, third_night):
+    third = third_night
     assert third["state"] in ("promoted", "refused", "superseded")
     assert int(third["version"]) == int(first_night["version"]) + 1
     dataset = registry.version_tags("digits", third["version"])["nightshift.dataset"]
     manifest = storage.read_json(f"{os.environ['NIGHTSHIFT_STORE']}/datasets/{dataset}.json")
     assert sum(shard["images"] for shard in manifest["shards"]) == 1797 + 60
+
+
+def test_a_version_is_made_again_byte_for_byte(third_night):
+    done = nightshift("reproduce", "digits", "--version", third_night["version"], "--json", check=False)
+    found = json.loads(done.stdout)
+    assert found["reproduced"], found["sentence"]
+    assert done.returncode == 0
 
 
 def test_airflow_s_metrics_come_from_its_servers_and_from_both_workers(first_night, stack):

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from test_storage import free_port
+from waiting import patience
 
 from tasks import signing, storage
 from tasks.errors import InputError, OutageError
@@ -179,7 +180,8 @@ def test_mlflow_runs_on_servers_of_the_caller(home: Path, monkeypatch: pytest.Mo
         client = environment.client_environment(home)
         artifact = f"{client['MLFLOW_TRACKING_URI']}/api/2.0/mlflow-artifacts/artifacts/probe/note.txt"
         login = (client["MLFLOW_TRACKING_USERNAME"], client["MLFLOW_TRACKING_PASSWORD"])
-        assert httpx.put(artifact, content=b"kept", auth=login, trust_env=False).status_code == 200
+        with httpx.Client(auth=login, trust_env=False, timeout=patience(30)) as asking:
+            assert asking.put(artifact, content=b"kept").status_code == 200
         assert storage.read("s3://mine/mlflow/probe/note.txt") == b"kept"
         assert stat.S_IMODE((home / "own.json").stat().st_mode) == 0o600
         for name in given:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from waiting import patience
 
 from tasks import loop, model, storage
 from tasks.config import TrainSettings
@@ -119,7 +120,7 @@ def test_a_killed_stage_goes_on_and_leaves_nothing_behind(ml_dataset_uri, tmp_pa
     (tmp_path / "calm").mkdir()
     (tmp_path / "wild").mkdir()
     calm = run_stage(spec, tmp_path / "calm")
-    assert "trained in" in calm.communicate(timeout=120)[0]
+    assert "trained in" in calm.communicate(timeout=patience(120))[0]
     seen = 0
     for _ in range(2):
         stage = run_stage(spec, tmp_path / "wild")
@@ -131,7 +132,7 @@ def test_a_killed_stage_goes_on_and_leaves_nothing_behind(ml_dataset_uri, tmp_pa
         time.sleep(0.02)
         stage.kill()
         stage.communicate()
-    last = run_stage(spec, tmp_path / "wild").communicate(timeout=120)[0]
+    last = run_stage(spec, tmp_path / "wild").communicate(timeout=patience(120))[0]
     assert "going on after epoch" in last
     results = [
         Checkpoint.model_validate_json((tmp_path / name / "result.json").read_text())

@@ -10,10 +10,10 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import boto3
 import deployment
 import httpx
 import pytest
+from waiting import patience, wait_for
 
 from tasks.errors import InputError, OutageError
 from tasks.stack import access, provision
@@ -93,15 +94,12 @@ def running(command: list[str], environment: dict[str, str], log: Path) -> Itera
             server.terminate()
 
 
-def wait_for(url: str, log: Path) -> None:
-    end = time.monotonic() + 240
-    while True:
-        try:
-            httpx.get(url, timeout=5)
-            return
-        except httpx.HTTPError:
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.2)
+def answers_at(url: str) -> bool:
+    try:
+        httpx.get(url, timeout=patience(5))
+    except httpx.HTTPError:
+        return False
+    return True
 
 
 def start_s3(site: Site, up: ExitStack) -> None:
@@ -142,7 +140,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         start_s3(found, up)
         start_mlflow(found, up)
         found.run("migrate", *deployment.command("migrate"))
-        wait_for(f"{found.mlflow}/health", folder / "mlflow.log")
+        wait_for(lambda: answers_at(f"{found.mlflow}/health"), (folder / "mlflow.log").read_text, 240)
         command = [
             word.replace(deployment.SECRETS, str(found.secrets)) for word in deployment.command("provision")
         ]
@@ -195,10 +193,11 @@ def test_a_tasks_log_goes_to_s3_and_is_read_from_there(site, answers):
 
 def test_mlflow_asks_for_a_login_and_knows_the_workers_user(site):
     experiments = f"{site.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
-    assert httpx.get(experiments).status_code == 401
+    ask = partial(httpx.get, experiments, timeout=patience(30))
+    assert ask().status_code == 401
     login = (site.environment("worker")["MLFLOW_TRACKING_USERNAME"], site.secret("mlflow_password"))
-    assert httpx.get(experiments, auth=login).status_code == 200
-    assert httpx.get(experiments, auth=login, headers={"Host": "elsewhere"}).status_code == 403
+    assert ask(auth=login).status_code == 200
+    assert ask(auth=login, headers={"Host": "elsewhere"}).status_code == 403
 
 
 def test_a_person_who_exists_and_the_bucket_stay_when_it_runs_again(site, monkeypatch):

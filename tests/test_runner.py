@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import patience, slowness, wait_for
 
 from tasks.errors import InputError, OutageError, StageError
 from tasks.runner import run_stage, stage_environment
@@ -48,25 +48,22 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
     return use
 
 
-def gone(pid: int, seconds: float = 10) -> bool:
-    """Whether the process ends within some seconds; a zombie that nobody collected has ended."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.05)
-    return False
+def ended(pid: int) -> bool:
+    """A zombie that nobody collected has ended."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until_ended(*pids: int) -> None:
+    wait_for(lambda: all(map(ended, pids)), f"the end of {pids}", 10)
 
 
 def pids(tmp_path: Path) -> list[int]:
-    for _ in range(400):
-        if (tmp_path / "pids").exists() and (text := (tmp_path / "pids").read_text()):
-            return [int(pid) for pid in text.split()]
-        time.sleep(0.05)
-    raise TimeoutError("the stage did not start")
+    file = tmp_path / "pids"
+    wait_for(lambda: file.exists() and file.read_text(), "the stage to start", 20)
+    return [int(pid) for pid in file.read_text().split()]
 
 
 def test_the_result_comes_back_and_every_line_is_echoed(play: Callable[[str], None]) -> None:
@@ -156,7 +153,7 @@ def test_an_exception_in_the_caller_ends_the_stage_and_its_children(
     play(GRANDCHILD + "print('started', flush=True); time.sleep(120)")
     with pytest.raises(Timeout):
         run_stage("close", SPEC, echo=timeout)
-    assert all(gone(pid) for pid in pids(tmp_path))
+    wait_until_ended(*pids(tmp_path))
 
 
 def test_killing_the_runner_ends_the_stage_and_its_children(
@@ -172,24 +169,24 @@ def test_killing_the_runner_ends_the_stage_and_its_children(
         assert psutil.pid_exists(stage)
         assert psutil.pid_exists(child)
         runner.send_signal(signal.SIGKILL)
-    assert gone(stage)
-    assert gone(child)
+    wait_until_ended(stage, child)
 
 
 def test_a_child_that_outlives_its_stage_does_not_hold_the_night(
     play: Callable[[str], None], tmp_path: Path
 ) -> None:
     """It has the stage's output open, and it does not ask to die with its parent."""
+    late = tmp_path / "late"
+    program = f"import pathlib, time; time.sleep({patience(15)}); pathlib.Path({str(late)!r}).touch()"
     play(
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(120)'])\n"
-        "Path(os.environ['PIDS']).write_text(str(child.pid)); time.sleep(1.5)\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {program!r}])\n"
+        f"Path(os.environ['PIDS']).write_text(str(child.pid)); time.sleep({1.5 * slowness()})\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    started = time.monotonic()
     with pytest.raises(StageError, match="exit -9"):
         run_stage("close", SPEC)
-    assert time.monotonic() - started < 60
-    assert all(gone(pid) for pid in pids(tmp_path))
+    assert not late.exists()
+    wait_until_ended(*pids(tmp_path))
 
 
 def test_a_stage_that_finds_its_parent_gone_ends_at_once() -> None:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from test_s3 import Server, server
 from test_storage import KEY, SECRET, free_port, use_endpoint
-from waiting import wait_for_port
+from waiting import patience, wait_for_port
 
 from tasks import storage
 from tasks.cli.checks import store
@@ -110,10 +110,11 @@ def test_a_fork_of_a_process_that_used_s3_is_refused_instead_of_waiting_for_ever
     code = (
         "import os, signal\nfrom tasks import storage\nassert storage.exists('s3://test/a')\n"
         "if os.fork():\n    os._exit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
-        "signal.alarm(20)\ntry:\n    storage.exists('s3://test/a')\nexcept RuntimeError as error:\n"
+        f"signal.alarm({patience(20):.0f})\n"
+        "try:\n    storage.exists('s3://test/a')\nexcept RuntimeError as error:\n"
         "    os._exit(7 if 'spawn the process instead' in str(error) else 8)\nos._exit(9)\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 7
+    assert subprocess.run([sys.executable, "-c", code], timeout=patience(60), check=False).returncode == 7
 
 
 def test_boto3_is_not_imported_where_the_variables_say_all(server: Server) -> None:

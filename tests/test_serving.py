@@ -6,14 +6,15 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import joblib
 import pytest
 from endpoints import Endpoint, held, picture, refusal, running
-from small_models import brightness
-from waiting import wait_for
+from small_models import BRIGHTNESS, brightness
+from waiting import patience, wait_for
 
-from tasks import runtime
+from tasks import processor, runtime
 from tasks.serving import events, intake
 from tasks.serving.recent import Recent
 
@@ -120,7 +121,7 @@ def test_more_images_than_may_ever_wait_are_no_reason_to_come_again(endpoint: En
 
 def connect(endpoint: Endpoint, head: str) -> socket.socket:
     """A connection on which the head of a request was sent."""
-    connection = socket.create_connection(("127.0.0.1", endpoint.port), timeout=20)
+    connection = socket.create_connection(("127.0.0.1", endpoint.port), timeout=patience(20))
     connection.sendall(f"POST /v1/predict HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
     return connection
 
@@ -190,7 +191,7 @@ def test_requests_that_come_together_are_computed_together(
             return number % 2, found["label"]
 
         answers = [pool.submit(ask, 0)]
-        assert begun.wait(20)
+        assert begun.wait(patience(20))
         answers += [pool.submit(ask, number) for number in range(1, 17)]
         wait_for(lambda: endpoint.meter("ready_images") == 16)
         assert endpoint.meter("waiting_images") == 17
@@ -217,7 +218,7 @@ def test_a_runtime_with_lanes_computes_calls_side_by_side(
         begun.clear()
         free.clear()
         first = pool.submit(endpoint.predict, picture(255))  # alone, so all threads are its own
-        assert begun.wait(20)
+        assert begun.wait(patience(20))
         assert endpoint.predict(picture(0)).json()["predictions"][0]["label"] == "dark"
         assert not first.done()
         free.set()
@@ -249,9 +250,9 @@ def test_a_lane_takes_its_share_and_the_choice_of_a_runtime_is_told_of_all(
         for event in (begun, shared, free):
             event.clear()
         answers = [pool.submit(endpoint.predict, picture())]
-        assert begun.wait(20)
+        assert begun.wait(patience(20))
         answers.append(pool.submit(endpoint.predict, picture()))
-        assert shared.wait(20)  # both lanes are taken
+        assert shared.wait(patience(20))  # both lanes are taken
         answers += [pool.submit(endpoint.predict, picture()) for _ in range(16)]
         wait_for(lambda: endpoint.meter("ready_images") == 16)
         free.set()
@@ -292,3 +293,18 @@ def test_events_are_one_line_without_passwords(capsys: pytest.CaptureFixture[str
     events.say("tried", at="http://me:secret@host/x", words='two "words"', number=3, empty="")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(r'event=tried at=http://host/x words="two \"words\"" number=3 empty=""')
+
+
+def test_a_file_that_could_saturate_is_served_exactly_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cpuinfo").write_text("model name : Old One\nflags : fpu avx2\n")
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    file = tmp_path / "wide.onnx"
+    file.write_bytes(brightness({**BRIGHTNESS, runtime.PAIR_SUM: "64770"}))
+    with running(str(file), runtime="auto") as found:
+        assert found.health()["runtime"] == runtime.EXACT
+        (answer,) = found.predict(picture(250, ".png"), "image/png").json()["predictions"]
+    assert answer["label"] == "bright"
+    (said,) = [line for line in capfd.readouterr().err.splitlines() if "event=model_not_portable" in line]
+    assert "Old One has neither VNNI" in said

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from waiting import patience
 
 from tasks import labels, storage
 from tasks.errors import InputError
@@ -51,7 +52,7 @@ def test_ctrl_c_does_not_wait_for_what_is_under_way_and_begins_nothing_more() ->
 
     def work(number: int) -> bool:
         begun.append(number)
-        return number == 0 or release.wait(60)
+        return number == 0 or release.wait(patience(60))
 
     results = in_order(work, range(100), threads=4)
     assert next(results)

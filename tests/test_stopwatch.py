@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from small_models import onnx_model
+from waiting import patience
 
 from tasks import runtime, stopwatch
 from tasks.runtime import Session
@@ -26,7 +27,12 @@ def files(tmp_path: Path) -> tuple[str, str]:
 def run(*command: str, stdin: str = "") -> tuple[list[dict[str, Any]], str, int]:
     """Every line of stdout as JSON, stderr, and the exit code."""
     done = subprocess.run(
-        [sys.executable, *command], input=stdin, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *command],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=patience(120),
+        check=False,
     )
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr, done.returncode
 

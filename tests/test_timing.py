@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 from small_models import onnx_model
+from waiting import patience
 
 from tasks import storage, timing
 from tasks.config import EvaluateSettings
@@ -59,10 +60,10 @@ def test_every_number_comes_from_runs_of_the_real_candidates(ml_night, monkeypat
         assert 0.999 <= speed.agreements[speed.runtime] <= 1
         assert (speed.single.threads, speed.full.threads) == (1, 2)
         for pace in (speed.single, speed.full):
-            assert 0 < pace.latency_ms_p50 <= pace.latency_ms_p90 <= pace.latency_ms_p99 < 10_000
+            assert 0 < pace.latency_ms_p50 <= pace.latency_ms_p90 <= pace.latency_ms_p99 < 1000 * patience(10)
             assert pace.batch in {1, 8, 16}
             assert pace.images_per_second >= 0.999 * 1000 / pace.latency_ms_p50
-        assert 0 < speed.load_seconds < 60
+        assert 0 < speed.load_seconds < patience(60)
         assert 20 < speed.memory_mb < 1000
         assert speed.size == len(models[name])
     assert machine.threads == 2
@@ -138,7 +139,7 @@ def test_a_process_ends_with_the_one_that_started_it(images, tmp_path):
     with parent:
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    child.wait(timeout=60)
+    child.wait(timeout=patience(60))
     assert not child.is_running()
 
 

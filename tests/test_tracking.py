@@ -87,6 +87,8 @@ def break_off(child, server, error: Exception | None) -> None:
     with tracking.live(child, machine=True) as log:
         server.state = "closed"
         log([("loss", 1.0, 1)])
+        before = len(server.requests)
+        wait_for(lambda: len(server.requests) >= before + 2, "an answer of the closed server")
         if error:
             raise error
 
@@ -104,9 +106,12 @@ def test_an_outage_to_the_end_is_an_outage_unless_something_else_failed(child, m
 
 def test_the_load_of_the_machine_is_logged_and_outlasts_an_outage(child, mlflow_server, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    looks: list[object] = []
+    points = tracking._points
+    monkeypatch.setattr(tracking, "_points", lambda rows: (looks.append(rows), points(rows))[1])
     with tracking.live(child, machine=True):
         mlflow_server.state = "closed"
-        time.sleep(3)
+        wait_for(lambda: len(looks) >= 12, "a dozen looks")
         mlflow_server.state = "open"
     client = mlflow.MlflowClient()
     names = {name for name in client.get_run(child).data.metrics if name.startswith("system/")}
