@@ -83,7 +83,7 @@ class Answerer:
                 runtime: str = self.model.runtime
             elif self._classifier:
                 probabilities, labels = self._classifier.predict(pixels)
-                runtime = self._classifier.session.runtime
+                runtime = self._classifier.runtime
             files = [(read.key, read.sha256) for read, _ in good]
             rows = table(self.model, runtime, files, probabilities, labels, embeddings)
             given = iter(list(zip(probabilities, labels, strict=True)))

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from tasks.config import PromotionPolicy
+from tasks.portability import PAIR_LIMIT
 from tasks.records import Candidate, Machine, Speed
-from tasks.runtime import PAIR_LIMIT
 
 ROUNDING: Final = 1e-9  # 0.985 - 0.98 must not exceed a limit of 0.005
 

@@ -12,7 +12,7 @@ from tasks import machine, runtime, storage
 from tasks.config import digest_of
 from tasks.errors import InputError, OutageError
 from tasks.model_file import ModelFile
-from tasks.runtime import Pixels, Prediction, Session
+from tasks.runtime import Pixels, Prediction, Runtime, Session
 
 BATCH: Final = 64  # images per call of the model
 LOOK: Final = 16  # of them are timed in each runtime
@@ -28,7 +28,7 @@ class Classifier:
     """
 
     def __init__(self, model: ModelFile, *, images: int) -> None:
-        """`images` are expected. Raises InputError when ONNX Runtime refuses the file."""
+        """`images` are expected."""
         self.model = model
         self._many = images >= MANY
         if model.warning:
@@ -36,14 +36,15 @@ class Classifier:
         self._session = self._found_before()
 
     @property
-    def session(self) -> Session:
-        """Its present session; before the first images, one that is right whatever they are."""
-        if self._session is None:
-            return Session(self.model.data, self.model.runtime)
-        return self._session
+    def runtime(self) -> Runtime:
+        """The one it predicts in; before the first images, one that is right whatever they are."""
+        return self._session.runtime if self._session else self.model.runtime
 
     def predict(self, pixels: Pixels) -> Prediction:
-        """Probabilities float32 [N,K] and labels int64 [N] of uint8 [N,H,W,C]."""
+        """Probabilities float32 [N,K] and labels int64 [N] of uint8 [N,H,W,C].
+
+        Raises InputError when ONNX Runtime refuses the file.
+        """
         if self._session is None:
             self._session = self._chosen(pixels)
         return self._session.predict(pixels)

@@ -128,12 +128,15 @@ class Precision:
 
     def unscale(self, optimizers: Sequence[Optimizer]) -> None:
         """Give the gradients their true length, before they are clipped and followed."""
-        for optimizer in optimizers:
+        for optimizer in filter(_moves, optimizers):
             self._scaler.unscale_(optimizer)
 
     def step(self, optimizers: Sequence[Optimizer]) -> None:
         for optimizer in optimizers:
-            self._scaler.step(optimizer)
+            if _moves(optimizer):
+                self._scaler.step(optimizer)
+            else:  # its weights are all frozen, for which the scaler raises
+                optimizer.step()
         self._scaler.update()
 
     def state(self) -> dict[str, Any]:
@@ -143,6 +146,10 @@ class Precision:
         """Go on in the precision that the training began in."""
         self.__init__(self.device, getattr(torch, state["dtype"]))  # type: ignore[misc]
         self._scaler.load_state_dict(state["scaler"])
+
+
+def _moves(optimizer: Optimizer) -> bool:
+    return any(weight.grad is not None for group in optimizer.param_groups for weight in group["params"])
 
 
 def _asked() -> torch.dtype | None:

@@ -22,8 +22,8 @@ from torch.fx.experimental.optimization import fuse
 from tasks.errors import InputError
 from tasks.graphs import INPUT
 from tasks.pair_sums import pair_sums
+from tasks.portability import PAIR_SUM
 from tasks.records import Dataset
-from tasks.runtime import PAIR_SUM
 
 OPSET: Final = 20
 OUTPUTS: Final = ("probabilities", "label")

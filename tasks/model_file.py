@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from tasks import processor, sealing, storage
 from tasks.config import PreprocessSettings
 from tasks.errors import InputError
-from tasks.runtime import EXACT, PAIR_LIMIT, PAIR_SUM, Runtime
+from tasks.portability import PAIR_LIMIT, pair_sum_of, saturates_here
+from tasks.runtime import EXACT, Runtime
 
 
 class ModelFile(NamedTuple):
@@ -25,31 +26,33 @@ class ModelFile(NamedTuple):
     version: str
     classes: tuple[str, ...]
     preprocess: PreprocessSettings
-    pair_sum: int  # largest sum of two products of its integer layers, see `tasks.pair_sums`
+    pair_sum: int | None  # largest sum of two products of its integer layers; None where it cannot be told
 
     @property
     def portable(self) -> bool:
         """Whether no sum of two products can leave 16 bits, so that all processors give the same labels."""
-        return self.pair_sum <= PAIR_LIMIT
+        return self.pair_sum is not None and self.pair_sum <= PAIR_LIMIT
 
     @property
     def runtime(self) -> Runtime:
         """The runtime that gives the right labels here, whatever the images are."""
-        return "onnxruntime" if self.portable or processor.has_dot_products() else EXACT
+        return EXACT if saturates_here(self.pair_sum) else "onnxruntime"
 
     @property
     def warning(self) -> str:
         """A sentence for who loads a file that is not portable; empty for the others."""
         if self.portable:
             return ""
+        largest = "an unknown sum" if self.pair_sum is None else f"{self.pair_sum:,}"
         sentence = (
-            f"model {self.uri} is not portable: two products of its weights add up to {self.pair_sum:,}, and "
-            f"without VNNI, AMX or Arm's dot products sums saturate above {PAIR_LIMIT:,}; make a new version "
-            "with quantize.portable = true"
+            f"model {self.uri} is not portable: two products of its weights add up to {largest}, and "
+            f"without VNNI, AMX or Arm's dot products sums may saturate above {PAIR_LIMIT:,}; make a new "
+            "version with quantize.portable = true"
         )
-        missing = processor.missing_dot_products()
-        here = f"{processor.name()} has {missing}, so exact arithmetic is used, 2 to 4 times slower"
-        return f"{sentence}; {here}" if missing else sentence
+        if not saturates_here(self.pair_sum):
+            return sentence
+        lacking = f"{processor.name()} has {processor.missing_dot_products()}"
+        return f"{sentence}; {lacking}: exact arithmetic is right here, 2 to 4 times slower"
 
     @property
     def origin(self) -> str:
@@ -97,7 +100,7 @@ def _read_file(path: str) -> bytes:
         ) from error
 
 
-def _facts(uri: str, data: bytes) -> tuple[tuple[str, ...], PreprocessSettings, int]:
+def _facts(uri: str, data: bytes) -> tuple[tuple[str, ...], PreprocessSettings, int | None]:
     """Class names, preprocessing and pair sum from the metadata; the graph is loaded as it is, not run."""
     from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
@@ -115,18 +118,10 @@ def _facts(uri: str, data: bytes) -> tuple[tuple[str, ...], PreprocessSettings, 
     try:
         classes = tuple(str(name) for name in json.loads(facts["nightshift.classes"]))
         settings = PreprocessSettings.model_validate_json(facts["nightshift.preprocess"])
-        return classes, settings, int(facts[PAIR_SUM]) if PAIR_SUM in facts else _pair_sum(data)
     except (KeyError, ValueError, ValidationError) as error:
         raise InputError(
             f"model {uri} does not say its classes and preprocessing in its metadata "
             f"({type(error).__name__}: {error}); give a model that Nightshift made"
         ) from error
 
-
-def _pair_sum(data: bytes) -> int:
-    """That of a file which does not say it."""
-    import onnx
-
-    from tasks.pair_sums import pair_sums
-
-    return max(pair_sums(onnx.load_model_from_string(data)).values(), default=0)
+    return classes, settings, pair_sum_of(facts, data)

@@ -2,9 +2,8 @@
 
 x86 processors without VNNI or AMX multiply bytes by `vpmaddubsw`: products of unsigned activations and
 signed weights are added in pairs, in 16 bits, and saturate. Which weights meet in a pair is up to the kernel,
-so the bound is over any two weights of an output channel. A file whose largest sum is at most
-PAIR_LIMIT gives the
-same labels on every processor.
+so the bound is over any two weights of an output channel. A file whose largest sum is at most PAIR_LIMIT
+gives the same labels on every processor.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from onnx import NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tasks.graphs import LAYERS, Graph
-from tasks.runtime import PAIR_LIMIT
+from tasks.portability import PAIR_LIMIT
 
 ACTIVATION: Final = 255  # the largest of an unsigned byte
 WEIGHTS: Final = PAIR_LIMIT // ACTIVATION  # 128: what two weights of one sign may add up to
@@ -33,7 +32,10 @@ def integer_weights(model: onnx.ModelProto) -> dict[str, NDArray[np.int8]]:
     graph = Graph(model)
     layers = dict(_integer_layers(graph))
     weights = _constants(model, graph, list(layers))
-    return {name: np.moveaxis(weights[name], axis, 0) for name, axis in layers.items()}
+    return {
+        name: weights[name].reshape(1, -1) if axis is None else np.moveaxis(weights[name], axis, 0)
+        for name, axis in layers.items()
+    }
 
 
 def largest_pair(weights: NDArray[np.int8]) -> int:
@@ -48,11 +50,15 @@ def is_portable(sums: Mapping[str, int]) -> bool:
     return max(sums.values(), default=0) <= PAIR_LIMIT
 
 
-def _integer_layers(graph: Graph) -> Iterator[tuple[str, int]]:
-    """Names of the layers' weights in integers, and the axis of their output channels."""
+def _integer_layers(graph: Graph) -> Iterator[tuple[str, int | None]]:
+    """Names of the layers' weights in integers, and the axis of their output channels.
+
+    There is none where the graph moves weights about after it made them float; then any two may meet.
+    """
     for node in graph.nodes:
         if node.op_type in LAYERS and (name := graph.integer_weights(node)):
-            yield name, output_axis(node)
+            plain = graph.maker[node.input[1]].input[0] == name
+            yield name, output_axis(node) if plain else None
 
 
 def output_axis(node: NodeProto) -> int:

@@ -86,7 +86,7 @@ def _part(part: Part, forecast: Forecast, decoders: Decoders[Seen], model: Class
         return storage.read_record(done, PartPredictions)
     started, refusals = time.monotonic(), list[Refusal]()
     rows, probabilities, labels = _predicted(part, forecast, decoders, model, refusals)
-    runtime, classes = model.session.runtime, model.model.classes
+    runtime, classes = model.runtime, model.model.classes
     files = [(row.key, row.sha256) for row in rows]
     written = table.encoded(table.table(model.model, runtime, files, probabilities, labels))
     file = storage.write(storage.join(place, f"{part.digest[:16]}.parquet"), written)

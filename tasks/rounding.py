@@ -29,7 +29,8 @@ def weight_scales(weight: Tensor, *, portable: bool) -> Tensor:
     if portable and flat.shape[1] > 1:
         for signed in (flat, -flat):
             pairs = signed.topk(2).values.clamp_min(0).sum(1)
-            scales = torch.maximum(scales, pairs / WEIGHTS)
+            # A little more, so that two that end in .5 are not both rounded up.
+            scales = torch.maximum(scales, pairs / WEIGHTS * (1 + 2**-20))
     return scales.clamp_min(SMALLEST)
 
 

@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from tasks import processor
 from tasks.errors import InputError
+from tasks.portability import pair_sum_of, saturates_here
 from tasks.streams import OpenVINO
 
 Pixels = NDArray[np.uint8]
@@ -31,9 +33,8 @@ EXACT: Final = "onnxruntime-exact"
 AGREEMENT: Final = 0.999  # share of images with the exact label, or as good as, below which none is trusted
 TIE: Final = 0.05  # two classes that are nearer to each other in probability may be told apart by rounding
 SAMPLE: Final = 256  # images that the exact arithmetic is computed for, at most
-PAIR_SUM: Final = "nightshift.pair_sum"  # metadata of a file, see `tasks.pair_sums`
-PAIR_LIMIT: Final = 32_767  # of a signed 16-bit integer
 CHUNK: Final = 256  # images per call when many are predicted
+EXACT_CHUNK: Final = 32  # without optimization every layer's output is kept twice, in float32
 TURNS: Final = 3  # of each runtime when the fastest is looked for
 TURN_SECONDS: Final = 0.2
 
@@ -44,7 +45,7 @@ class Loaded(NamedTuple):
     run: Callable[[Pixels], Prediction]
     shape: Shape
     openvino: OpenVINO | None = None
-    portable: bool = True  # False where the file does not say that no sum of two products saturates
+    facts: Mapping[str, str] = MappingProxyType({})  # metadata of the file, where ONNX Runtime reads it
 
 
 class Session:
@@ -57,7 +58,7 @@ class Session:
         self.runtime: Runtime = runtime
         self.size = len(model)
         try:
-            self._run, self.shape, self._openvino, self.portable = LOADERS[runtime](model)
+            self._run, self.shape, self._openvino, self.facts = LOADERS[runtime](model)
         except Exception as error:  # the runtimes raise kinds that are not public
             reason = " ".join(str(error).split())[:300]
             raise InputError(
@@ -135,7 +136,8 @@ def fastest(model: bytes, images: Pixels, *, batch: int = 1) -> Choice:
     """The installed runtime that predicts `batch` images fastest, of those that agree with exact arithmetic.
 
     A runtime agrees when 99.9 % of its labels on the first SAMPLE of `images`, uint8 [N,H,W,C], are those of
-    the file's exact arithmetic, which is taken where none does, or are of a class that is within TIE of it.
+    the file's exact arithmetic, ties aside. Exact arithmetic is taken where none does, and where sums of the
+    file may saturate on this processor.
     Those that agree take turns with `batch` of these images at once; the median counts. Raises InputError
     when ONNX Runtime cannot load the file.
     """
@@ -158,53 +160,46 @@ def _compared(
 ) -> tuple[Choice, dict[Runtime, Session]]:
     """The choice of exact arithmetic, and the sessions of the runtimes that agree with it."""
     exact = Session(model, EXACT)
-    shares, expected = exact.predict(images)
     agreements: dict[Runtime, float] = {EXACT: 1.0}
     agreeing: dict[Runtime, Session] = {}
+    if saturates_here(pair_sum_of(exact.facts, model)):  # some images do not show it
+        lacking = f"{processor.name()} has {processor.missing_dot_products()}"
+        sentence = f"all but exact arithmetic is passed over: the file is not portable, and {lacking}"
+        return Choice(exact, agreements, (sentence,), EXACT), agreeing
+    expected = exact.predict(images)
     passed_over = []
     for name in names:
         try:
             session = Session(model, name)
-            _, labels = session.predict(images)
+            given = session.predict(images)
         except Exception as error:  # OpenVINO finds some faults only when it runs
             passed_over.append(f"{name} is passed over: {' '.join(str(error).split())[:300]}")
             continue
-        agreements[name] = float(np.mean(labels == expected))
-        wrong = int(_wrong(shares, expected, labels, tie=0.0 if _may_saturate(exact) else TIE).sum())
+        agreements[name] = float(np.mean(given[1] == expected[1]))
+        wrong = int(_wrong(expected, given).sum())
         if wrong <= (1 - AGREEMENT) * len(images):
             agreeing[name] = session
         else:
             passed_over.append(
                 f"{name} is passed over: it gives {wrong} of {len(images)} images another label than the "
-                f"file's exact arithmetic{_cause(exact)}"
+                "file's exact arithmetic"
             )
     taken: Reference = "onnxruntime" if "onnxruntime" in agreeing else EXACT
     return Choice(exact, agreements, tuple(passed_over), taken), agreeing
 
 
-def _wrong(
-    shares: NDArray[np.float32], expected: NDArray[np.int64], labels: NDArray[np.int64], *, tie: float
-) -> NDArray[np.bool_]:
-    """Which labels, int64 [N], are others than expected and less probable by `tie` or more; bool [N].
+def _wrong(exact: Prediction, given: Prediction) -> NDArray[np.bool_]:
+    """Which given labels are others than the exact ones, not counting ties; bool [N].
 
-    `shares` are the exact probabilities, float32 [N,K]. Kernels round sums differently, which moves the
-    probabilities of deep networks by up to 0.04; saturation moves them by 0.3 and more.
+    Kernels round sums differently, which moves the probabilities of deep networks by up to 0.04; saturation
+    moves them by 0.3 and more. A tie is a class that is at most TIE less probable than the likeliest, and at
+    most a fifth of that.
     """
+    (shares, expected), (other, labels) = exact, given
     rows = np.arange(len(labels))
-    behind = shares[rows, expected] - shares[rows, labels]
-    return np.asarray((labels != expected) & (behind >= tie), np.bool_)
-
-
-def _may_saturate(exact: Session) -> bool:
-    return not exact.portable and not processor.has_dot_products()
-
-
-def _cause(exact: Session) -> str:
-    """What may make integer kernels wrong, as the end of a sentence; nothing where they cannot saturate."""
-    if not _may_saturate(exact):
-        return ""
-    missing = processor.missing_dot_products()
-    return f"; it is not known to be portable, and {processor.name()} has {missing}: sums may saturate"
+    top = shares[rows, expected]
+    tie = top - shares[rows, labels] < np.minimum(TIE, 0.2 * top)
+    return np.asarray(((labels != expected) & ~tie) | ~np.isfinite(other).all(1), np.bool_)
 
 
 def _take_turns(sessions: Mapping[Runtime, Session], images: Pixels) -> dict[Runtime, list[float]]:
@@ -254,6 +249,7 @@ def _load_onnxruntime(
     model: bytes,
     provider: str,
     optimization: Any = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    chunk: int | None = None,
 ) -> Loaded:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
@@ -264,15 +260,15 @@ def _load_onnxruntime(
         raise RuntimeError(f"{provider} does not start on this machine")
 
     def run(images: Pixels) -> Prediction:
-        parts = [images[start : start + CHUNK] for start in range(0, max(1, len(images)), CHUNK)]
+        step = chunk or CHUNK
+        parts = [images[start : start + step] for start in range(0, max(1, len(images)), step)]
         return _joined([session.run(["probabilities", "label"], {"images": part}) for part in parts])
 
     height, width, channels = (
         size if isinstance(size, int) else None for size in session.get_inputs()[0].shape[1:]
     )
-    pair_sum = session.get_modelmeta().custom_metadata_map.get(PAIR_SUM)
-    portable = pair_sum is not None and int(pair_sum) <= PAIR_LIMIT
-    return Loaded(run, (height, width, channels), portable=portable)
+    facts = session.get_modelmeta().custom_metadata_map
+    return Loaded(run, (height, width, channels), facts=facts)
 
 
 def _load_openvino(model: bytes) -> Loaded:

@@ -57,6 +57,7 @@ LEVELS = {
         "networks",
         "optimisation",
         "pair_sums",
+        "portability",
         "augmentation",
         "hardening",
         "progress",

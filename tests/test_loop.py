@@ -159,8 +159,18 @@ def test_memory_that_runs_out_is_said_and_the_batch_goes_through_in_pieces(ml_da
 def test_a_training_in_float16_learns_too(ml_dataset, monkeypatch, optimizer):
     monkeypatch.setattr("tasks.device._fastest", lambda _: (torch.float16, ""))
     # The first steps find the scale at which gradients do not overflow.
-    _, epochs = fitted(ml_dataset, QUICK.model_copy(update={"epochs": 12, "clip_norm": 1.0}))
+    changes = {"epochs": 12, "clip_norm": 1.0, "optimizer": optimizer}
+    _, epochs = fitted(ml_dataset, QUICK.model_copy(update=changes))
     assert epochs[-1].validation_accuracy > 0.9
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_what_is_frozen_stops_no_scaled_loss(ml_dataset, monkeypatch, clip):
+    """Muon's weights are all in the backbone, so that it has no gradients to unscale."""
+    monkeypatch.setattr("tasks.device._fastest", lambda _: (torch.float16, ""))
+    changes = {"epochs": 2, "clip_norm": clip, "optimizer": "muon", "freeze": "backbone"}
+    _, epochs = fitted(ml_dataset, QUICK.model_copy(update=changes))
+    assert len(epochs) == 2
 
 
 def test_images_grow_to_their_whole_side_while_training(ml_build, monkeypatch):

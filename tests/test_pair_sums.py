@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
 
-from tasks import export, model_file, processor, runtime, storage
+from tasks import export, model_file, processor, storage
 from tasks.dataset import load_split
 from tasks.graphs import LAYERS, Graph
 from tasks.pair_sums import integer_weights, is_portable, largest_pair, output_axis, pair_sums
+from tasks.portability import PAIR_LIMIT, PAIR_SUM
 from tasks.quantize import quantize
-from tasks.runtime import EXACT, PAIR_LIMIT
+from tasks.runtime import EXACT
 from tasks.specs import QuantizeSpec
 
 INTEGERS = ("int8", "int8-accuracy", "int8-qat", "binary")
@@ -140,7 +141,7 @@ def test_output_channels_lie_where_the_layer_says(kind, attributes, axis):
 def without_pair_sum(data: bytes) -> bytes:
     """The file as it was made before files said their largest sum."""
     model = onnx.load_model_from_string(data)
-    kept = [fact for fact in model.metadata_props if fact.key != runtime.PAIR_SUM]
+    kept = [fact for fact in model.metadata_props if fact.key != PAIR_SUM]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
     return bytes(model.SerializeToString())

@@ -21,6 +21,7 @@ from tasks.dataset import load_split, scaled, standardised
 from tasks.errors import InputError
 from tasks.graphs import proof
 from tasks.model import restore
+from tasks.pair_sums import is_portable, pair_sums
 from tasks.recipes import binary, int8
 from tasks.runtime import Session, installed
 
@@ -262,6 +263,9 @@ def test_accuracy_is_kept_by_leaving_layers_in_float(trained):
     float_graph, _ = recipes.find("fp32").make(trained, SETTINGS)
     assert accuracy(graph) >= accuracy(float_graph)
     assert 0 < proof(graph)["quantized_nodes"] < proof(plain)["quantized_nodes"]
+    sums = pair_sums(graph)
+    assert len(sums) == proof(graph)["quantized_nodes"]
+    assert is_portable(sums)
 
 
 def test_what_onnx_runtime_cannot_take_is_said_in_a_sentence(trained, monkeypatch):

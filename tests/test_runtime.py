@@ -15,6 +15,7 @@ import pytest
 from tasks import processor, runtime, storage, streams
 from tasks.dataset import load_split
 from tasks.errors import InputError
+from tasks.portability import PAIR_SUM
 from tasks.runtime import EXACT, Session, fastest
 
 
@@ -206,14 +207,6 @@ def test_a_tie_that_rounding_decides_is_no_disagreement(model, images, two, gap,
     assert choice.agreements["openvino"] == 23 / 24  # it is told all the same
 
 
-def test_where_sums_may_saturate_a_tie_is_a_disagreement(model, images, two, without_dot_products):
-    two(loads(0.001, wrong=1))
-    runtime.LOADERS[EXACT] = nearly(0.01)
-    assert fastest(model, images).session.runtime == "openvino"
-    runtime.LOADERS[EXACT] = lambda data: nearly(0.01)(data)._replace(portable=False)
-    assert fastest(model, images).session.runtime == "onnxruntime"
-
-
 def test_where_onnx_runtime_is_the_one_that_is_wrong_the_others_are_right(model, images, two):
     two(loads(0.02))
     runtime.LOADERS["onnxruntime"] = loads(0.001, wrong=1)
@@ -237,16 +230,41 @@ def test_few_images_are_compared_with_exact_arithmetic_too(model, images, two):
     assert (choice.session.runtime, choice.agreement, choice.passed_over) == ("onnxruntime", 1.0, ())
 
 
-def test_the_sentence_names_what_the_processor_lacks(model, images, two, without_dot_products):
-    unknown = onnx.load_model_from_string(model)
-    kept = [fact for fact in unknown.metadata_props if fact.key != runtime.PAIR_SUM]
-    del unknown.metadata_props[:]
-    unknown.metadata_props.extend(kept)
-    two(loads(0.001, wrong=1))
-    (sentence,) = fastest(unknown.SerializeToString(), images).passed_over
+def told(model: bytes, pair_sum: str | None) -> bytes:
+    """The file with another largest sum in its metadata, or with none."""
+    changed = onnx.load_model_from_string(model)
+    facts = {fact.key: fact.value for fact in changed.metadata_props if fact.key != PAIR_SUM}
+    onnx.helper.set_model_props(changed, facts if pair_sum is None else {**facts, PAIR_SUM: pair_sum})
+    return bytes(changed.SerializeToString())
+
+
+@pytest.mark.parametrize("look", [fastest, runtime.reference])
+def test_where_sums_may_saturate_nothing_but_exact_arithmetic_is_trusted(
+    model, images, two, without_dot_products, look
+):
+    """A few images on which the others are right show nothing of the rest."""
+    two(loads(0.001))
+    choice = look(told(model, "64770"), images)
+    assert (choice.session.runtime, choice.reference, choice.agreements) == (EXACT, EXACT, {EXACT: 1.0})
+    (sentence,) = choice.passed_over
     assert "Old One has neither VNNI (avx512_vnni, avx_vnni) nor AMX (amx_int8)" in sentence
-    (sentence,) = fastest(model, images).passed_over  # this one cannot saturate
-    assert "Old One" not in sentence
+
+
+@pytest.mark.parametrize("pair_sum", [None, "nonsense", "32640"])
+def test_a_portable_file_is_run_by_the_fastest_whether_it_says_so_or_not(
+    model, images, two, without_dot_products, pair_sum
+):
+    two(loads(0.001))
+    assert fastest(told(model, pair_sum), images).session.runtime == "openvino"
+
+
+def test_probabilities_that_are_no_numbers_are_no_agreement(model, images, two):
+    def load(data: bytes) -> runtime.Loaded:
+        run = runtime._load_cpu(data).run
+        return runtime.Loaded(lambda pixels: (run(pixels)[0] * np.float32(np.nan), run(pixels)[1]), (8, 8, 3))
+
+    two(load)
+    assert fastest(model, images).session.runtime == "onnxruntime"
 
 
 @pytest.mark.parametrize("when", ["it loads", "it runs"])

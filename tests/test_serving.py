@@ -15,6 +15,7 @@ from small_models import BRIGHTNESS, brightness
 from waiting import patience, wait_for
 
 from tasks import processor, runtime
+from tasks.portability import PAIR_SUM
 from tasks.serving import events, intake
 from tasks.serving.recent import Recent
 
@@ -301,7 +302,7 @@ def test_a_file_that_could_saturate_is_served_exactly_and_said(
     (tmp_path / "cpuinfo").write_text("model name : Old One\nflags : fpu avx2\n")
     monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
     file = tmp_path / "wide.onnx"
-    file.write_bytes(brightness({**BRIGHTNESS, runtime.PAIR_SUM: "64770"}))
+    file.write_bytes(brightness({**BRIGHTNESS, PAIR_SUM: "64770"}))
     with running(str(file), runtime="auto") as found:
         assert found.health()["runtime"] == runtime.EXACT
         (answer,) = found.predict(picture(250, ".png"), "image/png").json()["predictions"]

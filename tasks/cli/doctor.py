@@ -65,9 +65,14 @@ def _processor() -> Iterator[Finding]:
     training = ""
     if find_spec("torch"):
         from tasks.device import Precision, find_device
+        from tasks.errors import InputError
 
         device = find_device()
-        precision = Precision(device)
+        try:
+            precision = Precision(device)
+        except InputError as error:
+            yield Finding(False, str(error))
+            return
         training = f"; trains in {precision.name} on {device.type} ({precision.reason})"
     yield Finding(None if missing else True, f"{processor.name()}, {found}{training}; {integers}")
 

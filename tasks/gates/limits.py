@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from tasks.config import PromotionPolicy
 from tasks.gates.case import Case, at_most
+from tasks.portability import PAIR_LIMIT
 from tasks.records import Verdict
-from tasks.runtime import PAIR_LIMIT
 
 
 def speed_and_size(case: Case, policy: PromotionPolicy) -> Iterator[Verdict]:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
 from tasks.markdown import escaped
+from tasks.portability import PAIR_LIMIT
 from tasks.report import Findings, computed, digits
-from tasks.runtime import PAIR_LIMIT
 
 Cell = str | int | float | None
 LOADING = """```python
@@ -143,7 +143,7 @@ def _portability(findings: Findings) -> str:
         return "portable: it computes in float"
     if largest <= PAIR_LIMIT:
         return (
-            "portable: the same labels on every processor, as two products add up to at most "
+            "portable: no sum saturates on any processor, as two products add up to at most "
             f"{largest:,}, and {PAIR_LIMIT:,} is held everywhere"
         )
     return (

@@ -84,7 +84,12 @@ def cores() -> int:
     NIGHTSHIFT_THREADS says fewer still, for a machine that does other work beside.
     """
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(there, int(os.environ.get("NIGHTSHIFT_THREADS") or there)))
+    asked = os.environ.get("NIGHTSHIFT_THREADS") or str(there)
+    if not asked.isdecimal() or int(asked) < 1:
+        raise InputError(
+            f"NIGHTSHIFT_THREADS must be a whole number from 1, got {asked!r}; correct or unset it"
+        )
+    return min(there, int(asked))
 
 
 def _stamp(home: Path) -> Path:
