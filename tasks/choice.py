@@ -73,9 +73,9 @@ def choose(
 
     All mappings are per candidate; `references` names the float candidate of the same networks, against which
     the loss is taken, and at least one of them must be there and not be among the `barred`, of which there is
-    a sentence each. When every candidate inside the loss budget is
-    beyond the limit of latency or of size, the best of them is chosen all the same, and the gates refuse it.
-    Equals are told apart by accuracy, then by latency.
+    a sentence each. When every candidate inside the loss budget is beyond the limit of latency or of size,
+    the best of them is chosen all the same, and the gates refuse it. Equals are told apart by accuracy, then
+    by latency.
     """
     passed_over = {**unproven(references), **barred}
     affordable, inside = [], []

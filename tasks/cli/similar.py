@@ -84,7 +84,6 @@ def _embedding(image: Path, found: "Embeddings", model: str | None) -> "NDArray[
         raise InputError(f"{image} cannot be used: {error.reason}: {error.detail}") from error
     except OSError as error:
         raise InputError(f"{image} cannot be read ({error.strerror}); give an image file") from error
-    embedding: NDArray[np.float32] = Embedder(loaded.data, loaded.uri, loaded.runtime).embed(pixels[None])[2][
-        0
-    ]
+    embedder = Embedder(loaded.data, loaded.uri, loaded.runtime)
+    embedding: NDArray[np.float32] = embedder.embed(pixels[None])[2][0]
     return embedding
