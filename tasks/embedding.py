@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from tasks.errors import InputError
-from tasks.runtime import EXACT, Pixels, Runtime, threads
+from tasks.processor import threads
+from tasks.runtime import EXACT, Pixels, Runtime
 from tasks.table import EMBEDDING
 
 LINEAR: Final = ("Gemm", "MatMul")

@@ -1,7 +1,6 @@
 """What the machine is that times are measured on, without asking a heavy library."""
 
 import importlib.metadata
-import os
 
 import onnxruntime
 
@@ -14,8 +13,8 @@ def describe() -> Machine:
     return Machine(
         processor=processor.name(),
         features=processor.features(),
-        cores=os.cpu_count() or 1,
-        threads=runtime.threads(),
+        cores=processor.cores(),
+        threads=processor.threads(),
         versions=_versions(),
     )
 

@@ -4,7 +4,6 @@ The same decoding as for training: every file ends as a row or as a refusal with
 is written after its file: where it exists, the part is done and is not done again.
 """
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Set
@@ -20,6 +19,7 @@ from tasks.errors import InputError
 from tasks.fetching import fetch
 from tasks.formats import Unreadable
 from tasks.index import SCHEMA
+from tasks.processor import threads
 from tasks.records import Forecast, Part, PartList, PartPredictions, Predicted, Refusal, Unsure
 from tasks.runtime import Prediction
 from tasks.specs import PredictSpec
@@ -39,7 +39,7 @@ def predict(spec: PredictSpec) -> Predicted:
     started = time.monotonic()
     forecast = spec.forecast
     parts = storage.read_record(spec.message.parts_uri, PartList).parts
-    processes = int(os.environ.get("NIGHTSHIFT_THREADS") or os.cpu_count() or 1)
+    processes = threads()
     results = []
     if parts:
         model = Classifier(_model(forecast), images=spec.message.images)

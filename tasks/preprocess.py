@@ -5,7 +5,6 @@ where it exists, the part is done and is not done again.
 """
 
 import hashlib
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from tasks.decoders import Decoders, Seen, see
 from tasks.fetching import fetch
 from tasks.images import Unreadable
 from tasks.labels import Label
+from tasks.processor import threads
 from tasks.records import Part, PartList, PartResult, Refusal, Shard, Split
 from tasks.shards import Buffers, Filled, Row
 from tasks.specs import PreprocessSpec
@@ -50,7 +50,7 @@ def preprocess(spec: PreprocessSpec) -> Preprocessed:
     """Preprocess every part of the message that nobody has done yet."""
     started = time.monotonic()
     parts = storage.read_record(spec.message.parts_uri, PartList).parts
-    processes = int(os.environ.get("NIGHTSHIFT_THREADS") or os.cpu_count() or 1)
+    processes = threads()
     results, buffers = [], Buffers(spec.settings)
     if parts:
         with Decoders(see, spec.settings, processes=processes, lend=True) as decoders:

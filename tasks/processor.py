@@ -1,12 +1,16 @@
-"""Processor name and the instruction sets that decide how fast, and how exactly, integers are computed.
+"""Processor name, cores, threads, and the instruction sets that decide how integers are computed.
 
-Reads what Linux says of the first processor. Imports the standard library only.
+Reads what Linux says of the first processor.
 """
 
+import os
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+
+from tasks.errors import InputError
 
 CPUINFO: Final = Path("/proc/cpuinfo")
 FEATURES: Final = (  # instructions that decide how fast a network is, by the names that Linux gives them
@@ -16,6 +20,23 @@ FEATURES: Final = (  # instructions that decide how fast a network is, by the na
 )
 # They add products of bytes in 32 bits. Without them x86 adds pairs of products in 16 bits, and saturates.
 DOT_PRODUCTS: Final = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp")
+
+
+def cores() -> int:
+    """Cores that this process may use, fewer than there are under an affinity or a container's limit."""
+    import joblib  # 0.15 s, which a command that computes nothing need not wait
+
+    return int(joblib.cpu_count())
+
+
+def threads(environment: Mapping[str, str] = os.environ) -> int:
+    """Computing threads of a process: NIGHTSHIFT_THREADS, or as many as `cores`. Raises InputError."""
+    asked = environment.get("NIGHTSHIFT_THREADS") or str(cores())
+    if not (asked.isascii() and asked.isdecimal()) or int(asked) < 1:
+        raise InputError(
+            f"NIGHTSHIFT_THREADS must be a whole number from 1, got {asked!r}; correct or unset it"
+        )
+    return int(asked)
 
 
 def name() -> str:

@@ -22,7 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
-from tasks import runner
+from tasks import processor, runner
 from tasks.device import find_device
 
 LOOPBACK: Final = "lo" if sys.platform == "linux" else "lo0"
@@ -132,7 +132,7 @@ def launch(stage: str, spec: BaseModel, processes: int) -> None:
 @contextlib.contextmanager
 def _environment(processes: int) -> Iterator[None]:
     """What the processes inherit: their share of the cores, loopback, and whose death they do not survive."""
-    threads = max(1, int(os.environ.get("NIGHTSHIFT_THREADS") or os.cpu_count() or 1) // processes)
+    threads = max(1, processor.threads() // processes)
     before = dict(os.environ)
     os.environ.update(
         {

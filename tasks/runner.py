@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 from pydantic import BaseModel
 
-from tasks import lines
+from tasks import lines, processor
 from tasks.errors import InputError, OutageError, StageError
 
 REFUSED, OUTAGE = 2, 3  # exit codes for InputError and OutageError
@@ -92,7 +92,7 @@ def stage_environment(own: Mapping[str, str] = MappingProxyType({})) -> dict[str
     """
     mine = {name: value for name, value in os.environ.items() if not name.startswith(AIRFLOW)}
     given = {**mine, **own}
-    threads = given.get("NIGHTSHIFT_THREADS") or str(os.cpu_count() or 1)
+    threads = str(processor.threads(given))
     caps = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     return {
         **given,

@@ -3,12 +3,11 @@
 Exact is ONNX Runtime without optimization: it computes integer layers in float32, whose rounding is far below
 a step of their integers, 2 to 4 times slower than integer kernels, which may saturate: see `tasks.pair_sums`.
 
-Needs numpy and onnxruntime only, so a machine that just predicts can import it. Threads come from
+Needs numpy and onnxruntime, so a machine that just predicts can import it. Threads come from
 NIGHTSHIFT_THREADS: without a cap, two processes on the same cores slow each other down many times over.
 """
 
 import importlib.util
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from tasks import processor
 from tasks.errors import InputError
 from tasks.portability import pair_sum_of, saturates_here
+from tasks.processor import threads
 from tasks.streams import OpenVINO
 
 Pixels = NDArray[np.uint8]
@@ -125,11 +125,6 @@ def installed() -> tuple[Runtime, ...]:
         "openvino-f32": openvino,
     }
     return tuple(name for name, there in usable.items() if there)
-
-
-def threads() -> int:
-    """Threads that a model may use: NIGHTSHIFT_THREADS, or as many as there are cores."""
-    return int(os.environ.get("NIGHTSHIFT_THREADS") or os.cpu_count() or 1)
 
 
 def fastest(model: bytes, images: Pixels, *, batch: int = 1) -> Choice:

@@ -24,8 +24,9 @@ import numpy as np
 from tasks import machine
 from tasks.config import EvaluateSettings
 from tasks.errors import InputError
+from tasks.processor import threads
 from tasks.records import Machine, Pace, Speed
-from tasks.runtime import Pixels, threads
+from tasks.runtime import Pixels
 from tasks.stopwatch import FASTEST
 
 ROUNDS: Final = 5  # turns of every process with single images

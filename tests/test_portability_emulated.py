@@ -13,6 +13,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from waiting import patience
 
 from tasks import storage
 from tasks.config.quantization import RECIPES
@@ -28,7 +29,7 @@ GUEST = Path(__file__).parent / "bench" / "labels_on.py"
 HASWELL = ("qemu-x86_64", "-cpu", "Haswell")  # AVX2, which adds pairs of products in 16 bits
 INTEGER = [recipe for recipe in RECIPES if recipe not in ("fp32", "fp16")]
 CHANNELS = 16
-SECONDS = 120  # of one process, which takes about five
+SECONDS = 30  # of one process, which takes about five
 
 
 def answers(
@@ -41,8 +42,9 @@ def answers(
     out.unlink(missing_ok=True)
     words = [*processor, sys.executable, str(GUEST), str(file), str(pixels), str(out), runtime]
     caps = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+    environment = {**os.environ, **caps}
     done = subprocess.run(
-        words, env={**os.environ, **caps}, capture_output=True, text=True, check=False, timeout=SECONDS
+        words, env=environment, capture_output=True, text=True, check=False, timeout=patience(SECONDS)
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return np.load(out)["label"], json.loads(done.stdout.splitlines()[-1])

@@ -335,8 +335,3 @@ def test_cuda_that_does_not_start_is_not_taken_for_the_cpu(model, images, monkey
     choice = fastest(model, images)
     assert choice.session.runtime == "onnxruntime"
     assert "CUDAExecutionProvider does not start on this machine" in choice.passed_over[0]
-
-
-def test_threads_are_capped_by_the_environment(monkeypatch):
-    monkeypatch.setenv("NIGHTSHIFT_THREADS", "3")
-    assert runtime.threads() == 3

@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 from guardian import lives
 from waiting import patience, wait_for
 
-from tasks import signing, storage, tracking
+from tasks import processor, signing, storage, tracking
 from tasks.errors import InputError, NightshiftError
 from tasks.stack import (
     airflow_api,
@@ -159,7 +159,7 @@ def test_a_cap_on_threads_caps_the_cores_of_a_stack(
     monkeypatch: pytest.MonkeyPatch, asked: str, least: int | None
 ) -> None:
     monkeypatch.setenv("NIGHTSHIFT_THREADS", asked)
-    assert prepare.cores() == (least or len(os.sched_getaffinity(0)))
+    assert prepare.cores() == (least or processor.cores())
 
 
 def test_the_janitor_reaches_the_database_and_starts_after_the_others(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def predict(
     """
     from tasks.answers import Answerer
     from tasks.errors import InputError
-    from tasks.runtime import threads
+    from tasks.processor import threads
 
     if parquet and embeddings:
         raise InputError("give --parquet or --embeddings: the embeddings' file has the predictions too")

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from tasks import runtime
 from tasks.images import Unreadable, prepare
+from tasks.processor import threads
 from tasks.runtime import Pixels
 from tasks.serving.events import say
 from tasks.serving.meters import Meters
@@ -74,9 +74,7 @@ class Line:
         self._change = threading.Condition()
         self._end = False
         self._computing = 0  # calls of a model
-        self._lanes = [
-            threading.Thread(target=self._run, name=f"model-{n}") for n in range(runtime.threads())
-        ]
+        self._lanes = [threading.Thread(target=self._run, name=f"model-{n}") for n in range(threads())]
         meters.waiting.set_function(lambda: self._inside)
         meters.ready.set_function(lambda: len(self._ready))
 
@@ -84,7 +82,7 @@ class Line:
         """Begin to work for the event loop that runs."""
         cv2.setNumThreads(1)  # images are decoded side by side instead
         self._loop = asyncio.get_running_loop()
-        self._decoders = ThreadPoolExecutor(runtime.threads(), thread_name_prefix="decoder")
+        self._decoders = ThreadPoolExecutor(threads(), thread_name_prefix="decoder")
         for lane in self._lanes:
             lane.start()
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from tasks import signing, storage
+from tasks import processor, signing, storage
 from tasks.errors import InputError, NightshiftError, OutageError
 from tasks.stack import environment, health, kept, mlflow_settings, parts, ports, postgres
 from tasks.stack.environment import ADMIN, BUCKET, LOOPBACK, Site, run_folder
@@ -79,17 +79,8 @@ def find_site(home: Path) -> Site | None:
 
 
 def cores() -> int:
-    """The cores this process may use: fewer than the machine has, inside a container or a batch system.
-
-    NIGHTSHIFT_THREADS says fewer still, for a machine that does other work beside.
-    """
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("NIGHTSHIFT_THREADS") or str(there)
-    if not asked.isdecimal() or int(asked) < 1:
-        raise InputError(
-            f"NIGHTSHIFT_THREADS must be a whole number from 1, got {asked!r}; correct or unset it"
-        )
-    return min(there, int(asked))
+    """The cores of a stack's stages together: NIGHTSHIFT_THREADS says fewer for a machine with other work."""
+    return min(processor.cores(), processor.threads())
 
 
 def _stamp(home: Path) -> Path:

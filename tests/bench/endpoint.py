@@ -33,7 +33,7 @@ import numpy as np
 from night import record
 from untrained import int8_file
 
-from tasks import model_file, runtime
+from tasks import model_file, processor, runtime
 from tasks.images import prepare
 from tasks.timing import Process
 
@@ -41,7 +41,7 @@ CLIENTS = (1, 8, 64)
 ROUNDS = int(os.environ.get("NIGHTSHIFT_BENCH_REPEATS", "3"))
 SECONDS = float(os.environ.get("NIGHTSHIFT_BENCH_SECONDS", "8"))
 PHOTOS = 256
-THREADS = runtime.threads()
+THREADS = processor.threads()
 
 
 LOOP = """

@@ -21,7 +21,7 @@ import torch
 from night import record
 from safetensors.numpy import save
 
-from tasks import export, graphs, model, recipes, runtime, storage
+from tasks import export, graphs, model, processor, recipes, runtime, storage
 from tasks.config import PreprocessSettings, TrainSettings
 from tasks.config.quantization import RECIPES, QuantizeSettings
 from tasks.dataset import load_split, scaled, standardised
@@ -45,7 +45,7 @@ SETTINGS = QuantizeSettings(
 
 
 def main(photos: str | None = None) -> int:
-    torch.set_num_threads(runtime.threads())
+    torch.set_num_threads(processor.threads())
     runtime.AGREEMENT = 0  # an untrained network has no label that it prefers
     ceiling()
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-", dir="/var/tmp") as folder:
