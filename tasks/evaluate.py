@@ -16,7 +16,7 @@ from torch import nn
 from tasks import comparison, contenders, ensemble, evidence, gates, published, report, robustness, storage
 from tasks.contenders import Contender, Labels
 from tasks.dataset import Images, load_split
-from tasks.gates import Case, Rival
+from tasks.gates import Case, Rival, lead
 from tasks.metrics.scores import judge
 from tasks.records import Candidate, Dataset, Evaluation, Evidence, Robustness, Scores, Speed
 from tasks.specs import EvaluateSpec
@@ -74,6 +74,7 @@ def evaluate(spec: EvaluateSpec) -> Evaluation:
         ensemble.standings(spec.members, dataset) if len(spec.members) > 1 else None,
         scores,
         {name: registered.version for name, registered in contenders.distinct(champions).items()},
+        case.best.version if case.best and lead(case.best) > 0 else None,
         max((int((~champion.known).sum()) for champion in entrants.values()), default=0),
         shown,
         spec.members[0].made_with,
@@ -121,11 +122,6 @@ def _evidence(
     return evidence.collect(judged, chosen.name, test.labels.numpy(), dataset, tried)
 
 
-def _lead(rival: Rival) -> float:
-    """How far a champion is ahead of the challenger on the images of classes that it knows."""
-    return float(rival.rival_right.mean() - rival.challenger_right.mean())
-
-
 def _case(
     spec: EvaluateSpec,
     chosen: Candidate,
@@ -137,7 +133,7 @@ def _case(
     dataset: Dataset,
     tried: Robustness | None,
 ) -> Case:
-    """What the gates look at. A champion that knows none of the classes is no rival."""
+    """What the gates look at. A champion that knows none of the images' classes is no rival."""
 
     def rival(name: str, version: str = "") -> Rival:
         known = judged[name].known
@@ -159,10 +155,14 @@ def _case(
         scores=scores[chosen.name],
         validation=validation,
         float32=rival(chosen.reference),
+        champion_version=champion.version if champion else None,
+        lost_classes=tuple(name for name in champion.classes if name not in dataset.classes)
+        if champion
+        else (),
         champion=rivals.get("champion"),
-        best=max(reversed(rivals.values()), key=_lead, default=None),
+        best=max(reversed(rivals.values()), key=lead, default=None),
         robustness=tried,
-        fresher=champion is not None and champion.tags.get("nightshift.data_digest") != spec.plan.data_digest,
+        fresher=champion is not None and champion.tags.get("nightshift.batches") != dataset.batches_digest,
         drift=next((found for found in spec.drifts if found.against == "champion"), None),
         leakage=0.0 if twice.near_excluded else twice.near / trained,
         data_age_days=(time.time() - newest) / DAY if newest else None,

@@ -51,6 +51,7 @@ def publish(
         front=compared.front,
         champion_version=champion,
         best_version=versions.get("best", champion),
+        stays_best=findings.stays_best,
         verdicts=findings.verdicts,
         report=artifact,
         evidence=stored,

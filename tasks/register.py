@@ -106,8 +106,9 @@ def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, s
         "nightshift.vote": evaluation.candidate.vote or "none",
         registry.CHAMPION_THEN: evaluation.champion_version or "",
         registry.TEST: dataset.test_digest,
+        registry.BATCHES: dataset.batches_digest,
         "nightshift.passed_over": json.dumps(evaluation.passed_over),
-        registry.BEST: _best(evaluation),
+        registry.BEST: evaluation.stays_best or "",
         registry.DATASET: dataset.digest,
         registry.CHECKPOINTS: json.dumps(
             [weights.model_dump() for weights in evaluation.candidate.checkpoints]
@@ -115,16 +116,6 @@ def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, s
         registry.REPORT: evaluation.report.uri,
         "nightshift.evidence": evaluation.evidence.uri,
     }
-
-
-def _best(evaluation: Evaluation) -> str:
-    """The version that is the best so far when this one is promoted; empty when it is this one."""
-    versions = {"best": evaluation.best_version, "champion": evaluation.champion_version}
-    there = [name for name in versions if name in evaluation.test]
-    best = max(there, key=lambda name: evaluation.test[name].accuracy, default=None)
-    if best and evaluation.test[best].accuracy > evaluation.test[evaluation.chosen].accuracy:
-        return versions[best] or ""
-    return ""
 
 
 def _decision(plan: Plan, result: ModelVersion, dataset: str, champion: str | None) -> Decision:

@@ -24,6 +24,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 SHA256, STATE, REASONS = "nightshift.sha256", "nightshift.state", "nightshift.reasons"
 CLASSES, PREPROCESS, BEST = "nightshift.classes", "nightshift.preprocess", "nightshift.best_version"
 DATA, SETTINGS = "nightshift.data_digest", "nightshift.settings_digest"
+BATCHES = "nightshift.batches"  # digest of the files that it was made of
 ACCURACY, DATASET = "nightshift.test_accuracy", "nightshift.dataset"
 GATE, DECISION = "nightshift.gate.", "nightshift.decision"  # what these tags begin with
 CHAMPION_THEN, TEST = "nightshift.champion", "nightshift.test_digest"  # beside which, and on which images

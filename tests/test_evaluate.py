@@ -71,10 +71,20 @@ def test_the_champion_s_own_file_on_the_same_data_is_no_gain(ml_night, crowned):
 
 
 def test_fresher_data_is_a_gain(ml_night, crowned):
-    crowned(registered(ml_night, tags={"nightshift.data_digest": "another"}))
+    crowned(registered(ml_night, tags={"nightshift.batches": "of other files"}))
     gain = next(v for v in evaluate(spec_of(ml_night)).verdicts if v.gate == "gain")
     assert gain.passed
     assert "fresher data" in gain.sentence
+
+
+def test_the_same_files_under_other_settings_are_no_fresher_data(ml_night, crowned):
+    files = ml_night.dataset.batches_digest
+    crowned(
+        registered(ml_night, tags={"nightshift.batches": files, "nightshift.data_digest": "other settings"})
+    )
+    only = (ml_night.candidates["fp32"],)
+    gain = next(v for v in evaluate(spec_of(ml_night, candidates=only)).verdicts if v.gate == "gain")
+    assert not gain.passed
 
 
 def test_champion_is_compared_by_class_name_and_not_judged_on_classes_it_lacks(ml_night, crowned):
@@ -85,8 +95,27 @@ def test_champion_is_compared_by_class_name_and_not_judged_on_classes_it_lacks(m
     assert evaluation.unknown_to_champion == labels
     assert evaluation.test["champion"].images == 24 - labels
     assert evaluation.test["champion"].accuracy > 0.9
-    gain = next(v for v in evaluation.verdicts if v.gate == "gain")
-    assert "new classes top-right" in gain.sentence
+    verdicts = {verdict.gate: verdict for verdict in evaluation.verdicts}
+    assert "new classes top-right" in verdicts["gain"].sentence
+    assert "does not know gone" in verdicts["known classes"].sentence
+    assert not verdicts["known classes"].passed
+
+
+def test_the_best_is_who_is_ahead_on_the_images_that_both_know(ml_night, crowned, monkeypatch):
+    """A champion that knows the easy classes only has the higher accuracy, and is not the better model."""
+    crowned(registered(ml_night, classes=(*ml_night.dataset.classes[:3], "gone")))
+    hard = ml_night.dataset.classes.index("top-right")
+    answered = stage.contenders.answered
+
+    def wrong_where_hard(entrant, chosen, classes):
+        found = answered(entrant, chosen, classes)
+        predicted = np.where(found.predicted == hard, (hard + 1) % classes, found.predicted)
+        return found._replace(predicted=predicted)
+
+    monkeypatch.setattr(stage.contenders, "answered", wrong_where_hard)
+    evaluation = evaluate(spec_of(ml_night, policy=PromotionPolicy(min_accuracy=0.5)))
+    assert evaluation.test["champion"].accuracy > evaluation.test[evaluation.chosen].accuracy
+    assert evaluation.stays_best is None
 
 
 def test_best_champion_of_another_version_is_judged_too(ml_night, crowned):

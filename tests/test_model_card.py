@@ -35,6 +35,7 @@ def card(ml_dataset) -> str:
         standings=None,
         test={name: scores_of(name, speed=speeds[name]) for name in ("fp32", "champion")},
         versions={"champion": "7"},
+        stays_best="7",
         unknown_to_champion=0,
         evidence=EVIDENCE,
         trained=CONDITIONS,

@@ -35,6 +35,7 @@ def spec(ml_night: Night, mlflow_server, monkeypatch, tmp_path) -> RegisterSpec:
         passed_over={},
         champion_version=None,
         best_version=None,
+        stays_best=None,
         verdicts=(passed,),
         report=candidate.model,
         evidence=candidate.model,

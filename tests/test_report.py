@@ -53,6 +53,7 @@ def findings(ml_dataset) -> report.Findings:
         standings=None,
         test={name: scores_of(name, speed=speeds[name]) for name in ("fp32", "champion")},
         versions={"champion": "7"},
+        stays_best="7",
         unknown_to_champion=0,
         evidence=EVIDENCE,
         trained=CONDITIONS,

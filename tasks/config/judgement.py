@@ -113,7 +113,14 @@ class PromotionPolicy(Settings):
         ge=0,
         le=1,
         description="Recall that any class may lose against the best champion, and against fp32 of the same "
-        "networks, 0 to 1, where it is more than chance explains (95 %); empty means any.",
+        "networks, 0 to 1, where it is more than chance explains over all classes (5 % of nights); empty "
+        "means any.",
+        json_schema_extra=ADVANCED,
+    )
+    retired: tuple[str, ...] = Field(
+        (),
+        description="Classes that a challenger need not know any more although the champion does, by name; "
+        "any other class that is missing refuses it.",
         json_schema_extra=ADVANCED,
     )
     max_calibration_error: float | None = Field(

@@ -8,6 +8,7 @@ from tasks.config import PromotionPolicy
 from tasks.gates import limits, quality, rivals
 from tasks.gates.case import Case as Case
 from tasks.gates.case import Rival as Rival
+from tasks.gates.case import lead as lead
 from tasks.records import Verdict
 
 

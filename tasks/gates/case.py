@@ -34,7 +34,9 @@ class Case(NamedTuple):
     scores: Scores
     validation: Mapping[str, float]  # accuracy per candidate
     float32: Rival  # the reference on the test images
-    champion: Rival | None
+    champion_version: str | None  # the present champion, whether or not it can be judged on these images
+    lost_classes: tuple[str, ...]  # that the champion knows and the challenger does not
+    champion: Rival | None  # the present champion, where it knows a class of these images
     best: Rival | None  # the best champion so far; the present one when it is that
     robustness: Robustness | None
     fresher: bool  # made of other data than the champion
@@ -43,6 +45,11 @@ class Case(NamedTuple):
     data_age_days: float | None  # of the newest image, None where the source does not tell
     new_classes: tuple[str, ...]
     pair_sum: int | None  # see `tasks.pair_sums`; None where the file need not be portable
+
+
+def lead(rival: Rival) -> float:
+    """How far a rival is ahead of the challenger on the images of classes that it knows, -1 to 1."""
+    return mean(rival.rival_right) - mean(rival.challenger_right)
 
 
 def champions_corrupted(case: Case) -> float | None:

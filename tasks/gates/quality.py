@@ -1,14 +1,16 @@
 """Gates on how good the challenger is by itself: floors, classes, calibration, robustness, quantization."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from tasks.config import PromotionPolicy
 from tasks.gates.case import ROUNDING, Case, Rival, at_least, at_most, champions_corrupted, mean
-from tasks.metrics.paired import paired_interval
+from tasks.metrics.paired import paired_interval, rejected, worse_by_chance
 from tasks.records import Verdict
+
+FALSE_ALARM: Final = 0.05  # share of nights on which chance alone may refuse for a class
 
 
 class ClassLoss(NamedTuple):
@@ -21,6 +23,7 @@ class ClassLoss(NamedTuple):
     against: str
     low: float  # 95 % interval of ours less theirs
     high: float
+    chance: float  # probability that chance alone takes as much
 
     @property
     def value(self) -> float:
@@ -29,7 +32,7 @@ class ClassLoss(NamedTuple):
 
 def accuracy_floor(case: Case, policy: PromotionPolicy) -> Verdict:
     value, limit, whose = case.scores.accuracy, policy.min_accuracy, ""
-    if case.champion is None and policy.min_first_accuracy is not None:
+    if case.champion_version is None and policy.min_first_accuracy is not None:
         limit, whose = policy.min_first_accuracy, " of a first champion"
     low, high = case.scores.interval
     sentence = (
@@ -51,10 +54,24 @@ def quantization_loss(case: Case, policy: PromotionPolicy) -> Verdict:
 
 
 def classes(case: Case, policy: PromotionPolicy) -> Iterator[Verdict]:
+    if case.champion_version is not None:
+        yield _known_classes(case, policy, case.champion_version)
     if policy.min_class_recall is not None:
         yield _class_floor(case, policy.min_class_recall)
     if policy.max_class_loss is not None:
         yield _class_loss(case, policy.max_class_loss)
+
+
+def _known_classes(case: Case, policy: PromotionPolicy, version: str) -> Verdict:
+    """Fewer classes are an easier test, so a class is lost by decision only, never by absent images."""
+    lost = [name for name in case.lost_classes if name not in policy.retired]
+    found = f"it does not know {_some(lost)}" if lost else "it knows them all"
+    if len(lost) < len(case.lost_classes):
+        found += f", retired {_some([name for name in case.lost_classes if name in policy.retired])} aside"
+    sentence = f"a challenger knows every class of champion version {version}; {found}"
+    if lost:
+        sentence += "; add training images of it, or name it in promotion.retired"
+    return at_most("known classes", float(len(lost)), 0.0, sentence)
 
 
 def _class_floor(case: Case, limit: float) -> Verdict:
@@ -69,13 +86,19 @@ def _class_floor(case: Case, limit: float) -> Verdict:
 
 
 def _class_loss(case: Case, limit: float) -> Verdict:
-    """A small class loses much by one image, so a loss counts only where its interval leaves zero out."""
+    """A small class loses much by one image, and of many classes some lose by chance.
+
+    So a loss counts only where it stays significant among the comparisons of all classes with all rivals.
+    """
     gate = "class loss"
     rivals = [(f"{case.reference} of the same networks", case.float32)]
     if case.best is not None:
         rivals.append((f"version {case.best.version}, the best champion so far", case.best))
     losses = [loss for against, rival in rivals for loss in _losses(case, rival, against)]
-    beyond = [loss for loss in losses if loss.value > limit + ROUNDING and loss.high < 0]
+    real = rejected([loss.chance for loss in losses], FALSE_ALARM)
+    beyond = [
+        loss for loss, is_real in zip(losses, real, strict=True) if is_real and loss.value > limit + ROUNDING
+    ]
     worst = max(beyond or losses, key=lambda loss: loss.value, default=None)
     asked = f"at most {100 * limit:.2f} points may be lost beyond chance"
     if worst is None:
@@ -104,7 +127,8 @@ def _losses(case: Case, rival: Rival, against: str) -> Iterator[ClassLoss]:
         ours, theirs = rival.challenger_right[rows], rival.rival_right[rows]
         interval = paired_interval(ours, theirs)
         name = case.classes[int(label)]
-        yield ClassLoss(name, mean(ours), mean(theirs), int(rows.sum()), against, *interval)
+        chance = worse_by_chance(ours, theirs)
+        yield ClassLoss(name, mean(ours), mean(theirs), int(rows.sum()), against, *interval, chance)
 
 
 def calibration(case: Case, policy: PromotionPolicy) -> Iterator[Verdict]:

@@ -13,12 +13,8 @@ STURDIER: Final = 0.02  # mean accuracy on corrupted images from which it is a g
 
 def non_inferiority(case: Case, policy: PromotionPolicy) -> Verdict:
     rival, gate = case.best, "non-inferiority"
-    if rival is None or len(rival.rival_right) == 0:
-        why = (
-            "there is no champion yet"
-            if rival is None
-            else f"version {rival.version} knows none of the classes"
-        )
+    if rival is None:
+        why = _without_rival(case)
         sentence = f"{why}, so test accuracy {case.scores.accuracy:.2%} is compared with nothing"
         return Verdict(gate=gate, passed=True, value=case.scores.accuracy, limit=0.0, sentence=sentence)
     value, best = mean(rival.challenger_right), mean(rival.rival_right)
@@ -37,10 +33,16 @@ def non_inferiority(case: Case, policy: PromotionPolicy) -> Verdict:
     return Verdict(gate=gate, passed=passed, value=value, limit=limit, champion=best, sentence=sentence)
 
 
+def _without_rival(case: Case) -> str:
+    if case.champion_version is None:
+        return "there is no champion yet"
+    return f"champion version {case.champion_version} knows none of these images' classes or channels"
+
+
 def gain(case: Case, policy: PromotionPolicy) -> Verdict:
     rival, gate = case.champion, "gain"
     if rival is None:
-        sentence = f"there is no champion yet, so {case.chosen} with {case.scores.accuracy:.2%} is the gain"
+        sentence = f"{_without_rival(case)}, so {case.chosen} with {case.scores.accuracy:.2%} is the gain"
         return Verdict(gate=gate, passed=True, value=1.0, limit=1.0, sentence=sentence)
     gains = _gains(case, rival, policy)
     found = (

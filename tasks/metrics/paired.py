@@ -1,6 +1,7 @@
 """Two models on the same images: who was right where the other was not, and what chance explains of it."""
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -29,6 +30,28 @@ def compare(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
         high=high,
         p_value=float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
     )
+
+
+def worse_by_chance(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Probability that chance alone gives as many losses of the first: McNemar's exact test, one-sided.
+
+    Both bool [N], whether the model is right about each image.
+    """
+    wins, losses = int(np.sum(first & ~second)), int(np.sum(second & ~first))
+    return float(binomtest(losses, wins + losses, alternative="greater").pvalue) if losses else 1.0
+
+
+def rejected(p_values: Sequence[float], significance: float) -> NDArray[np.bool_]:
+    """Which of many hypotheses are rejected, bool [M], so that a false one is among them this seldom.
+
+    Holm 1979, A simple sequentially rejective multiple test procedure: from the smallest p-value on, each is
+    held against the significance divided by how many are left, until one is too large.
+    """
+    order = np.argsort(p_values, kind="stable")
+    small = np.asarray(p_values)[order] <= significance / np.arange(len(order), 0, -1)
+    found = np.zeros(len(order), np.bool_)
+    found[order] = np.logical_and.accumulate(small)
+    return found
 
 
 def paired_interval(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float]:

@@ -165,6 +165,11 @@ class Dataset(Record):
     duplicates: Duplicates
 
     @property
+    def batches_digest(self) -> str:
+        """Of the files that it was made of, whatever the settings."""
+        return digest_of({name: batch.model_dump(mode="json") for name, batch in self.batches.items()})
+
+    @property
     def pixels_digest(self) -> str:
         """Of the bytes of all shards: other decoders make others of the same files."""
         return digest_of([(shard.file.sha256, shard.drop) for shard in self.shards])

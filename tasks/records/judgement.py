@@ -116,6 +116,7 @@ class Evaluation(Record):
     front: tuple[str, ...]  # candidates that none beats in accuracy and latency, quickest first
     champion_version: str | None
     best_version: str | None  # the best champion so far, by its version
+    stays_best: str | None  # the version that is still the best when this one is promoted; None: this one
     verdicts: tuple[Verdict, ...]
     report: Artifact  # the page
     evidence: Artifact  # Evidence, beside it

@@ -33,6 +33,7 @@ class Findings(NamedTuple):
     standings: Standings | None  # of an ensemble
     test: dict[str, Scores]
     versions: dict[str, str]
+    stays_best: str | None  # see Evaluation
     unknown_to_champion: int
     evidence: Evidence
     trained: Conditions
