@@ -50,7 +50,7 @@ def open_feed(dataset: Dataset, settings: TrainSettings, seed: int, ranks: Ranks
     Raises InputError when the data set has no training images.
     """
     wanted = rows_of(dataset, "train", ranks.rank, ranks.world)
-    total = sum(rows.total for rows in rows_of(dataset, "train"))
+    steps = steps_of(sum(rows.total for rows in rows_of(dataset, "train")), settings, ranks.world)
     each = dataset.preprocess.side**2 * dataset.preprocess.channels
     size = each * sum(rows.total for rows in wanted)
     device = find_device()
@@ -58,11 +58,11 @@ def open_feed(dataset: Dataset, settings: TrainSettings, seed: int, ranks: Ranks
     if size <= room(device) or size <= room(cpu):
         home = device if size <= room(device) else cpu
         images = load_split(dataset, "train", ranks.rank, ranks.world).to(home)
-        return Resident(images, dataset, settings, seed, total)
+        return Resident(images, dataset, settings, seed, steps)
     print(
         f"{size / 1e9:.1f} GB of training images do not fit into memory: shards are read in turns", flush=True
     )
-    return Streamed(wanted, dataset, settings, seed, total)
+    return Streamed(wanted, dataset, settings, seed, steps)
 
 
 class Resident:
@@ -71,13 +71,13 @@ class Resident:
     group = 0
 
     def __init__(
-        self, images: Images, dataset: Dataset, settings: TrainSettings, seed: int, total: int | None = None
+        self, images: Images, dataset: Dataset, settings: TrainSettings, seed: int, steps: int | None = None
     ) -> None:
-        """`total` are the images of all processes, where there are several."""
+        """`steps` are those of all processes, where there are several."""
         self._all, self._dataset, self._settings, self._seed = images, dataset, settings, seed
         self._labels = images.labels.cpu()
         self.images = len(self._labels)
-        self.steps = _steps(total or self.images, settings)
+        self.steps = steps or steps_of(self.images, settings)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Images]:
         rows = _order(self._labels, self._dataset, self._settings, _generator(self._seed, epoch))
@@ -99,14 +99,14 @@ class Streamed:
         dataset: Dataset,
         settings: TrainSettings,
         seed: int,
-        total: int | None = None,
+        steps: int | None = None,
     ) -> None:
         self._wanted, self._dataset, self._settings, self._seed = wanted, dataset, settings, seed
         self._cache = ShardCache.of_machine({rows.shard.file.sha256 for rows in wanted})
         largest = max((rows.shard.file.size for rows in wanted), default=1)
         self.group = max(1, room(torch.device("cpu")) // (ALIVE * largest))
         self.images = sum(rows.total for rows in wanted)
-        self.steps = _steps(total or self.images, settings)
+        self.steps = steps or steps_of(self.images, settings)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Images]:
         sizes = [len(part) for part in torch.empty(self.images).tensor_split(self.steps)]
@@ -140,11 +140,15 @@ class Streamed:
         return images.at(_order(images.labels, self._dataset, self._settings, generator))
 
 
-def _steps(images: int, settings: TrainSettings) -> int:
-    """Batches in an epoch, the same number in every process."""
-    if images < 2:
-        raise InputError(f"training needs at least 2 images, got {images}; add images to the source")
-    return -(-images // settings.batch_size)
+def steps_of(images: int, settings: TrainSettings, processes: int = 1) -> int:
+    """Batches in an epoch, the same number in every process, and none of one image, which breaks batch norm.
+
+    Raises InputError where a process would have less than two images.
+    """
+    if images < 2 * processes:
+        each = f" for each of {processes} processes" if processes > 1 else ""
+        raise InputError(f"training needs at least 2 images{each}, got {images}; add images to the source")
+    return min(-(-images // settings.batch_size), images // processes // 2)
 
 
 def _generator(seed: int, *place: int) -> torch.Generator:

@@ -8,7 +8,7 @@ import torch
 from tasks.config import TrainSettings
 from tasks.dataset import Images, load_split, rows_of
 from tasks.errors import InputError
-from tasks.feed import Resident, Streamed, open_feed, seed_at
+from tasks.feed import Resident, Streamed, open_feed, seed_at, steps_of
 from tasks.ranks import Ranks
 
 SETTINGS = TrainSettings(batch_size=16)
@@ -97,6 +97,22 @@ def test_sampling_shows_every_class_as_often(ml_dataset):
         int(label) for epoch in range(1, 30) for batch in feed.batches(epoch) for label in batch.labels
     )
     assert min(shown.values()) > 0.8 * max(shown.values())
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "world"), [(5, 2, 1), (3, 2, 1), (7, 2, 2), (9, 3, 2), (2, 8192, 1)]
+)
+def test_no_batch_has_a_single_image(ml_dataset, images, size, world):
+    settings = SETTINGS.model_copy(update={"batch_size": size})
+    steps = steps_of(images, settings, world)
+    for rank in range(world):
+        first, last = images * rank // world, images * (rank + 1) // world
+        mine = load_split(ml_dataset, "train").at(slice(first, last))
+        feed = Resident(mine, ml_dataset, settings, 0, steps)
+        sizes = [len(batch.labels) for batch in feed.batches(1)]
+        assert sum(sizes) == last - first
+        assert min(sizes) >= 2
+        assert len(sizes) == steps
 
 
 def test_one_image_is_too_few(ml_dataset):
