@@ -21,6 +21,7 @@ def build(
     index: Index,
     drop: NDArray[np.bool_],
     duplicates: Duplicates,
+    untrained: dict[str, int],
 ) -> Dataset:
     """The data set of these parts without the rows that `drop`, bool [N], marks.
 
@@ -30,7 +31,7 @@ def build(
     counts = count(index.rows, ~drop)
     classes = tuple(sorted({name for split in SPLITS for name in counts[split]}))
     refused = sum(len(result.refusals) for result in results)
-    check(plan.source, classes, counts, refused)
+    check(plan.source, classes, counts, refused, untrained)
     left_out = index.places(drop)
     shards = tuple(
         shard.model_copy(update={"drop": left_out[number]}) if number in left_out else shard
@@ -52,7 +53,19 @@ def build(
         batches=dict(batches),
         profile=profile(index.rows, ~drop),
         duplicates=duplicates,
+        untrained=untrained,
     )
+
+
+def without_training_images(index: pa.Table, drop: NDArray[np.bool_]) -> dict[str, int]:
+    """Classes that no training image is of, which no network can learn, with their images."""
+    counts = count(index, ~drop)
+    found = dict(sorted({**counts["validation"], **counts["test"]}.items()))
+    return {
+        name: counts["validation"].get(name, 0) + counts["test"].get(name, 0)
+        for name in found
+        if not counts["train"].get(name)
+    }
 
 
 def count(index: pa.Table, keep: NDArray[np.bool_]) -> dict[Split, dict[str, int]]:
@@ -83,7 +96,19 @@ def statistics(shards: Sequence[Shard]) -> tuple[tuple[float, ...], tuple[float,
     return tuple(mean), tuple(std)
 
 
-def check(source: str, classes: tuple[str, ...], counts: dict[Split, dict[str, int]], refused: int) -> None:
+def check(
+    source: str,
+    classes: tuple[str, ...],
+    counts: dict[Split, dict[str, int]],
+    refused: int,
+    untrained: Mapping[str, int],
+) -> None:
+    if untrained and len(classes) < 2:
+        names = ", ".join(list(untrained)[:5])
+        raise InputError(
+            f"source {source} has training images of {len(classes)} classes; a classifier needs two: "
+            f"add some of {names}, of which only validation and test images are there"
+        )
     if not classes:
         raise InputError(
             f"no image of {source} could be used ({refused} refused); quarantine has the reasons"

@@ -111,6 +111,30 @@ def test_training_images_that_look_like_tested_ones_are_left_out(store):
     assert sum(dataset_of(reported).counts["train"].values()) == 31
 
 
+def test_a_class_without_training_images_is_left_out_and_said(store, capsys):
+    files = {f"img/{number}.png": photo(number) for number in range(46)}
+    lines = [
+        f"img/{n}.png,{'ab'[n % 2]},{'train' if n < 30 else 'val' if n < 35 else 'test'}" for n in range(40)
+    ]
+    lines += [f"img/{n}.png,ghost,test" for n in range(40, 46)]
+    drop(store, "b1", files, "\n".join(["path,label,split", *lines]) + "\n")
+    _, assembled = night()
+    dataset = dataset_of(assembled)
+    assert dataset.classes == ("a", "b")
+    assert dataset.untrained == {"ghost": 6}
+    assert len(load_split(dataset, "test").labels) == 5
+    assert "'ghost' (6 images)" in capsys.readouterr().out
+
+
+def test_one_class_to_learn_is_told_with_the_others(store):
+    files = {f"img/{number}.png": photo(number) for number in range(20)}
+    lines = [f"img/{n}.png,a,{'train' if n < 10 else 'val'}" for n in range(16)]
+    lines += [f"img/{n}.png,ghost,test" for n in range(16, 20)]
+    drop(store, "b1", files, "\n".join(["path,label,split", *lines]) + "\n")
+    with pytest.raises(InputError, match=r"training images of 1 classes.*add some of ghost"):
+        night()
+
+
 def test_a_batch_with_too_many_refusals_fails_with_its_commonest_reasons(store):
     drop(store, "good", album(40))
     broken = {f"cat/b{n}.png": photo(n)[: 30 + n] for n in range(4)}

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.config import Pipeline, PreprocessSettings, digest_of
 
@@ -163,6 +163,8 @@ class Dataset(Record):
     batches: dict[str, BatchSeen]
     profile: Profile
     duplicates: Duplicates
+    # Images by class of those that are left out, since no training image is of them.
+    untrained: dict[str, int] = Field(default_factory=dict)
 
     @property
     def batches_digest(self) -> str:
