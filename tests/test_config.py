@@ -229,3 +229,10 @@ def test_every_preprocess_setting_is_known_to_change_the_pixels_or_not() -> None
 def test_a_policy_that_cannot_be_kept_is_refused_in_words(policy: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Pipeline.model_validate({"name": "pets", "promotion": policy})
+
+
+def test_mirror_images_are_asked_about_only_where_they_were_seen():
+    with pytest.raises(ValidationError, match=r"quantize\.mirror needs train\.flip"):
+        Pipeline.model_validate({"name": "signs", "quantize": {"mirror": True}})
+    settings = {"name": "pets", "quantize": {"mirror": True}, "train": {"flip": True}}
+    assert Pipeline.model_validate(settings).quantize.mirror

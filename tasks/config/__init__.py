@@ -81,6 +81,11 @@ class Pipeline(Settings):
                 "promotion.min_attacked_accuracy needs evaluate.attack_epsilon above 0, got 0, which tries "
                 "no attack"
             )
+        if self.quantize.mirror and not self.train.flip:
+            raise ValueError(
+                "quantize.mirror needs train.flip, got false: a network that never saw a mirrored image is "
+                "asked about one; set both, or neither for digits, text and signs"
+            )
         return self
 
     def settings_digest(self) -> str:
