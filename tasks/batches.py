@@ -15,7 +15,7 @@ from tasks.labels import MANIFESTS, READY
 from tasks.records import BatchSeen, Part
 from tasks.storage import Stored
 
-FORMAT: Final = 4  # of the shards; raised when their content changes for the same settings
+FORMAT: Final = 5  # of the shards; raised when their content changes for the same settings
 MAX_MESSAGES: Final = 256  # Airflow maps at most 1,024 tasks by default
 # What one file costs one core, rather more than measured on photos and PNG of 2 kB to 4 MB: reading,
 # decoding, resizing, writing.

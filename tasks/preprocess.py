@@ -7,7 +7,7 @@ where it exists, the part is done and is not done again.
 import hashlib
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
@@ -62,15 +62,18 @@ def preprocess(spec: PreprocessSpec) -> Preprocessed:
     return Preprocessed(parts=len(parts), images=kept, refused=refused, seconds=seconds)
 
 
-def split_of(label: Label, group: str, validates: bool, settings: PreprocessSettings) -> Split:
+def split_of(label: Label, group: str, named: Collection[Split], settings: PreprocessSettings) -> Split:
     """The split that the source names, otherwise the hash of the group, so that none moves as data grows.
 
-    Most published sets name training and test images only: where a batch names no validation images
-    (`validates`), the hash makes a share of its training images those.
+    Published sets seldom name all three: of those that a batch has, `named`, two are enough. Without
+    validation images the hash makes a share of the training images those; without test images the
+    validation images are the test images, since nobody trained on them, and the hash takes the others.
     """
     share = int.from_bytes(hashlib.sha256(f"split:{group}".encode()).digest()[:8]) / 2**64
-    if label.split == "train" and not validates:
+    if label.split == "train" and not {"validation", "test"} <= set(named):
         return "validation" if share < settings.validation_fraction else "train"
+    if label.split == "validation" and "train" in named and "test" not in named:
+        return "test"
     if label.split:
         return label.split
     if share < settings.test_fraction:
@@ -161,7 +164,7 @@ def _contents(
     if part.manifest:
         where = storage.join(batch, part.manifest)
         known = labels.read(storage.read(where), where)
-    validates = any(label.split == "validation" for label in (known or {}).values())
+    named = {label.split for label in (known or {}).values() if label.split}
     limit = int(spec.settings.max_megabytes * 2**20)
     uris = [storage.join(batch, key) for key in part.keys]
     for key, fetched in zip(part.keys, fetch(uris, limit), strict=True):
@@ -173,7 +176,7 @@ def _contents(
             nowhere = Unreadable("no-label", "in no class folder and in no manifest row")
             refusals.append(quarantine.refusal(name, nowhere, fetched.sha256))
         else:
-            split = split_of(label, label.group or fetched.sha256, validates, spec.settings)
+            split = split_of(label, label.group or fetched.sha256, named, spec.settings)
             files.append(File(name, fetched.sha256, len(fetched.data), label, split))
             yield fetched.data
 

@@ -70,7 +70,7 @@ def test_every_image_is_in_one_shard_as_the_serving_code_would_see_it(store):
         assert name == key.split("/")[0]
         assert np.array_equal(pixels, prepare(data, SETTINGS))
         assert identity == hashlib.sha256(data).digest()
-        assert split == split_of(Label("cat"), identity.hex(), False, SETTINGS)
+        assert split == split_of(Label("cat"), identity.hex(), (), SETTINGS)
     assert {split for split, *_ in found.values()} == {"train", "validation", "test"}
 
 
@@ -154,17 +154,17 @@ def test_a_manifest_gives_labels_splits_and_groups(store):
     result = run(store, files, manifest=text)
     found = rows(result)
     assert found["b1/images/1.png"][:2] == ("test", "cat")
-    same = split_of(Label("cat"), "same", False, SETTINGS)
+    same = split_of(Label("cat"), "same", (), SETTINGS)
     assert found["b1/images/2.png"][0] == found["b1/images/3.png"][0] == same
     assert [refusal.reason for refusal in result.refusals] == ["no-label"]
 
 
 def test_splits_follow_the_fractions_and_never_move():
     settings = PreprocessSettings(validation_fraction=0.2, test_fraction=0.1)
-    splits = [split_of(Label("cat"), str(number), False, settings) for number in range(5000)]
+    splits = [split_of(Label("cat"), str(number), (), settings) for number in range(5000)]
     assert abs(splits.count("test") / 5000 - 0.1) < 0.02
     assert abs(splits.count("validation") / 5000 - 0.2) < 0.02
-    assert splits == [split_of(Label("cat"), str(number), False, settings) for number in range(5000)]
+    assert splits == [split_of(Label("cat"), str(number), (), settings) for number in range(5000)]
 
 
 @pytest.mark.parametrize("validates", [True, False])
@@ -178,4 +178,15 @@ def test_a_source_without_validation_images_gives_some_of_its_training_images(st
         kept = {split.replace("val", "validation")}
         taken = {"train", "validation"} if split == "train" and not validates else kept
         assert splits[f"b1/images/{seed}.png"] in taken
+    assert 0 < list(splits.values()).count("validation") < 30
+
+
+def test_a_source_with_training_and_validation_images_only_is_tested_on_the_latter(store):
+    files = {f"images/{seed}.png": png(seed) for seed in range(60)}
+    named = ["train" if seed < 48 else "val" for seed in range(60)]
+    lines = [f"images/{seed}.png,cat,{split}" for seed, split in enumerate(named)]
+    result = run(store, files, "\n".join(["path,label,split", *lines]), validation_fraction=0.3)
+    splits = {key: split for key, (split, *_) in rows(result).items()}
+    for seed, split in enumerate(named):
+        assert (splits[f"b1/images/{seed}.png"] == "test") is (split == "val")
     assert 0 < list(splits.values()).count("validation") < 30
