@@ -22,7 +22,7 @@ import itertools
 import re
 import struct
 import warnings
-import zlib
+from bisect import bisect_left
 from typing import Final, NamedTuple
 
 import cv2
@@ -31,7 +31,7 @@ import simplejpeg
 from PIL import AvifImagePlugin, BmpImagePlugin, GifImagePlugin, ImageFile, Jpeg2KImagePlugin, TiffImagePlugin
 
 from tasks.config import PreprocessSettings
-from tasks.formats import Header, Unreadable, inspect, jpeg, npy, tiff
+from tasks.formats import Header, Unreadable, inspect, jpeg, npy, strips
 from tasks.transforms import (
     Pixels,
     Whole,
@@ -194,8 +194,10 @@ def _thumbnails_inside(data: bytes, segments: list[jpeg.Segment]) -> bool:
 
     A segment whose length is wrong may end inside its thumbnail, and then the thumbnail would be decoded.
     """
+    starts = [segment.start for segment in segments]
+    ends = [data.rfind(b"\xff\xd9", segment.start, segment.end) for segment in segments]
     return all(
-        any(s.start < begin.start() < data.find(b"\xff\xd9", begin.start(), s.end) for s in segments)
+        (number := bisect_left(starts, begin.start())) and begin.start() < ends[number - 1]
         for begin in re.finditer(rb"(?<!^)\xff\xd8\xff", data[: segments[-1].end])
     )
 
@@ -234,7 +236,7 @@ def _pillow(data: bytes, header: Header) -> tuple[Pixels, Header]:
     """With Pillow, which turns TIFF upright itself and takes 16-bit colours to their upper 8 bits."""
     _silence()
     if header.format == "TIFF":
-        _check_pieces(data, header)
+        strips.check(data)
     try:
         with _PLUGINS[header.format](io.BytesIO(data)) as image:
             if image.size not in ((header.width, header.height), (header.height, header.width)):
@@ -254,30 +256,6 @@ def _pillow(data: bytes, header: Header) -> tuple[Pixels, Header]:
         raise
     except Exception as error:  # plugins raise whatever their parsing runs into
         raise _damaged(header, error) from error
-
-
-def _check_pieces(data: bytes, header: Header) -> None:
-    """Checksums and ends of compressed strips and tiles, which libtiff ignores. Raises Unreadable."""
-    tags = tiff.tags(data)
-    compression, tables = tags.first(259, 1), bytes(tags.values.get(347, ()))
-    for at, length in tiff.pieces(tags):
-        piece = data[at : at + length]
-        if compression in (8, 32946):
-            inflater = zlib.decompressobj()
-            try:
-                while not inflater.eof and piece:
-                    inflater.decompress(piece, 2**20)
-                    piece = inflater.unconsumed_tail
-            except zlib.error as error:
-                raise _damaged(header, error) from error
-            if not inflater.eof:
-                raise _damaged(header, "a strip ends early")
-        elif compression == 7:
-            try:
-                simplejpeg.decode_jpeg(tables[:-2] + piece[2:] if tables else piece, "GRAY")
-            except ValueError as error:
-                if "nsupported" not in str(error):
-                    raise _damaged(header, error) from error
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tasks.formats import jpeg, npy, tiff
-from tasks.formats.header import Header, Unreadable
+from tasks.formats.header import Header, Unreadable, check_parts
 from tasks.formats.tiff import orientation
 
 __all__ = ["Header", "Unreadable", "inspect"]
@@ -38,8 +38,9 @@ def inspect(data: bytes) -> Header:
 
 def _png(data: bytes) -> Header:
     width, height = struct.unpack_from(">II", data, 16)
-    at, kind, frames, turned = 8, b"", 1, 1
+    at, kind, frames, turned, parts = 8, b"", 1, 1, 0
     while kind != b"IEND" and at + 12 <= len(data):
+        check_parts("PNG", parts := parts + 1)
         length, kind = struct.unpack_from(">I4s", data, at)
         if kind == b"acTL":
             frames = max(1, struct.unpack_from(">I", data, at + 8)[0])
@@ -60,8 +61,9 @@ def _webp(data: bytes) -> Header:
         width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     else:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
-    frames, turned, at = 0, 1, 12
+    frames, turned, at, parts = 0, 1, 12, 0
     while kind == b"VP8X" and at + 8 <= min(end, len(data)):
+        check_parts("WebP", parts := parts + 1)
         name, length = struct.unpack_from("<4sI", data, at)
         frames += name == b"ANMF"
         if name == b"EXIF":
@@ -85,13 +87,14 @@ def _bmp(data: bytes) -> Header:
 
 def _gif(data: bytes) -> Header:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
-    at, frames = 13 + _gif_palette(flags), 0
+    at, frames, parts = 13 + _gif_palette(flags), 0, 0
     try:
         while data[at] in (0x21, 0x2C):  # an extension, an image
+            check_parts("GIF", parts := parts + 1)
             image = data[at] == 0x2C
             at += 11 + _gif_palette(data[at + 9]) if image else 2
-            while data[at]:
-                at += 1 + data[at]
+            while length := data[at]:  # pieces of 255 bytes, as a rule
+                at += 1 + length
             at += 1
             frames += image
     except IndexError:
@@ -130,8 +133,9 @@ def _avif(data: bytes) -> Header:
     if not sizes:
         raise Unreadable("damaged", "AVIF has no size")
     width, height = max(sizes, key=lambda size: size[0] * size[1])  # smaller ones are tiles and thumbnails
-    at, complete = 0, False
+    at, complete, parts = 0, False, 0
     while at + 16 <= len(data):
+        check_parts("AVIF", parts := parts + 1)
         size, kind, long_size = struct.unpack_from(">I4sQ", data, at)
         end = at + (long_size if size == 1 else size or len(data) - at)
         if kind == b"mdat":

@@ -1,8 +1,11 @@
 """What every format's header says in the same words, and the refusal of a file."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tasks.errors import InputError
+
+# What a file may consist of: chunks, segments, boxes or pages. Real ones have a few thousand at most.
+MOST_PARTS: Final = 2**16
 
 
 class Unreadable(InputError):  # noqa: N818
@@ -20,6 +23,12 @@ class Unreadable(InputError):  # noqa: N818
 
     def __reduce__(self) -> tuple[type["Unreadable"], tuple[str, str]]:
         return type(self), (self.reason, self.detail)  # so that it survives a process boundary
+
+
+def check_parts(kind: str, parts: int) -> None:
+    """Raises Unreadable for a file of more parts than any has; each of them takes time to look at."""
+    if parts > MOST_PARTS:
+        raise Unreadable("damaged", f"{kind} has more than {MOST_PARTS} parts; save it again")
 
 
 class Header(NamedTuple):

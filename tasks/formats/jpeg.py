@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from tasks.formats.header import Header, Unreadable
+from tasks.formats.header import Header, Unreadable, check_parts
 from tasks.formats.tiff import orientation
 
 _MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
@@ -22,9 +22,10 @@ class Segment(NamedTuple):
 def segments(data: bytes) -> Iterator[Segment]:
     """The segments of a JPEG's header, the start of the first scan last.
 
-    Bytes between segments are passed over, as decoders do. Raises struct.error where the file ends early.
+    Bytes between segments are passed over, as decoders do. Raises struct.error where the file ends early, and
+    Unreadable.
     """
-    at = 2
+    at, found = 2, 0
     while marker := _MARKER.search(data, at):
         kind, start = data[marker.start() + 1], marker.start()
         if kind == 0x01 or 0xD0 <= kind <= 0xD7:  # these stand alone
@@ -33,6 +34,8 @@ def segments(data: bytes) -> Iterator[Segment]:
         if kind in (0xD8, 0xD9):
             raise Unreadable("damaged", f"JPEG has the marker 0xff{kind:02x} in its header")
         at = start + 2 + struct.unpack_from(">H", data, start + 2)[0]
+        found += 1
+        check_parts("JPEG", found)
         yield Segment(kind, start, at)
         if kind == 0xDA:
             return

@@ -3,9 +3,15 @@
 import struct
 from typing import Final, NamedTuple
 
-from tasks.formats.header import Header
+from tasks.formats.header import MOST_PARTS, Header, Unreadable
 
 LAYOUT: Final = {256, 257, 273, 279, 324, 325}  # size, and where the pixels lie
+PIECES: Final = {273, 279, 324, 325}  # of each strip or tile
+TABLES: Final = 347  # of JPEG in TIFF
+MOST_PIECES: Final = 2**18  # rows of 65,500 pixels in three planes, or 50 million pixels in tiles of 16
+LONGEST_TABLES: Final = 2**16  # bytes
+MOST_ENTRIES: Final = 4096  # of a directory, that are looked at
+MOST_VALUES: Final = 16  # of any other tag, that are read: nobody asks for more
 
 
 class Tags(NamedTuple):
@@ -21,24 +27,40 @@ class Tags(NamedTuple):
 def tags(data: bytes, start: int | None = None) -> Tags:
     """One directory, by default the first, of a TIFF or an EXIF block.
 
-    Raises struct.error where the file ends early.
+    Every entry may claim the whole file for its values, so no more of them are read than are of use. Raises
+    struct.error where the file ends early, Unreadable where there are more pieces than an image has.
     """
     order = "<" if data[:2] == b"II" else ">"
     start = struct.unpack_from(order + "I", data, 4)[0] if start is None else start
     count = struct.unpack_from(order + "H", data, start)[0]
     values: dict[int, tuple[int, ...]] = {}
-    for entry in range(start + 2, start + 2 + 12 * count, 12):
+    for entry in range(start + 2, start + 2 + 12 * min(count, MOST_ENTRIES), 12):
         tag, kind, length = struct.unpack_from(order + "HHI", data, entry)
         if code := {1: "B", 3: "H", 4: "I", 7: "B"}.get(kind):
             size = length * struct.calcsize(order + code)
             at = entry + 8 if size <= 4 else struct.unpack_from(order + "I", data, entry + 8)[0]
             if at + size <= len(data):
-                values.setdefault(tag, struct.unpack_from(f"{order}{length}{code}", data, at))
+                read = min(length, _most(tag, length))
+                values.setdefault(tag, struct.unpack_from(f"{order}{read}{code}", data, at))
             elif tag in LAYOUT:
                 raise struct.error(f"tag {tag} lies behind the end")
-    end = start + 2 + 12 * count
-    following = struct.unpack_from(order + "I", data, end)[0] if end + 4 <= len(data) else 0
-    return Tags(values, following)
+    return Tags(values, _following(data, start))
+
+
+def _most(tag: int, length: int) -> int:
+    """How many values of a tag are read. Raises Unreadable."""
+    if tag in PIECES:
+        if length > MOST_PIECES:
+            raise Unreadable("damaged", f"TIFF has {length} strips or tiles, at most {MOST_PIECES} are read")
+        return MOST_PIECES
+    return LONGEST_TABLES if tag == TABLES else MOST_VALUES
+
+
+def _following(data: bytes, start: int) -> int:
+    """Where the directory after the one at `start` is (0: nowhere). Raises struct.error."""
+    order = "<" if data[:2] == b"II" else ">"
+    end = start + 2 + 12 * int(struct.unpack_from(order + "H", data, start)[0])
+    return int(struct.unpack_from(order + "I", data, end)[0]) if end + 4 <= len(data) else 0
 
 
 def pieces(directory: Tags) -> list[tuple[int, int]]:
@@ -51,12 +73,9 @@ def header(data: bytes) -> Header:
     """Raises struct.error where the file ends early."""
     directory = tags(data)
     seen, following = {0}, directory.following
-    while following not in seen and following + 2 <= len(data):
+    while following not in seen and following + 2 <= len(data) and len(seen) < MOST_PARTS:
         seen.add(following)
-        try:
-            following = tags(data, following).following
-        except struct.error:
-            break
+        following = _following(data, following)
     complete = all(at + length <= len(data) for at, length in pieces(directory))
     turned = directory.first(274, 1)
     width, height = directory.first(256, 0), directory.first(257, 0)
@@ -67,6 +86,6 @@ def orientation(exif: bytes) -> int:
     """EXIF tag 274 of the first directory; 1 (upright) when there is none or it makes no sense."""
     try:
         value = tags(exif.removeprefix(b"Exif\0\0")).first(274, 1)
-    except (struct.error, IndexError):
+    except (struct.error, Unreadable):
         return 1
     return value if 1 <= value <= 8 else 1

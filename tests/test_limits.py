@@ -1,0 +1,56 @@
+"""Readers of foreign bytes: what a small file may make of them in memory and in time."""
+
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+from bombs import CARRIERS, empty_segments, exif, pages, piled_strips
+from waiting import patience
+
+from tasks.config import PreprocessSettings
+from tasks.decoders import Decoders, Seen, see
+from tasks.formats import Unreadable, inspect, tiff
+from tasks.images import load
+
+
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[Decoders[Seen]]:
+    """With time for honest work on a slow machine, and for none that grows with the square of a file."""
+    settings = PreprocessSettings(image_size=16, decode_seconds=patience(5))
+    with Decoders(see, settings) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("kind", CARRIERS)
+def test_entries_that_claim_the_whole_file_take_no_memory(kind: str) -> None:
+    data = CARRIERS[kind](exif(400, 60_000))
+    tracemalloc.start()
+    try:
+        inspect(data)
+        assert tracemalloc.get_traced_memory()[1] < 2 * 2**20
+    finally:
+        tracemalloc.stop()
+    if kind != "TIFF":
+        assert load(data, PreprocessSettings()).format == kind
+
+
+@pytest.mark.parametrize(
+    ("data", "verdict"),
+    [
+        (empty_segments(60_000, 20_000), "ok"),
+        (empty_segments(70_000, 20_000), "damaged"),
+        (pages(60_000), "damaged"),
+        (piled_strips(60_000), "damaged"),
+    ],
+    ids=["segments and thumbnails", "too many segments", "pages within each other", "strips on each other"],
+)
+def test_no_file_takes_the_square_of_its_size(decoders: Decoders[Seen], data: bytes, verdict: str) -> None:
+    (seen,) = decoders.map([data])
+    assert (seen.reason if isinstance(seen, Unreadable) else "ok") == verdict
+
+
+def test_what_a_tiff_says_of_its_strips_is_read_whole_up_to_a_limit() -> None:
+    data = piled_strips(60_000)
+    assert len(tiff.pieces(tiff.tags(data))) == 60_000
+    with pytest.raises(Unreadable, match=f"at most {tiff.MOST_PIECES}"):
+        inspect(piled_strips(tiff.MOST_PIECES + 1))
