@@ -1,4 +1,4 @@
-"""Small files that take much memory or time of a reader that believes them, made by the formats' own rules."""
+"""Small files that take much memory or time of a reader that believes them, made by formats' own rules."""
 
 import struct
 import zlib

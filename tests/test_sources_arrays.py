@@ -13,7 +13,7 @@ import pytest
 from source_files import scratch
 
 from tasks.errors import InputError
-from tasks.sources import Item, find
+from tasks.sources import Item, allowance, find
 
 __all__ = ["scratch"]  # a fixture
 
@@ -165,3 +165,32 @@ def test_idx_files_that_lie_are_refused(tmp_path: Path) -> None:
     labels.write_bytes(b"")
     with pytest.raises(InputError, match="train-labels-idx1-ubyte is not a readable idx file"):
         find(tmp_path / "set")
+
+
+def test_files_that_grow_a_thousandfold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allowance, "ALWAYS_ALLOWED", 2**20)
+    images, labels = np.zeros((1024, 64, 64), np.uint8), np.zeros(1024, np.uint8)
+    np.savez_compressed(tmp_path / "zeros.npz", x_train=images, y_train=labels)
+    idx = gzip.compress(struct.pack(">BBBB3I", 0, 0, 8, 3, *images.shape) + images.tobytes())
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(idx)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(struct.pack(">BBBBI", 0, 0, 8, 1, 1024) + bytes(1024))
+    for name in ("zeros.npz", "train-images-idx3-ubyte.gz"):
+        with pytest.raises(InputError, match="grows to more than 200 times its size"):
+            find(tmp_path / name)
+
+
+def test_the_members_of_an_npz_share_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allowance, "ALWAYS_ALLOWED", 2**20)
+    part = np.zeros((150, 64, 64), np.uint8)  # each of them would still be allowed
+    np.savez_compressed(tmp_path / "parts.npz", **{f"part{number}": part for number in range(4)})
+    with pytest.raises(InputError, match="grows to more than 200 times its size"):
+        find(tmp_path / "parts.npz")
+    np.savez(tmp_path / "many.npz", **{f"part{number}": part[:1] for number in range(101)})
+    with pytest.raises(InputError, match="holds more than 100 arrays"):
+        find(tmp_path / "many.npz")
+
+
+def test_labels_as_long_as_a_book_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "long.npz", x=np.zeros((2, 4, 4), np.uint8), y=np.array(["a" * 1000, "b"]))
+    with pytest.raises(InputError, match="2 labels of 4000 bytes; at most 2000000 of 1024 are read"):
+        find(tmp_path / "long.npz")

@@ -22,17 +22,12 @@ from tempfile import TemporaryDirectory
 from typing import IO, Any, Final, NoReturn, Self
 
 from tasks.errors import InputError
+from tasks.sources.allowance import ALWAYS_ALLOWED, Allowance
 from tasks.sources.batch import LARGEST_FILE
 from tasks.sources.folders import Tree, checked_path, visible
 
 SUFFIX: Final = re.compile(r"\.(zip|tar|tar\.(gz|xz|bz2|zst)|tgz|txz|tbz2|tzst)$", re.IGNORECASE)
-MOST_FILES: Final = 2_000_000
-MOST_BYTES: Final = 256 * 2**30
-# Photos hardly shrink at all; drawings may shrink a hundredfold. Small archives may hold anything.
-MOST_RATIO: Final = 200
-ALWAYS_ALLOWED: Final = 64 * 2**20
 LONGEST_HEADER: Final = 2**20  # of a tar member; tarfile reads it into memory
-CHUNK: Final = 2**20
 EXTENSIONS: Final = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -90,7 +85,7 @@ class _Target:
         self.archive = archive
         self.folder = folder
         self.files: dict[str, Path] = {}
-        self.left = min(MOST_BYTES, max(ALWAYS_ALLOWED, MOST_RATIO * archive.stat().st_size))
+        self.allowance = Allowance(archive)
 
     def refuse(self, name: str, why: str) -> NoReturn:
         raise InputError(f"{self.archive} holds {name[:200]!r}, {why}")
@@ -100,32 +95,16 @@ class _Target:
         path = checked_path(name, str(self.archive))
         if path in self.files:
             self.refuse(path, "twice; pack it again with one of the two")
-        if len(self.files) >= MOST_FILES:
-            raise InputError(
-                f"{self.archive} holds more than {MOST_FILES} files; cut it into several archives"
-            )
+        self.allowance.count(len(self.files) + 1)
         if declared > LARGEST_FILE:
             self.refuse(path, f"of {declared} bytes; an image file may have {LARGEST_FILE}")
-        if declared > self.left:
-            self.too_much()
+        if declared > self.allowance.left:
+            self.allowance.too_much()
         return path
-
-    def too_much(self) -> NoReturn:
-        raise InputError(
-            f"{self.archive} grows to more than {MOST_RATIO} times its size or {MOST_BYTES} bytes when "
-            "unpacked, like an archive that is made to fill disks; unpack it by hand when you trust it"
-        )
 
     def add(self, path: str, member: IO[bytes], declared: int) -> None:
         file = self.folder / f"{len(self.files):07d}"
-        written = 0
-        with file.open("wb") as out:
-            while data := member.read(CHUNK):
-                written += len(data)
-                self.left -= len(data)
-                if self.left < 0 or written > declared:
-                    self.too_much()
-                out.write(data)
+        written = self.allowance.unpack(member, file, declared)
         if written != declared:
             self.refuse(path, f"which ends after {written} of {declared} bytes; pack or copy it again")
         self.files[path] = file
@@ -134,8 +113,8 @@ class _Target:
 def _unzip(archive: Path, target: _Target) -> None:
     with zipfile.ZipFile(archive) as pack:
         members = [info for info in pack.infolist() if not info.is_dir()]
-        if sum(info.file_size for info in members) > target.left:
-            target.too_much()
+        if sum(info.file_size for info in members) > target.allowance.left:
+            target.allowance.too_much()
         for info in members:
             mode = stat.S_IFMT(info.external_attr >> 16)
             if info.flag_bits & 1:
@@ -192,13 +171,13 @@ class _Counted(io.RawIOBase):
         super().__init__()
         self.stream = stream
         self.target = target
-        self.left = target.left * 2 + ALWAYS_ALLOWED
+        self.left = target.allowance.left * 2 + ALWAYS_ALLOWED
 
     def read(self, size: int = -1) -> bytes:
         data = self.stream.read(size)
         self.left -= len(data)
         if self.left < 0:
-            self.target.too_much()
+            self.target.allowance.too_much()
         return data
 
 

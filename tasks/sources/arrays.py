@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +24,16 @@ from numpy.typing import NDArray
 from tasks.errors import InputError
 from tasks.labels import SPLIT_NAMES, Label, check_name
 from tasks.records import Split
-from tasks.sources.batch import Batch, Content, Item, in_folders, labelled
+from tasks.sources.allowance import MOST_FILES, Allowance
+from tasks.sources.batch import LARGEST_FILE, Batch, Content, Item, in_folders, labelled
 
 IDX_IMAGES: Final = re.compile(r"-images[-.]idx[34]-ubyte(\.gz)?$")
 IDX_NAMES: Final = "<name>-images-idx3-ubyte[.gz] and <name>-labels-idx1-ubyte[.gz]"
 PAIRS: Final = (("x", "y"), ("X", "y"), ("X", "Y"), ("images", "labels"))
 NPZ_NAMES: Final = "x and y, images and labels, or those with a split: x_train and y_train, test_images and …"
-MOST_BYTES: Final = 64 * 2**30
 MOST_CHANNELS: Final = 32  # as preprocess.channels
-CHUNK: Final = 2**20
+MOST_ARRAYS: Final = 100  # of an npz file
+LONGEST_LABEL: Final = 1024  # bytes of a text in an array, four for each character
 IDX_LABELS: Final = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4"}
 
 
@@ -164,6 +165,11 @@ def _pixels(array: NDArray[Any], where: str) -> NDArray[Any]:
         )
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         raise InputError(f"{where} holds {array.dtype}; pixels must be uint8 or uint16; convert them")
+    if len(array) > MOST_FILES or array[:1].nbytes > LARGEST_FILE:
+        raise InputError(
+            f"{where} has {len(array)} images of {array[:1].nbytes} bytes; at most {MOST_FILES} of "
+            f"{LARGEST_FILE} are read; cut it into several"
+        )
     return array
 
 
@@ -179,6 +185,11 @@ def _names(array: NDArray[Any], where: str) -> list[str]:
         raise InputError(
             f"{where} is {array.dtype} of shape {list(array.shape)}; labels must be whole numbers or "
             "texts [N]"
+        )
+    if len(array) > MOST_FILES or array.itemsize > LONGEST_LABEL:
+        raise InputError(
+            f"{where} has {len(array)} labels of {array.itemsize} bytes; at most {MOST_FILES} of "
+            f"{LONGEST_LABEL} are read; cut it into several"
         )
     names = [str(value) for value in array.tolist()]
     for name in sorted(set(names)):
@@ -202,7 +213,7 @@ def _idx(path: Path, stack: ExitStack, types: dict[int, str]) -> NDArray[Any]:
     try:
         if path.suffix == ".gz":
             with gzip.open(path) as packed:
-                path = _unpacked(packed, path, stack)
+                path = _unpacked(packed, Allowance(path), stack)
         with path.open("rb") as file:
             zero, kind, dimensions = struct.unpack(">HBB", file.read(4))
             shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
@@ -221,12 +232,14 @@ def _idx(path: Path, stack: ExitStack, types: dict[int, str]) -> NDArray[Any]:
 
 
 def _npz(path: Path, stack: ExitStack) -> dict[str, NDArray[Any]]:
-    arrays = {}
+    arrays, allowance = {}, Allowance(path)
     try:
         with zipfile.ZipFile(path) as pack:
+            if len(pack.infolist()) > MOST_ARRAYS:
+                raise InputError(f"{path} holds more than {MOST_ARRAYS} arrays; it must hold {NPZ_NAMES}")
             for info in pack.infolist():
                 with pack.open(info) as member:
-                    file = _unpacked(member, path, stack)
+                    file = _unpacked(member, allowance, stack)
                 arrays[info.filename.removesuffix(".npy")] = np.load(file, mmap_mode="r", allow_pickle=False)
     except (
         zipfile.BadZipFile,
@@ -243,16 +256,8 @@ def _npz(path: Path, stack: ExitStack) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _unpacked(packed: IO[bytes] | gzip.GzipFile, path: Path, stack: ExitStack) -> Path:
+def _unpacked(packed: IO[bytes] | gzip.GzipFile, allowance: Allowance, stack: ExitStack) -> Path:
     """What a compressed file holds, as a temporary file until `stack` is closed. Raises InputError."""
-    folder = Path(stack.enter_context(TemporaryDirectory(prefix="nightshift-")))
-    left = MOST_BYTES
-    with (folder / "array").open("wb") as out:
-        while data := packed.read(CHUNK):
-            left -= len(data)
-            if left < 0:
-                raise InputError(
-                    f"{path} grows to more than {MOST_BYTES} bytes when unpacked; cut it into several"
-                )
-            out.write(data)
-    return folder / "array"
+    file = Path(stack.enter_context(TemporaryDirectory(prefix="nightshift-"))) / "array"
+    allowance.unpack(cast(IO[bytes], packed), file)
+    return file
