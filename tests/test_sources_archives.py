@@ -172,6 +172,15 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
         find(path)
 
 
+def test_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    path = zip_file(tmp_path / "monday.zip", {"a": b"1"})
+    data = path.read_bytes()
+    at = data.index(b"PK\x01\x02") + 46  # where the directory says the name
+    path.write_bytes(data[:at] + b"\0" + data[at + 1 :])
+    with pytest.raises(InputError, match="is damaged or no such archive"):
+        find(path)
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
     path = zip_file(tmp_path / "monday.zip", {"cat/a.png": b"a", "./cat/a.png": b"b"})
@@ -203,7 +212,7 @@ def test_a_member_that_holds_more_than_it_declares_is_refused(tmp_path: Path, sc
     target = archives._Target(path, tmp_path)
     with pytest.raises(InputError, match="grows to more than"):
         target.add("cat/a.png", io.BytesIO(bytes(11)), 10)
-    target.left = 5
+    target.allowance.left = 5
     with pytest.raises(InputError, match="grows to more than"):
         target.add("cat/a.png", io.BytesIO(bytes(10)), 10)
 

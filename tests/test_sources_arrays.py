@@ -194,3 +194,17 @@ def test_labels_as_long_as_a_book_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "long.npz", x=np.zeros((2, 4, 4), np.uint8), y=np.array(["a" * 1000, "b"]))
     with pytest.raises(InputError, match="2 labels of 4000 bytes; at most 2000000 of 1024 are read"):
         find(tmp_path / "long.npz")
+
+
+def test_a_damaged_member_of_any_packing_is_refused_in_words(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((2, 40, 40), np.uint8))
+    for packing in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        path = tmp_path / f"{packing}.npz"
+        with zipfile.ZipFile(path, "w", packing) as pack:
+            pack.writestr("x.npy", buffer.getvalue())
+        data = path.read_bytes()
+        for at in range(35, 80):
+            path.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+            with pytest.raises(InputError):
+                find(path)

@@ -12,6 +12,7 @@ import io
 import lzma
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -43,7 +44,9 @@ DAMAGE: Final = (
     EOFError,
     OSError,  # how gzip and zstd report damage
     NotImplementedError,  # a way of packing that zipfile does not know
-    UnicodeError,
+    LookupError,  # a member without a name
+    struct.error,
+    OverflowError,
     ValueError,
 )
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tasks.errors import InputError
 from tasks.labels import SPLIT_NAMES, Label, check_name
 from tasks.records import Split
+from tasks.sources import archives
 from tasks.sources.allowance import MOST_FILES, Allowance
 from tasks.sources.batch import LARGEST_FILE, Batch, Content, Item, in_folders, labelled
 
@@ -241,15 +242,7 @@ def _npz(path: Path, stack: ExitStack) -> dict[str, NDArray[Any]]:
                 with pack.open(info) as member:
                     file = _unpacked(member, allowance, stack)
                 arrays[info.filename.removesuffix(".npy")] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        ValueError,
-        NotImplementedError,
-        RuntimeError,
-        OSError,
-    ) as error:
+    except (*archives.DAMAGE, RuntimeError) as error:  # encrypted ones raise that
         raise InputError(
             f"{path} is not a readable npz file without pickled objects ({error}); save it with numpy.savez"
         ) from error
