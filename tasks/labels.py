@@ -8,7 +8,7 @@ before what would be a formula is not part of the cell (`tasks.cells`).
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from datetime import date, time
 from pathlib import PurePosixPath
 from typing import Any, Final, NamedTuple
@@ -27,6 +27,11 @@ SPLIT_NAMES: Final[dict[str, Split]] = {
     "valid": "validation",
 }
 LONGEST_NAME: Final = 100
+# A manifest is foreign: of a larger one no row is read.
+MOST_BYTES: Final = 2**30
+MOST_ROWS: Final = 20_000_000
+MOST_COLUMNS: Final = 1000
+ROWS_AT_ONCE: Final = 4096  # of Parquet
 
 
 class Label(NamedTuple):
@@ -42,6 +47,13 @@ class Row(NamedTuple):
     label: Label
 
 
+class Labels(NamedTuple):
+    """What a manifest says of some files."""
+
+    by_path: dict[str, Label]
+    splits: frozenset[Split]  # that any row names, of those files or not
+
+
 def read(data: bytes, where: str) -> dict[str, Label]:
     """Labels by path from a manifest's bytes; `where` names it and ends in .csv or .parquet.
 
@@ -50,11 +62,34 @@ def read(data: bytes, where: str) -> dict[str, Label]:
     return {row.path: row.label for row in rows(data, where)}
 
 
-def rows(data: bytes, where: str) -> Iterator[Row]:
-    """The rows of a manifest in their order, each path once. Raises InputError like `read`."""
+def of(data: bytes, where: str, keys: Container[str]) -> Labels:
+    """Labels of the files `keys`, in memory that does not grow with the rows of others.
+
+    A mistake in a row of another file is for those who read that one. Raises InputError like `read`.
+    """
+    splits: set[str] = set()
+    found = {row.path: row.label for row in rows(data, where, keys, splits)}
+    return Labels(found, frozenset(SPLIT_NAMES[split] for split in splits if split in SPLIT_NAMES))
+
+
+def rows(
+    data: bytes, where: str, keys: Container[str] | None = None, splits: set[str] | None = None
+) -> Iterator[Row]:
+    """The rows of a manifest in their order, each path once. Raises InputError like `read`.
+
+    With `keys` only theirs; to `splits` are added the splits that any row names.
+    """
     places: dict[str, str] = {}
+    number = 0
     for place, cells in _parquet(data, where) if where.endswith(".parquet") else _csv(data, where):
+        number += 1
+        if number > MOST_ROWS:
+            raise InputError(f"{where} has more than {MOST_ROWS} rows; cut it into several batches")
         at = f"{where}, {place}"
+        if splits is not None and len(splits) <= len(SPLIT_NAMES):  # a wrong one fails where it is read
+            splits.add(cells.get("split", ""))
+        if keys is not None and cells["path"] not in keys and _canonical(cells["path"]) not in keys:
+            continue
         path = _path(cells.pop("path", ""), at)
         if path in places:
             raise InputError(f"{at}: path {path!r} stands already in {places[path]}; keep one of the two")
@@ -63,7 +98,7 @@ def rows(data: bytes, where: str) -> Iterator[Row]:
         split = _split(cells.pop("split", ""), at)
         group = cells.pop("group", "") or None
         yield Row(place, path, Label(name, split, group, _extra(cells)))
-    if not places:
+    if not number:
         raise InputError(f"{where} has no rows; each names a file: {','.join(COLUMNS)}")
 
 
@@ -98,8 +133,9 @@ def check_name(kind: str, name: str) -> str:
 
 
 def _csv(data: bytes, where: str) -> Iterator[tuple[str, dict[str, str]]]:
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
     try:
-        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        reader = csv.DictReader(text, strict=True)
         header = _check_columns(reader.fieldnames or (), f"{where}, line 1")
         names = {column: original(column) for column in header}
         for row in reader:
@@ -118,19 +154,21 @@ def _parquet(data: bytes, where: str) -> Iterator[tuple[str, dict[str, str]]]:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(io.BytesIO(data))
+        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
         header = _check_columns(file.schema_arrow.names, where)
         number = 0
-        for batch in file.iter_batches():
+        for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
             for row in batch.to_pylist():
                 number += 1
                 at = f"{where}, row {number}"
                 yield f"row {number}", {column: _text(row[column], column, at) for column in header}
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{where} is not a readable Parquet file ({error}); write it again") from error
 
 
 def _check_columns(names: Sequence[str], where: str) -> Sequence[str]:
+    if len(names) > MOST_COLUMNS:
+        raise InputError(f"{where}: it has {len(names)} columns, at most {MOST_COLUMNS} are read; drop some")
     if len(set(names)) != len(names) or not {"path", "label"} <= set(names) or not all(map(str.strip, names)):
         raise InputError(
             f"{where}: columns must be path,label[,split,group] and metadata columns of other names, "
@@ -153,6 +191,11 @@ def _text(value: Any, column: str, at: str) -> str:
         f"{at}: column {column!r} holds a {type(value).__name__}; only text, numbers, truth values, dates "
         "and times are read; remove or convert it"
     )
+
+
+def _canonical(cell: str) -> str:
+    """The path of a cell that may be written another way, such as `./cat//1.png`."""
+    return PurePosixPath(cell).as_posix() if "//" in cell or "./" in cell or cell.endswith("/") else cell
 
 
 def _path(cell: str, at: str) -> str:

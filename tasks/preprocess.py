@@ -7,18 +7,19 @@ where it exists, the part is done and is not done again.
 import hashlib
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
-from tasks import index, labels, quarantine, shards, storage
+from tasks import index, quarantine, shards, storage
+from tasks.annotations import annotations
 from tasks.config import PreprocessSettings, store_root
 from tasks.decoders import Decoders, Seen, see
 from tasks.fetching import fetch
 from tasks.images import Unreadable
-from tasks.labels import Label
+from tasks.labels import Label, Labels
 from tasks.processor import threads
 from tasks.records import Part, PartList, PartResult, Refusal, Shard, Split
 from tasks.shards import Buffers, Filled, Row
@@ -54,7 +55,8 @@ def preprocess(spec: PreprocessSpec) -> Preprocessed:
     results, buffers = [], Buffers(spec.settings)
     if parts:
         with Decoders(see, spec.settings, processes=processes, lend=True) as decoders:
-            results = [_part(part, spec, decoders, buffers) for part in parts]
+            known = Known(spec.source, parts)
+            results = [_part(part, spec, decoders, buffers, known) for part in parts]
     kept = sum(shard.images for result in results for shard in result.shards)
     refused = sum(len(result.refusals) for result in results)
     seconds = time.monotonic() - started
@@ -81,7 +83,29 @@ def split_of(label: Label, group: str, named: Collection[Split], settings: Prepr
     return "validation" if share < settings.test_fraction + settings.validation_fraction else "train"
 
 
-def _part(part: Part, spec: PreprocessSpec, decoders: Decoders[Seen], buffers: Buffers) -> PartResult:
+class Known:
+    """What manifests say of a message's files; each is read once, when the first part needs it."""
+
+    def __init__(self, source: str, parts: Sequence[Part]) -> None:
+        self._source, self._parts = source, parts
+        self._read: dict[str, Labels] = {}
+
+    def of(self, part: Part) -> Labels | None:
+        """What the part's manifest says; None where it has none. Raises InputError, OutageError."""
+        if not part.manifest:
+            return None
+        where = storage.join(self._source, part.batch, part.manifest)
+        if where not in self._read:
+            same = (
+                each for each in self._parts if (each.batch, each.manifest) == (part.batch, part.manifest)
+            )
+            self._read[where] = annotations(where, frozenset(key for each in same for key in each.keys))
+        return self._read[where]
+
+
+def _part(
+    part: Part, spec: PreprocessSpec, decoders: Decoders[Seen], buffers: Buffers, known: Known
+) -> PartResult:
     folder = storage.join(store_root(), "shards", part.digest)
     done = storage.join(folder, "part.json")
     if storage.exists(done):
@@ -91,7 +115,8 @@ def _part(part: Part, spec: PreprocessSpec, decoders: Decoders[Seen], buffers: B
     refusals: list[Refusal] = []
     written: list[Shard] = []
     table: list[dict[str, Any]] = []
-    for filled, shard in _written(folder, buffers, _rows(part, spec, decoders, refusals)):
+    rows = _rows(part, spec, decoders, refusals, known.of(part))
+    for filled, shard in _written(folder, buffers, rows):
         table += [{**facts, "shard": len(written), "row": row} for row, facts in enumerate(filled.facts)]
         written.append(shard)
     result = PartResult(
@@ -129,11 +154,15 @@ def _written(folder: str, buffers: Buffers, rows: Iterator[Row]) -> Iterator[tup
 
 
 def _rows(
-    part: Part, spec: PreprocessSpec, decoders: Decoders[Seen], refusals: list[Refusal]
+    part: Part,
+    spec: PreprocessSpec,
+    decoders: Decoders[Seen],
+    refusals: list[Refusal],
+    known: Labels | None,
 ) -> Iterator[Row]:
     """Fetch ahead with threads, decode in order, and turn what is unreadable into a refusal."""
     files: deque[File] = deque()
-    for seen in decoders.map(_contents(part, spec, files, refusals)):
+    for seen in decoders.map(_contents(part, spec, files, refusals, known)):
         file = files.popleft()
         if isinstance(seen, Unreadable):
             refusals.append(quarantine.refusal(file.key, seen, file.sha256))
@@ -156,20 +185,20 @@ def _rows(
 
 
 def _contents(
-    part: Part, spec: PreprocessSpec, files: deque[File], refusals: list[Refusal]
+    part: Part,
+    spec: PreprocessSpec,
+    files: deque[File],
+    refusals: list[Refusal],
+    known: Labels | None,
 ) -> Iterator[bytes]:
     """The bytes of every file that has a label, in order; the file itself is added to `files`."""
     batch = storage.join(spec.source, part.batch)
-    known = None
-    if part.manifest:
-        where = storage.join(batch, part.manifest)
-        known = labels.read(storage.read(where), where)
-    named = {label.split for label in (known or {}).values() if label.split}
+    named = known.splits if known is not None else frozenset()
     limit = int(spec.settings.max_megabytes * 2**20)
     uris = [storage.join(batch, key) for key in part.keys]
     for key, fetched in zip(part.keys, fetch(uris, limit), strict=True):
         name = f"{part.batch}/{key}"
-        label = known.get(key) if known is not None else _folder_label(key)
+        label = known.by_path.get(key) if known is not None else _folder_label(key)
         if isinstance(fetched, Unreadable):
             refusals.append(quarantine.refusal(name, fetched))
         elif label is None:

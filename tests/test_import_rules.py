@@ -23,6 +23,7 @@ LEVELS = {
         "signatures",
     },
     2: {
+        "annotations",
         "batches",
         "card",
         "cells",
