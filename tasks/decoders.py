@@ -138,6 +138,12 @@ class Decoders(Generic[Seeing]):
             for chunk in flying:
                 chunk.future.cancel()
 
+    def one(self, data: bytes, settings: PreprocessSettings) -> Seeing | Unreadable:
+        """The result of one file, by settings of its own: an endpoint's model changes while it answers."""
+        self._settings = settings
+        (result,) = self.map([data])
+        return result
+
     def _chunks(self, files: Iterable[bytes]) -> Iterator[list[bytes]]:
         chunk: list[bytes] = []
         size = 0

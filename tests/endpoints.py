@@ -3,20 +3,23 @@
 import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from small_models import brightness
-from waiting import patience
+from waiting import patience, wait_for
 
 from tasks import registry, runtime, tracking
+from tasks.serving import http
 from tasks.serving.app import create
 from tasks.serving.following import Follower
 from tasks.serving.meters import Meters
@@ -56,7 +59,7 @@ def running(uri: str, *, wait: bool = False, **options: Any) -> Iterator[Endpoin
     follower = Follower(uri, chosen, meters)
     follower.open(wait=wait)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create(follower, chosen, meters), log_level="warning"))
+    server = http.server(create(follower, chosen, meters), chosen.queue)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     port = listener.getsockname()[1]
@@ -67,6 +70,20 @@ def running(uri: str, *, wait: bool = False, **options: Any) -> Iterator[Endpoin
         server.should_exit = True
         thread.join(patience(30))
     assert not thread.is_alive()
+
+
+@contextmanager
+def serving(uri: str, log: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The command as a process of its own, and the port it listens at."""
+    command = [sys.executable, "-m", "tasks.cli", "serve", uri, "--port", "0", "--poll-seconds", "0.1"]
+    with log.open("wb") as file, subprocess.Popen([*command, *arguments], stderr=file) as process:
+        try:
+            wait_for(lambda: process.poll() is not None or "event=listening" in log.read_text())
+            found = re.search(r"address=http://127\.0\.0\.1:(\d+)", log.read_text())
+            assert found, log.read_text()
+            yield process, int(found[1])
+        finally:
+            process.kill()
 
 
 def picture(grey: int = 250, kind: str = ".jpg", side: int = 20) -> bytes:

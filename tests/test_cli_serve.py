@@ -3,14 +3,10 @@
 import re
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from endpoints import client_of, picture, promoted, registered
+from endpoints import client_of, picture, promoted, registered, serving
 from mlflow_server import Door
 from small_models import brightness
 from typer.testing import CliRunner, Result
@@ -23,20 +19,6 @@ from tasks.cli import app
 def serve(*arguments: str) -> Result:
     """For what ends at once."""
     return CliRunner().invoke(app, ["serve", *arguments, "--port", "0"])
-
-
-@contextmanager
-def serving(uri: str, log: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The command as a process of its own, and the port it listens at."""
-    command = [sys.executable, "-m", "tasks.cli", "serve", uri, "--port", "0", "--poll-seconds", "0.1"]
-    with log.open("wb") as file, subprocess.Popen([*command, *arguments], stderr=file) as process:
-        try:
-            wait_for(lambda: process.poll() is not None or "event=listening" in log.read_text())
-            found = re.search(r"address=http://127\.0\.0\.1:(\d+)", log.read_text())
-            assert found, log.read_text()
-            yield process, int(found[1])
-        finally:
-            process.kill()
 
 
 def test_it_waits_follows_and_ends_in_order(registering: Door, tmp_path: Path) -> None:

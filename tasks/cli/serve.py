@@ -3,7 +3,7 @@
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,7 +18,6 @@ app = typer.Typer()
 RuntimeName = Literal[
     "auto", "onnxruntime", "onnxruntime-exact", "onnxruntime-cuda", "openvino", "openvino-f32"
 ]
-STOP_SECONDS: Final = 30  # for the requests that are under way when it is told to stop
 
 
 @app.command()
@@ -31,6 +30,8 @@ def serve(
     max_batch: Annotated[int, typer.Option(min=1, help="Images per call of the model.")] = 64,
     max_megabytes: Annotated[int, typer.Option(min=1, max=1024, help="MiB of one request.")] = 16,
     max_pixels: Annotated[int, typer.Option(min=64, help="Pixels of one image.")] = 50_000_000,
+    decode_megabytes: Annotated[int, typer.Option(min=64, help="MiB of memory to decode one image.")] = 512,
+    queue_megabytes: Annotated[int, typer.Option(min=1, help="MiB of requests that may wait.")] = 256,
     poll_seconds: Annotated[float, typer.Option(min=0.1, help="Between two looks at the alias.")] = 10,
     runtime: Annotated[RuntimeName, typer.Option(help="auto finds the fastest that agrees.")] = "auto",
 ) -> None:
@@ -47,7 +48,8 @@ def serve(
     # A silent registry is asked again at the next look; until then it is to be known as silent.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    options = Options(queue, max_batch, max_megabytes, max_pixels, poll_seconds, runtime)
+    limits = (queue, max_batch, max_megabytes, max_pixels, decode_megabytes, queue_megabytes)
+    options = Options(*limits, poll_seconds, runtime)
     meters = Meters()
     follower = Follower(model, options, meters)
     follower.open(wait=wait)
@@ -69,21 +71,14 @@ def _listener(host: str, port: int) -> socket.socket:
 
 def _answer(follower: "Follower", options: "Options", meters: "Meters", listener: socket.socket) -> None:
     """Until SIGTERM or Ctrl-C; then nothing new is accepted, and what is under way is finished."""
-    import uvicorn
-
     from tasks.serving.app import create
     from tasks.serving.events import say
+    from tasks.serving.http import server
 
-    config = uvicorn.Config(
-        create(follower, options, meters),
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=STOP_SECONDS,
-    )
     # Once it has ended in order, uvicorn raises the signal again, which would make that a death by signal.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     host, port = listener.getsockname()[:2]
     say("listening", address=f"http://{f'[{host}]' if ':' in host else host}:{port}")
-    uvicorn.Server(config).run(sockets=[listener])
+    server(create(follower, options, meters), options.queue).run(sockets=[listener])
     say("stopped")

@@ -2,16 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
 
 from tasks.images import Unreadable
 from tasks.serving import answers, intake
@@ -35,7 +37,7 @@ FORM: Final = {
 BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "content": {kind: BINARY for kind in intake.IMAGES if kind} | {intake.FORM: FORM},
+        "content": dict.fromkeys(intake.KINDS, BINARY) | {intake.FORM: FORM},
     }
 }
 PROBLEMS: Final = {
@@ -59,14 +61,15 @@ class Endpoint:
     async def answer(self, request: Request, top: int) -> Response:
         """Predictions for the images of a request. Raises RefusedError."""
         try:
-            with self.line.room(1):  # from its first byte on, so that bodies take bounded memory
+            with self.line.room(1) as take:  # from its first byte on, so that bodies take bounded memory
                 self._served()
-                given = await self._uploads(request)
+                given = await self._uploads(request, take)
                 with self.line.room(len(given.files) - 1):
                     served = self._served()
                     rows = await self._rows(served, given.files)
         except FullError as error:
-            waiting = f"{self.options.queue} images or more wait already; send it again a little later"
+            most = f"{self.options.queue} images or {self.options.queue_bytes >> 20} MiB"
+            waiting = f"as much as may wait does already ({most}); send it again a little later"
             raise answers.busy("full", waiting) from error
         except StoppingError as error:
             raise answers.busy("stopping", "the endpoint stops; send it to another one") from error
@@ -79,11 +82,10 @@ class Endpoint:
         ]
         return answers.as_json(Answer(model=answers.named(served), predictions=found))
 
-    async def _uploads(self, request: Request) -> Uploads:
+    async def _uploads(self, request: Request, take: Callable[[int], None]) -> Uploads:
+        megabytes, most = self.options.max_megabytes, self.options.queue
         try:
-            return await intake.uploads(
-                request, megabytes=self.options.max_megabytes, most=self.options.queue
-            )
+            return await intake.uploads(request, take, megabytes=megabytes, most=most)
         except RefusedError as refusal:
             self.meters.refused.labels(refusal.reason).inc()
             raise
@@ -147,6 +149,10 @@ def create(follower: Follower, options: Options, meters: Meters) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _wrong_parameter)
     _predictions(app, endpoint)
     _pages(app, endpoint)
+    app.openapi()  # without what follows, which would be each page a second time
+    for route in app.routes:
+        if isinstance(route, Route | APIRoute) and route.methods and "GET" in route.methods:
+            route.methods.add("HEAD")  # load balancers and `curl -I` ask for no more
     return app
 
 

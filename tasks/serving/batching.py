@@ -1,4 +1,4 @@
-"""Images on their way through the model: decoded by a few threads, predicted together.
+"""Images on their way through the model: decoded by a few processes, predicted together.
 
 Images that arrive together become one call of the model: it takes whatever waits when it is free, and waits
 for nothing else. A runtime with several lanes computes as many calls side by side, so that no core waits for
@@ -10,17 +10,17 @@ import asyncio
 import itertools
 import threading
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from tasks.images import Unreadable, prepare
+from tasks.errors import StageError
 from tasks.processor import threads
 from tasks.runtime import Pixels
+from tasks.serving.decoding import Decoding, File
 from tasks.serving.events import say
 from tasks.serving.meters import Meters
 from tasks.serving.recent import Recent
@@ -70,6 +70,8 @@ class Line:
         self.stopping = False
         self._options, self._meters, self._recent = options, meters, recent
         self._inside = 0  # images that were let in and are not answered yet
+        self._bytes = 0  # of their requests' bodies
+        self._decoding = Decoding(threads())
         self._ready: deque[Waiting] = deque()
         self._change = threading.Condition()
         self._end = False
@@ -80,16 +82,15 @@ class Line:
 
     def start(self) -> None:
         """Begin to work for the event loop that runs."""
-        cv2.setNumThreads(1)  # images are decoded side by side instead
         self._loop = asyncio.get_running_loop()
-        self._decoders = ThreadPoolExecutor(threads(), thread_name_prefix="decoder")
+        self._decoding.start()
         for lane in self._lanes:
             lane.start()
 
     def stop(self) -> None:
         """Finish what is inside and take no more."""
         self.stopping = True
-        self._decoders.shutdown()
+        self._decoding.stop()
         with self._change:
             self._end = True
             self._change.notify_all()
@@ -97,35 +98,46 @@ class Line:
             lane.join()
 
     @contextmanager
-    def room(self, images: int) -> Iterator[None]:
-        """Room for so many images; raises FullError, and StoppingError at the end."""
+    def room(self, images: int) -> Iterator[Callable[[int], None]]:
+        """Room for so many images, and what is called for each piece of their bytes, in bytes.
+
+        Both raise FullError; to begin with also StoppingError at the end.
+        """
         if self.stopping:
             raise StoppingError
         if self._inside + images > self._options.queue:
             raise FullError
         self._inside += images
+        held = 0
+
+        def take(size: int) -> None:
+            nonlocal held
+            if self._bytes + size > self._options.queue_bytes:
+                raise FullError
+            self._bytes += size
+            held += size
+
         try:
-            yield
+            yield take
         finally:
             self._inside -= images
+            self._bytes -= held
 
     def ask(self, served: Served, data: bytes) -> "asyncio.Future[Row]":
         """What `served` will say of an image file; Unreadable or FailedError when it says nothing."""
         answer = self._loop.create_future()
-        self._decoders.submit(self._decode, served, data, answer)
+        self._decoding.submit(File(data, served.settings, partial(self._decoded, served, answer)))
         return answer
 
-    def _decode(self, served: Served, data: bytes, answer: "asyncio.Future[Row]") -> None:
-        try:
-            pixels = prepare(data, served.settings)
-        except Unreadable as refusal:
-            self._loop.call_soon_threadsafe(_fail, [answer], refusal)
-        except Exception as error:  # what nobody foresaw costs one image too
-            self._loop.call_soon_threadsafe(_fail, [answer], Unreadable("crashed", f"{error!r:.200}"))
-        else:
-            with self._change:
-                self._ready.append(Waiting(served, pixels, answer))
-                self._change.notify()
+    def _decoded(self, served: Served, answer: "asyncio.Future[Row]", found: Pixels | Exception) -> None:
+        if isinstance(found, StageError):
+            found = FailedError("the decoders failed")
+        if isinstance(found, Exception):
+            self._loop.call_soon_threadsafe(_fail, [answer], found)
+            return
+        with self._change:
+            self._ready.append(Waiting(served, found, answer))
+            self._change.notify()
 
     def _run(self) -> None:
         """One lane: a call of the model after the other."""

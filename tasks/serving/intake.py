@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final, NamedTuple
 
 from starlette.datastructures import UploadFile
@@ -13,7 +13,10 @@ from tasks.config import PreprocessSettings
 from tasks.formats import Unreadable
 from tasks.serving.answers import RefusedError
 
-IMAGES: Final = ("image/jpeg", "image/png", "image/webp", "application/octet-stream", "")
+# The bytes say what an image is. A type only has to be none that promises something else, and clients
+# that are told none send one of the last ones.
+KINDS: Final = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+NONE: Final = ("", "binary/octet-stream", "application/x-www-form-urlencoded")
 FORM: Final = "multipart/form-data"
 SECONDS: Final = 30.0  # for a whole body to arrive: what has not arrived keeps room from others
 PICTURES: Final = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF.{4}WEBP", re.DOTALL)
@@ -34,10 +37,13 @@ class Uploads(NamedTuple):
     form: bool
 
 
-async def uploads(request: Request, *, megabytes: int, most: int) -> Uploads:
-    """The files of a request of at most so many MiB and files. Raises RefusedError."""
+async def uploads(request: Request, take: Callable[[int], None], *, megabytes: int, most: int) -> Uploads:
+    """The files of a request of at most so many MiB and files; `take` is told of each piece of it, in bytes.
+
+    Raises RefusedError, and what `take` raises.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != FORM and kind not in IMAGES:
+    if not (kind == FORM or kind in KINDS or kind in NONE or kind.startswith("image/")):
         raise RefusedError(
             415,
             "media-type",
@@ -45,13 +51,13 @@ async def uploads(request: Request, *, megabytes: int, most: int) -> Uploads:
             f"application/octet-stream, or many as {FORM}",
             Connection="close",
         )
-    data = await _body(request, megabytes)
+    data = await _body(request, take, megabytes)
     if kind == FORM:
         return Uploads(await _files(request, data, most), form=True)
     return Uploads([Upload(None, data)], form=False)
 
 
-async def _body(request: Request, megabytes: int) -> bytes:
+async def _body(request: Request, take: Callable[[int], None], megabytes: int) -> bytes:
     """What is too long is left unread, and the connection closed."""
     limit, body = megabytes * 2**20, bytearray()
     told = request.headers.get("content-length", "")
@@ -62,6 +68,7 @@ async def _body(request: Request, megabytes: int) -> bytes:
             async for chunk in request.stream():
                 if len(body) + len(chunk) > limit:
                     raise _too_large(f"more than {limit} bytes", megabytes)
+                take(len(chunk))
                 body += chunk
     except TimeoutError as error:
         raise RefusedError(

@@ -22,8 +22,15 @@ class Options(NamedTuple):
     max_batch: int = 64  # images per call of the model
     max_megabytes: int = 16  # MiB of a request
     max_pixels: int = 50_000_000  # of an image; the model's own limit holds too
+    decode_megabytes: int = 512  # MiB that one image may take to decode; the model's own limit holds too
+    queue_megabytes: int = 256  # MiB of all requests that are not answered yet
     poll_seconds: float = 10.0  # between two looks at the alias
     runtime: Runtime | Literal["auto"] = "auto"
+
+    @property
+    def queue_bytes(self) -> int:
+        """One request has room in any case."""
+        return max(self.queue_megabytes, self.max_megabytes) * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +55,7 @@ def serve(model: ModelFile, options: Options, sample: Sample | None) -> Served:
     settings = model.preprocess.model_copy(
         update={
             "max_megabytes": options.max_megabytes,
+            "decode_megabytes": min(options.decode_megabytes, model.preprocess.decode_megabytes),
             "max_pixels": min(options.max_pixels, model.preprocess.max_pixels),
         }
     )
