@@ -204,7 +204,7 @@ def _thumbnails_inside(data: bytes, segments: list[jpeg.Segment]) -> bool:
 
 def _opencv(data: bytes, header: Header) -> Pixels:
     _silence()
-    if header.format == "PNG" and b"acTL" in data:
+    if header.format == "PNG":
         data = _still(data)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -222,9 +222,13 @@ def _run_lengths(data: bytes, header: Header) -> bool:
 
 
 def _still(data: bytes) -> bytes:
-    """A PNG without the parts that make it move: what is left is the picture that every decoder shows."""
-    kept, at = [data[:8]], 8
-    while at + 12 <= len(data):
+    """A PNG without the parts that make it move: what is left is the picture that every decoder shows.
+
+    Nor with what lies behind its end, where OpenCV looks for pixels if there are none before: it takes as
+    much memory as a part there claims to have bytes.
+    """
+    kept, at, kind = [data[:8]], 8, b""
+    while kind != b"IEND" and at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         if kind not in (b"acTL", b"fcTL", b"fdAT"):
             kept.append(data[at : at + 12 + length])

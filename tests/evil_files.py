@@ -1,11 +1,14 @@
 """Files whose first bytes end, stop or surprise the process that decodes them; it can import this module."""
 
+import contextlib
 import os
+import resource
 import time
 
 from tasks.config import PreprocessSettings
 from tasks.decoders import Seen
 from tasks.decoders import see as see_image
+from tasks.formats import Unreadable
 
 CRASH, HANG, SURPRISE = b"crash", b"hang", b"surprise"
 
@@ -19,3 +22,11 @@ def see(data: bytes, settings: PreprocessSettings) -> Seen:
     if data.startswith(SURPRISE):
         raise RuntimeError("nobody foresaw this")
     return see_image(data, settings)
+
+
+def growth(data: bytes, settings: PreprocessSettings) -> int:
+    """By how many bytes the process grew at the most to refuse a file."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with contextlib.suppress(Unreadable):
+        see_image(data, settings)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024

@@ -1,10 +1,12 @@
 """Readers of foreign bytes: what a small file may make of them in memory and in time."""
 
+import struct
 import tracemalloc
 from collections.abc import Iterator
 
+import evil_files
 import pytest
-from bombs import CARRIERS, empty_segments, exif, pages, piled_strips
+from bombs import CARRIERS, empty_segments, exif, pages, piled_strips, png
 from waiting import patience
 
 from tasks.config import PreprocessSettings
@@ -54,3 +56,11 @@ def test_what_a_tiff_says_of_its_strips_is_read_whole_up_to_a_limit() -> None:
     assert len(tiff.pieces(tiff.tags(data))) == 60_000
     with pytest.raises(Unreadable, match=f"at most {tiff.MOST_PIECES}"):
         inspect(piled_strips(tiff.MOST_PIECES + 1))
+
+
+def test_what_lies_behind_a_png_takes_no_memory() -> None:
+    data = png(16, 16) + struct.pack(">I4s", 2**31 + 8, b"IEND") + bytes(160)
+    with Decoders(evil_files.growth, PreprocessSettings(decode_megabytes=4096)) as pool:
+        (grown,) = pool.map([data])
+    assert isinstance(grown, int), grown
+    assert grown < 100 * 2**20
