@@ -1,14 +1,13 @@
 """What a followed night says, without Airflow."""
 
-import io
 from typing import Any
 
 import pytest
 from ml_fixtures import spec_of
-from rich.console import Console
 
 from tasks import tracking
 from tasks.cli.follow import follow
+from tasks.cli.tables import messages
 from tasks.evaluate import evaluate
 from tasks.records import Unmade
 
@@ -32,13 +31,12 @@ class Ended:
 
 
 @pytest.fixture
-def said(monkeypatch):
+def said(monkeypatch, capsys):
     """Follows such a night; its result and what was printed."""
     monkeypatch.setattr(tracking, "run_url", lambda run_id: "http://mlflow")
 
     def through(given: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        printed = io.StringIO()
-        return follow(Ended(given), "tiny", "run-1", Console(file=printed, width=200)), printed.getvalue()
+        return follow(Ended(given), "tiny", "run-1", messages()), capsys.readouterr().err
 
     return through
 
@@ -61,7 +59,8 @@ def test_what_was_passed_over_is_said_and_in_the_result(said, ml_night, timed):
 
 
 def test_a_night_that_trained_nothing_has_the_same_keys(said):
-    result, printed = said({"assemble": "too few new images"})
-    assert (result["state"], result["reason"]) == ("nothing-new", "too few new images")
+    reason = "too few new images in [/b]"
+    result, printed = said({"assemble": reason})
+    assert (result["state"], result["reason"]) == ("nothing-new", reason)
     assert (result["passed_over"], result["front"], result["metrics"]) == ({}, [], {})
-    assert "too few new images" in printed
+    assert reason in printed

@@ -150,12 +150,9 @@ def _show(batch: "Batch") -> None:
 @contextmanager
 def _progress(batch: "Batch") -> "Iterator[Callable[[int], None]]":
     """A bar for the files of a batch on a terminal; yields what moves it on."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from tasks.cli.tables import bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with bar() as progress:
         task = progress.add_task(f"batch {batch.name}", total=len(batch.items))
         yield lambda files: progress.advance(task, files)
 

@@ -49,7 +49,7 @@ def follow(airflow: Airflow, name: str, run_id: str, console: Console) -> dict[s
     evaluation = airflow.xcom(dag, run_id, "evaluate")
     result |= summary(registered, evaluation)
     for sentence in result["passed_over"].values():
-        console.print(f"passed over: {sentence}", markup=False)
+        console.print(f"passed over: {sentence}")
     if registered["state"] == "challenger":
         result["state"] = _promotion(airflow, name, run_id, console)
         result["seconds"] = seconds(airflow.tasks(dag, run_id))
@@ -109,9 +109,7 @@ def follow_tasks(airflow: Airflow, dag: str, run_id: str, console: Console) -> s
 def _line(task: dict[str, Any]) -> str:
     index = f"[{task['map_index']}]" if task["map_index"] >= 0 else ""
     took = f" {task['duration']:.1f} s" if task["duration"] and task["state"] == "success" else ""
-    return f"{datetime.now():%H:%M:%S}  {task['task_id'] + index:<16}{task['state']}{took}".replace(
-        "[", r"\["
-    )
+    return f"{datetime.now():%H:%M:%S}  {task['task_id'] + index:<16}{task['state']}{took}"
 
 
 def _promotion(airflow: Airflow, name: str, run_id: str, console: Console) -> str:
@@ -133,11 +131,11 @@ def _promotion(airflow: Airflow, name: str, run_id: str, console: Console) -> st
         time.sleep(POLL_SECONDS)
     moved = airflow.xcom(dag, promotion, "move")
     if moved:
-        console.print(moved["reason"], markup=False)
+        console.print(moved["reason"])
         return "promoted" if moved["proceed"] else "not-promoted"
     said = airflow.xcom(dag, promotion, "check", "said")
     if said:
-        console.print(said, markup=False)
+        console.print(said)
     return "not-promoted"
 
 

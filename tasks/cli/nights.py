@@ -5,9 +5,9 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from tasks.cli.connection import connect, connect_signing, pipelines_folder
+from tasks.cli.tables import messages
 from tasks.errors import InputError, NightshiftError
 from tasks.pipelines import find_pipeline, override
 
@@ -32,7 +32,7 @@ def run(
     pipeline = find_pipeline(name, pipelines_folder())
     values = parse_settings(set_ or [])
     effective = override(pipeline, values)
-    console = Console(stderr=True, quiet=as_json, soft_wrap=True)
+    console = messages(quiet=as_json)
     if local:
         from tasks.cli.local import run_night
 

@@ -87,20 +87,15 @@ def _items(paths: Sequence[str], opened: ExitStack) -> "list[Item]":
 
 def _answers(answerer: "Answerer", items: "Sequence[Item]", to: Path | None) -> "Iterator[Answer]":
     """The answers as they come, with a bar on a terminal; their tables go to a file, whole or not at all."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from tasks.cli.tables import bar
     from tasks.table import Growing, schema
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
     with ExitStack() as opened:
         file = opened.enter_context(Growing(to)) if to else None
-        hidden = not console.is_terminal
-        bar = opened.enter_context(Progress(*columns, console=console, disable=hidden, transient=True))
-        task = bar.add_task("images", total=len(items))
+        progress = opened.enter_context(bar())
+        task = progress.add_task("images", total=len(items))
         for answered in answerer.answers(items):
-            bar.advance(task, len(answered.answers))
+            progress.advance(task, len(answered.answers))
             if file and answered.rows is not None:
                 file.add(answered.rows)
             yield from answered.answers

@@ -37,11 +37,10 @@ def reproduce(
     """
     connect("tracking")
     connect()
-    from rich.console import Console
-
+    from tasks.cli.tables import messages
     from tasks.reproduce import reproduce as again
 
-    progress = Console(stderr=True, quiet=as_json, soft_wrap=True, markup=False)
+    progress = messages(quiet=as_json)
     with _folder(keep) as folder:
         found = again(name, version, f"file://{folder}", data_only=data_only, echo=progress.print)
     if as_json:

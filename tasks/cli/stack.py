@@ -10,9 +10,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from tasks.cli.tables import console
 from tasks.errors import InputError
 from tasks.stack import environment, kept
 
@@ -23,7 +23,7 @@ app = typer.Typer(help="The embedded stack: every server of Nightshift on this m
 
 
 def _say(line: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(line, markup=False)
+    typer.echo(line)
 
 
 def _welcome(home: Path) -> None:
@@ -137,7 +137,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     if as_json:
         typer.echo(json.dumps([asdict(one) | {"healthy": one.healthy} for one in found], indent=2))
     elif found:
-        Console().print(_table(found))
+        console().print(_table(found))
     else:
         _say(f"there is no stack in {home}: start one with `nightshift up`")
     if not found or not all(one.healthy for one in found):

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tasks.cli.connection import connect, pipelines_folder
 from tasks.cli.nights import Name, Set, parse_settings
+from tasks.cli.tables import messages
 from tasks.errors import InputError, NightshiftError
 from tasks.pipelines import find_pipeline, override
 from tasks.spaces import parse
@@ -42,11 +43,11 @@ def sweep(
         raise InputError(f"--set {fixed[0]} does nothing in a sweep, which only trains; set train settings")
     pipeline = override(find_pipeline(name, pipelines_folder()), values)
     parse(over, pipeline)  # a mistake is said here, not in a task's log
-    console = Console(stderr=True, soft_wrap=True)
+    console = messages()
     if local:
         now = f"local__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"
         spec = SweepSpec(pipeline=pipeline, name=now, over=tuple(over), trials=trials)
-        swept = run_trials(spec, console.out)
+        swept = run_trials(spec, console.print)
     else:
         found = _through_airflow(name, {**values, "over": over, "trials": trials}, console, wait=wait)
         if found is None:
@@ -55,7 +56,7 @@ def sweep(
     console.print(table(swept))
     for trial in swept.trials:
         if trial.error:
-            console.out(f"trial {trial.number}: {trial.error}")
+            console.print(f"trial {trial.number}: {trial.error}")
     print(swept.toml)
 
 
