@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from pydantic import BaseModel
 
 from tasks.errors import InputError, NightshiftError
-from tasks.pipelines import load_pipeline
+from tasks.pipelines import load_pipeline, pipeline_files
 
 PIPELINES = Path(__file__).parent / "pipelines"
 ERROR = "error"  # XCom key under which a failed task leaves its sentence for the task that closes the night
@@ -25,7 +25,7 @@ RETRY: dict[str, Any] = {
 def pipelines() -> tuple[list[Any], list[InputError]]:
     """All pipelines that can be read, and what is wrong with the others."""
     good, bad = [], []
-    for path in sorted(PIPELINES.glob("*.toml")):
+    for path in pipeline_files(PIPELINES):
         try:
             good.append(load_pipeline(path))
         except InputError as error:

@@ -7,9 +7,11 @@ import hashlib
 import itertools
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from tasks.clutter import LEFT_BEHIND, is_clutter
 from tasks.config import PreprocessSettings, digest_of
 from tasks.labels import MANIFESTS, READY
 from tasks.records import BatchSeen, Part
@@ -40,14 +42,22 @@ class Batch(NamedTuple):
         return BatchSeen(files=len(self.files), digest=digest.hexdigest())
 
 
-def complete(objects: Iterable[Stored], settle_seconds: float, waiting: list[str]) -> Iterator[Batch]:
-    """Complete batches in a listing sorted by key; the names of incomplete ones are added to `waiting`."""
+def complete(
+    objects: Iterable[Stored], settle_seconds: float, waiting: list[str], clutter: Counter[str]
+) -> Iterator[Batch]:
+    """Complete batches in a listing sorted by key; the names of incomplete ones are added to `waiting`.
+
+    What systems left among the files belongs to no batch; `clutter` counts it by the batch's name.
+    """
     inside = (stored for stored in objects if "/" in stored.key)
     for name, group in itertools.groupby(inside, key=lambda stored: stored.key.partition("/")[0]):
         files: list[File] = []
         manifest, ready, newest = None, False, 0.0
         for stored in group:
             key = stored.key.partition("/")[2]
+            if is_clutter(stored.key):
+                clutter[name] += 1
+                continue
             newest = max(newest, stored.modified)
             if key == READY:
                 ready = True
@@ -60,6 +70,12 @@ def complete(objects: Iterable[Stored], settle_seconds: float, waiting: list[str
             yield Batch(name, tuple(files), manifest, newest)
         elif files:
             waiting.append(name)
+
+
+def left_out(clutter: Counter[str]) -> Iterator[str]:
+    """What `complete` counted, in words."""
+    for name, count in clutter.items():
+        yield f"batch {name}: {count:,} left out: {LEFT_BEHIND}"
 
 
 def cut(batch: Batch, settings: PreprocessSettings, source: str) -> Iterator[Part]:

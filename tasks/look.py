@@ -5,7 +5,7 @@ Like planning a night it reads listings, never images. What the version has pred
 
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence, Set
 
 from tasks import batches, predictions, registry, storage
@@ -22,13 +22,15 @@ DAY = 86_400.0  # seconds
 
 def look(spec: LookSpec) -> Forecast:
     """Decide what is predicted. Raises InputError for a version or a batch that does not exist."""
-    pipeline, waiting = spec.pipeline, list[str]()
+    pipeline, waiting, clutter = spec.pipeline, list[str](), Counter[str]()
     source = unlabelled_source(pipeline)
     nothing = Forecast(pipeline=pipeline, run=spec.run, reason="", source=source)
     seen = {
         batch.name: batch
-        for batch in batches.complete(storage.listing(source), pipeline.settle_minutes * 60, waiting)
+        for batch in batches.complete(storage.listing(source), pipeline.settle_minutes * 60, waiting, clutter)
     }
+    for line in batches.left_out(clutter):
+        print(line)
     _check_names(spec.batches, seen.keys() | set(waiting), source)
     version = spec.version or registry.alias_version(pipeline.name, registry.CHAMPION)
     if not seen or version is None:

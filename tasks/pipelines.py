@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.clutter import is_clutter
 from tasks.config import NAME_PATTERN, STAGE_SETTINGS, Pipeline, store_root
 from tasks.errors import InputError
 from tasks.toml import nearest, read, validated
@@ -19,6 +20,11 @@ def override(pipeline: Pipeline, values: Mapping[str, Any]) -> Pipeline:
             raise InputError(f"setting {dotted!r} is unknown; {nearest(Pipeline, dotted)}")
         data[stage][field] = value
     return validated(Pipeline, data, where=f"pipeline {pipeline.name}")
+
+
+def pipeline_files(folder: Path) -> list[Path]:
+    """The pipeline files of a folder, sorted, without what systems leave there (`._digits.toml`)."""
+    return sorted(path for path in folder.glob("*.toml") if not is_clutter(path.name))
 
 
 def load_pipeline(path: Path) -> Pipeline:
@@ -46,6 +52,6 @@ def find_pipeline(name: str, folder: Path) -> Pipeline:
     """The pipeline called `name` among the files of `folder`; InputError lists the known ones."""
     path = folder / f"{name}.toml"
     if not re.match(NAME_PATTERN, name) or not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.toml"))) or "none"
+        known = ", ".join(found.stem for found in pipeline_files(folder)) or "none"
         raise InputError(f"pipeline {name!r} is unknown; known in {folder}: {known}")
     return load_pipeline(path)

@@ -4,6 +4,7 @@ Planning reads listings, never objects, so that a million images are planned in 
 which is what `nightshift plan` shows; `plan` also writes down what the other stages read.
 """
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ class Outlook(NamedTuple):
     waiting: list[str]  # batches that are still arriving
     parts: list[Part]
     todo: list[Part]
+    clutter: Counter[str]  # objects that systems left in batches
     newest: float  # when the newest object of a complete batch was written, seconds since 1970
 
 
@@ -37,6 +39,8 @@ def plan(spec: PlanSpec) -> Plan:
     pipeline, seen = spec.pipeline, outlook(spec)
     for name in seen.waiting:
         print(f"batch {name} is still changing and has no {READY} marker: it waits for a later night")
+    for line in batches.left_out(seen.clutter):
+        print(line)
     verdict = seen.verdict
     print(f"plan: {verdict.reason}")
     groups = batches.grouped(seen.todo, pipeline.preprocess.part_seconds)
@@ -70,10 +74,12 @@ def outlook(spec: PlanSpec) -> Outlook:
     """
     pipeline, source = spec.pipeline, source_of(spec.pipeline)
     waiting: list[str] = []
+    clutter = Counter[str]()
     seen: dict[str, BatchSeen] = {}
     parts: list[Part] = []
     newest = 0.0
-    for batch in batches.complete(storage.listing(source), pipeline.settle_minutes * 60, waiting):
+    found = storage.listing(source)
+    for batch in batches.complete(found, pipeline.settle_minutes * 60, waiting, clutter):
         seen[batch.name] = batch.seen()
         newest = max(newest, batch.newest)
         parts += batches.cut(batch, pipeline.preprocess, source)
@@ -89,7 +95,7 @@ def outlook(spec: PlanSpec) -> Outlook:
     decided = ledger.decided(pipeline.name, *digests, waiting=asks)
     verdict = schedule.judge(Facts(pipeline, seen, last, previous, decided, forced=spec.force))
     todo = _todo(parts) if verdict.work else []
-    return Outlook(verdict, seen, previous, waiting, parts, todo, newest)
+    return Outlook(verdict, seen, previous, waiting, parts, todo, clutter, newest)
 
 
 def open_run(draft: Plan) -> str | None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -26,14 +27,14 @@ def test_a_batch_waits_until_its_marker_is_there_or_it_settled():
     objects = listing(
         ("a/x/1.png", NEW), ("a/_READY", NEW), ("b/x/1.png", NEW), ("c/x/1.png", OLD), ("stray.png", OLD)
     )
-    assert [batch.name for batch in complete(objects, 600, waiting)] == ["a", "c"]
+    assert [batch.name for batch in complete(objects, 600, waiting, Counter())] == ["a", "c"]
     assert waiting == ["b"]
 
 
 @pytest.mark.parametrize("name", ["manifest.csv", "manifest.parquet"])
 def test_markers_and_manifests_are_not_images(name):
     objects = listing(("a/_READY", OLD), (f"a/{name}", OLD), ("a/x/1.png", OLD))
-    (batch,) = complete(objects, 600, [])
+    (batch,) = complete(objects, 600, [], Counter())
     assert [key for key, _, _ in batch.files] == ["x/1.png"]
     (part,) = cut(batch, SETTINGS, "s3://x/y")
     assert part.manifest == name
@@ -101,6 +102,7 @@ def test_work_grows_with_number_and_size():
 def test_a_million_keys_are_cut_within_a_gigabyte():
     code = """
 import re
+from collections import Counter
 from tasks.batches import complete, cut, grouped
 from tasks.config import PreprocessSettings
 from tasks.storage import Stored
@@ -111,7 +113,7 @@ objects = (
     for c in range(8)
     for n in range(2500)
 )
-parts = [part for batch in complete(objects, 0, []) for part in cut(batch, settings, "s3://b/incoming/x")]
+parts = [part for batch in complete(objects, 0, [], Counter()) for part in cut(batch, settings, "s3://b/x")]
 groups = list(grouped(parts, settings.part_seconds))
 assert sum(len(part.keys) for part in parts) == 1_000_000, len(parts)
 assert len(groups) <= 256, len(groups)

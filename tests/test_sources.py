@@ -8,6 +8,7 @@ import pytest
 from source_files import folder
 
 from tasks import storage
+from tasks.clutter import LEFT_BEHIND
 from tasks.errors import InputError
 from tasks.sources import Batch, Ingested, Item, check_name, find, ingest
 
@@ -129,7 +130,7 @@ def test_nothing_is_left_out_silently(tmp_path: Path) -> None:
     batch = find(source)
     assert [item.key for item in batch.items] == ["cat/a.png"]
     assert batch.ignored == {
-        "hidden": 4,
+        LEFT_BEHIND: 4,
         "outside the class folders": 1,
         "links to folders, broken links and devices": 1,
     }

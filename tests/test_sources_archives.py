@@ -16,6 +16,7 @@ import pytest
 from source_files import scratch
 
 from tasks import storage
+from tasks.clutter import LEFT_BEHIND
 from tasks.errors import InputError
 from tasks.sources import allowance, archives, find, ingest
 
@@ -92,7 +93,7 @@ def test_an_archive_may_hold_a_manifest_and_stand_in_a_folder(tmp_path: Path) ->
     }
     with find(zip_file(tmp_path / "monday.zip", files)) as batch:
         assert [(item.key, item.split) for item in batch.items] == [("images/x/1.png", "test")]
-        assert batch.ignored == {"hidden": 1, "not named in the manifest": 1}
+        assert batch.ignored == {LEFT_BEHIND: 1, "not named in the manifest": 1}
         assert batch.notes == ("the folder 'set' around everything is left out of the names",)
 
 

@@ -8,6 +8,7 @@ from source_files import folder
 from test_storage import s3, s3_server
 
 from tasks import storage
+from tasks.clutter import LEFT_BEHIND
 from tasks.errors import InputError
 from tasks.sources import find, ingest
 
@@ -98,7 +99,7 @@ def test_class_folders_under_a_prefix_become_a_batch(s3: str) -> None:
         storage.write(f"{s3}/{key}", key.encode())
     batch = find(f"{s3}/raw/monday/")
     assert (batch.name, batch.classes) == ("monday", {"cat": 1, "dog": 1})
-    assert batch.ignored == {"hidden": 1, "outside the class folders": 1}
+    assert batch.ignored == {LEFT_BEHIND: 1, "outside the class folders": 1}
     result = ingest(batch, f"{s3}/incoming/pets")
     assert (result.uploaded, result.bytes) == (2, 40)
     assert storage.read(f"{s3}/incoming/pets/monday/dog/b.png") == b"raw/monday/dog/b.png"

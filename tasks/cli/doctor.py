@@ -148,10 +148,10 @@ def _versions() -> Iterator[Finding]:
 def _pipelines() -> Iterator[Finding]:
     from tasks.cli.connection import pipelines_folder
     from tasks.errors import InputError
-    from tasks.pipelines import load_pipeline
+    from tasks.pipelines import load_pipeline, pipeline_files
 
     folder = pipelines_folder()
-    paths = sorted(folder.glob("*.toml"))
+    paths = pipeline_files(folder)
     valid = []
     for path in paths:
         try:

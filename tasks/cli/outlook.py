@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tasks.batches import left_out
 from tasks.cli.tables import console
 from tasks.plan import Outlook
 
@@ -37,6 +38,8 @@ def show(pipeline: str, seen: Outlook) -> None:
     console().print(table)
     if len(states) > SHOWN_BATCHES:
         print(f"and {len(states) - SHOWN_BATCHES:,} batches more")
+    for line in left_out(seen.clutter):
+        print(line)
     facts = as_dict(pipeline, seen)
     verb = "trains" if seen.verdict.work else "does nothing"
     if seen.verdict.drift_limit is not None:

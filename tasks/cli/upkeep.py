@@ -48,9 +48,9 @@ def upkeep(
 
 def _pipelines() -> tuple[str, ...]:
     """All pipelines as JSON, since they may name weights. Raises InputError for one that cannot be read."""
-    from tasks.pipelines import load_pipeline
+    from tasks.pipelines import load_pipeline, pipeline_files
 
-    return tuple(load_pipeline(path).model_dump_json() for path in sorted(pipelines_folder().glob("*.toml")))
+    return tuple(load_pipeline(path).model_dump_json() for path in pipeline_files(pipelines_folder()))
 
 
 def _check_idle() -> None:

@@ -21,6 +21,7 @@ from typing import IO, Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.clutter import is_clutter
 from tasks.errors import InputError
 from tasks.labels import SPLIT_NAMES, Label, check_name
 from tasks.records import Split
@@ -77,7 +78,9 @@ def is_idx(path: Path) -> bool:
 def idx_in(folder: Path) -> list[Path]:
     """The idx files with images directly in a folder, each once: unpacked rather than packed."""
     found = {
-        path.name.removesuffix(".gz"): path for path in sorted(folder.iterdir(), reverse=True) if is_idx(path)
+        path.name.removesuffix(".gz"): path
+        for path in sorted(folder.iterdir(), reverse=True)
+        if is_idx(path) and not is_clutter(path.name)
     }
     return sorted(found.values())
 
@@ -239,6 +242,8 @@ def _npz(path: Path, stack: ExitStack) -> dict[str, NDArray[Any]]:
             if len(pack.infolist()) > MOST_ARRAYS:
                 raise InputError(f"{path} holds more than {MOST_ARRAYS} arrays; it must hold {NPZ_NAMES}")
             for info in pack.infolist():
+                if is_clutter(info.filename):
+                    continue
                 with pack.open(info) as member:
                     file = _unpacked(member, allowance, stack)
                 arrays[info.filename.removesuffix(".npy")] = np.load(file, mmap_mode="r", allow_pickle=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol, Self
 
 from tasks import labels
+from tasks.clutter import LEFT_BEHIND, is_clutter
 from tasks.errors import InputError
 from tasks.labels import Label, check_name
 from tasks.records import Split
@@ -102,7 +103,7 @@ def labelled(
     notes: Iterable[str] = (),
 ) -> Batch:
     """A batch whose labels, splits, groups and metadata travel in a manifest; keys are below `images/`."""
-    keyed = [(check_key(f"images/{path}"), label, content) for path, label, content in files]
+    keyed = [(_check_kept(f"images/{path}"), label, content) for path, label, content in files]
     _check_classes({label.name for _, label, _ in keyed}, where)
     return Batch(
         name,
@@ -118,7 +119,7 @@ def in_folders(
 ) -> Batch:
     """A batch whose items lie in class folders."""
     for item in items:
-        check_key(item.key)
+        _check_kept(item.key)
     _check_classes({item.label for item in items}, where)
     return Batch(name, tuple(items), ignored=dict(ignored), notes=tuple(notes))
 
@@ -144,6 +145,13 @@ def check_key(key: str) -> str:
     if len(key.encode()) > LONGEST_KEY:
         raise InputError(f"path {key[:60]!r}… is longer than {LONGEST_KEY} bytes; shorten it")
     return key
+
+
+def _check_kept(key: str) -> str:
+    """`key` when it is safe and a night would see it: what systems leave in a batch is left out there."""
+    if is_clutter(key):
+        raise InputError(f"path {key!r} is {LEFT_BEHIND}, so that no night would see it; rename it")
+    return check_key(key)
 
 
 def _check_classes(classes: set[str], where: str) -> None:

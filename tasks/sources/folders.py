@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from tasks import storage
+from tasks.clutter import LEFT_BEHIND, is_clutter
 from tasks.errors import InputError
 from tasks.labels import READY, SPLIT_NAMES, Label, check_name
 from tasks.sources.batch import Batch, Content, Item, check_key, in_folders, labelled
 
-CLUTTER: Final = ("Thumbs.db", "desktop.ini", "__MACOSX")  # what other systems hide, beside names with a dot
 LINKS: Final = "links to folders, broken links and devices"
 OUTSIDE: Final = "outside the class folders"
 
@@ -31,7 +31,7 @@ class Stored:
 
 @dataclass
 class Tree:
-    """Files by their path below `where`, with slashes and sorted; hidden ones are counted in `ignored`."""
+    """Files by their path below `where`, with slashes and sorted; clutter is counted in `ignored`."""
 
     where: str
     files: Mapping[str, Path | Content]
@@ -59,12 +59,12 @@ def stored(uri: str) -> Tree:
 
 
 def visible(where: str, found: Mapping[str, Path | Content]) -> Tree:
-    """A tree of the files whose path has no hidden part."""
+    """A tree of the files that no system left behind."""
     ignored: Counter[str] = Counter()
     files = {}
     for path in sorted(found):
-        if any(_hidden(part) for part in path.split("/")):
-            ignored["hidden"] += 1
+        if is_clutter(path):
+            ignored[LEFT_BEHIND] += 1
         else:
             files[path] = found[path]
     top = {path.partition("/")[0] for path in files if "/" in path}
@@ -164,13 +164,9 @@ def _entries(folder: Path, ignored: Counter[str]) -> list[os.DirEntry[str]]:
         raise InputError(
             f"folder {str(folder)!r} cannot be read ({error.strerror}); check its rights"
         ) from error
-    hidden = [entry for entry in entries if _hidden(entry.name)]
-    ignored.update({"hidden": len(hidden)} if hidden else {})
-    return [entry for entry in entries if not _hidden(entry.name)]
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name in CLUTTER
+    kept = [entry for entry in entries if not is_clutter(entry.name)]
+    ignored.update({LEFT_BEHIND: len(entries) - len(kept)} if len(kept) < len(entries) else {})
+    return kept
 
 
 def checked_path(raw: str, where: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks import labels
+from tasks.clutter import LEFT_BEHIND, is_clutter
 from tasks.errors import InputError
 from tasks.labels import MANIFESTS
 from tasks.sources.batch import Batch, Content, labelled
@@ -62,6 +63,11 @@ def _batch(
     folder = where.rpartition("/")[0]
     files: list[tuple[str, labels.Label, Path | Content]] = []
     for row in labels.rows(data, where):
+        if is_clutter(row.path):
+            raise InputError(
+                f"{where}, {row.place}: {row.path!r} is {LEFT_BEHIND}, so that no night would see it; rename "
+                "it or drop the line"
+            )
         content = find(row.path)
         if content is None:
             raise InputError(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from tasks import storage
+from tasks.clutter import is_clutter
 from tasks.errors import InputError
 from tasks.labels import MANIFESTS, READY
 from tasks.sources.batch import Batch, Item
@@ -104,7 +105,7 @@ def in_order(
 def _check_kind(batch: Batch, source: str, there: Mapping[str, storage.Stored]) -> int:
     """How many images of another source are there; InputError when the two cannot be one batch."""
     ours = {item.key for item in batch.items}
-    others = there.keys() - ours - {READY, *MANIFESTS}
+    others = {key for key in there if not is_clutter(key)} - ours - {READY, *MANIFESTS}
     found = [name for name in MANIFESTS if name in there]
     fits = found == ([MANIFEST] if batch.manifest is not None else [])
     if not fits and (found or others or ours & there.keys()):
