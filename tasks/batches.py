@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from tasks.clutter import LEFT_BEHIND, is_clutter
 from tasks.config import PreprocessSettings, digest_of
 from tasks.labels import MANIFESTS, READY
-from tasks.records import BatchSeen, Part
+from tasks.records import BatchSeen, Part, SplitFolders
+from tasks.splits import split_folders
 from tasks.storage import Stored
 
 FORMAT: Final = 5  # of the shards; raised when their content changes for the same settings
@@ -34,6 +35,7 @@ class Batch(NamedTuple):
     files: tuple[File, ...]
     manifest: File | None
     newest: float = 0.0  # when the last of them was written, seconds since 1970
+    splits: SplitFolders | None = None  # where its folders name splits
 
     def seen(self) -> BatchSeen:
         digest = hashlib.sha256(repr(self.manifest).encode())
@@ -67,7 +69,7 @@ def complete(
                 files.append((key, stored.size, stored.etag))
         if files and (ready or time.time() - newest >= settle_seconds):
             files.sort()
-            yield Batch(name, tuple(files), manifest, newest)
+            yield Batch(name, tuple(files), manifest, newest, None if manifest else _splits(files))
         elif files:
             waiting.append(name)
 
@@ -88,6 +90,7 @@ def cut(batch: Batch, settings: PreprocessSettings, source: str) -> Iterator[Par
             batch=batch.name,
             keys=tuple(key for key, _, _ in files),
             manifest=batch.manifest[0] if batch.manifest else None,
+            splits=batch.splits,
             seconds=work(files),
             digest=part_digest(batch._replace(files=files), settings, source),
         )
@@ -95,7 +98,9 @@ def cut(batch: Batch, settings: PreprocessSettings, source: str) -> Iterator[Par
 
 def part_digest(batch: Batch, settings: PreprocessSettings, source: str) -> str:
     """Digest of the part that holds these files of a batch."""
-    return digest_of([FORMAT, source, batch.name, settings.shards_digest(), batch.manifest, batch.files])
+    splits = batch.splits.model_dump() if batch.splits else None
+    described = (batch.manifest, splits, batch.files)
+    return digest_of([FORMAT, source, batch.name, settings.shards_digest(), *described])
 
 
 def work(files: Iterable[File]) -> float:
@@ -118,6 +123,11 @@ def grouped(parts: list[Part], part_seconds: float) -> Iterator[list[Part]]:
         seconds += part.seconds
     if group:
         yield group
+
+
+def _splits(files: Iterable[File]) -> SplitFolders | None:
+    paths = [key for key, _, _ in files]
+    return split_folders({path.partition("/")[0] for path in paths if "/" in path}, paths)
 
 
 def _pieces(files: tuple[File, ...], seconds: float) -> Iterator[tuple[File, ...]]:

@@ -8,6 +8,7 @@ before what would be a formula is not part of the cell (`tasks.cells`).
 import csv
 import io
 import json
+import re
 from collections.abc import Container, Iterator, Sequence
 from datetime import date, time
 from pathlib import PurePosixPath
@@ -20,18 +21,21 @@ from tasks.records import SPLITS, Split
 READY: Final = "_READY"
 MANIFESTS: Final = ("manifest.csv", "manifest.parquet")
 COLUMNS: Final = ("path", "label", "split", "group")
-# What sources call their splits; `validation` is commonly shortened.
-SPLIT_NAMES: Final[dict[str, Split]] = {
+# What sources call their splits, in any case.
+SPLIT_WORDS: Final[dict[str, Split]] = {
     **{split: split for split in SPLITS},
-    "val": "validation",
-    "valid": "validation",
+    "training": "train",
+    **dict.fromkeys(("val", "valid", "dev"), "validation"),
+    "testing": "test",
 }
+BESIDE_SPLITS: Final = {"set", "data", "dataset", "images", "imgs", "seg", "split"}  # train_set, Test Images
 LONGEST_NAME: Final = 100
 # A manifest is foreign: of a larger one no row is read.
 MOST_BYTES: Final = 2**30
 MOST_ROWS: Final = 20_000_000
 MOST_COLUMNS: Final = 1000
 ROWS_AT_ONCE: Final = 4096  # of Parquet
+MOST_SPELLINGS: Final = 64  # of splits, that are remembered
 
 
 class Label(NamedTuple):
@@ -69,7 +73,7 @@ def of(data: bytes, where: str, keys: Container[str]) -> Labels:
     """
     splits: set[str] = set()
     found = {row.path: row.label for row in rows(data, where, keys, splits)}
-    return Labels(found, frozenset(SPLIT_NAMES[split] for split in splits if split in SPLIT_NAMES))
+    return Labels(found, frozenset(named for split in splits if (named := split_named(split))))
 
 
 def rows(
@@ -86,7 +90,7 @@ def rows(
         if number > MOST_ROWS:
             raise InputError(f"{where} has more than {MOST_ROWS} rows; cut it into several batches")
         at = f"{where}, {place}"
-        if splits is not None and len(splits) <= len(SPLIT_NAMES):  # a wrong one fails where it is read
+        if splits is not None and len(splits) <= MOST_SPELLINGS:  # a wrong one fails where it is read
             splits.add(cells.get("split", ""))
         if keys is not None and cells["path"] not in keys and _canonical(cells["path"]) not in keys:
             continue
@@ -114,6 +118,12 @@ def write(labels: Sequence[tuple[str, Label]]) -> bytes:
         cells = (*known, *(extra.get(column, "") for column in further))
         writer.writerow(map(harmless, cells))
     return text.getvalue().encode()
+
+
+def split_named(text: str) -> Split | None:
+    """The split that a word or the name of a folder means: `Training`, `val`, `test_set`; None for others."""
+    words = [word for word in re.split(r"[-_. ]+", text.casefold()) if word not in BESIDE_SPLITS]
+    return SPLIT_WORDS.get(words[0]) if len(words) == 1 else None
 
 
 def check_name(kind: str, name: str) -> str:
@@ -208,10 +218,11 @@ def _path(cell: str, at: str) -> str:
 
 
 def _split(cell: str, at: str) -> Split | None:
-    if cell and cell not in SPLIT_NAMES:
-        allowed = ", ".join(SPLIT_NAMES)
+    split = split_named(cell)
+    if cell and split is None:
+        allowed = ", ".join(SPLIT_WORDS)
         raise InputError(f"{at}: split must be empty or one of {allowed}, got {cell!r}")
-    return SPLIT_NAMES[cell] if cell else None
+    return split
 
 
 def _extra(cells: dict[str, str]) -> str:

@@ -21,9 +21,10 @@ from tasks.fetching import fetch
 from tasks.images import Unreadable
 from tasks.labels import Label, Labels
 from tasks.processor import threads
-from tasks.records import Part, PartList, PartResult, Refusal, Shard, Split
+from tasks.records import Part, PartList, PartResult, Refusal, Shard, Split, SplitFolders
 from tasks.shards import Buffers, Filled, Row
 from tasks.specs import PreprocessSpec
+from tasks.splits import place
 
 WRITING: Final = 2  # full shards that wait for the store
 
@@ -193,12 +194,12 @@ def _contents(
 ) -> Iterator[bytes]:
     """The bytes of every file that has a label, in order; the file itself is added to `files`."""
     batch = storage.join(spec.source, part.batch)
-    named = known.splits if known is not None else frozenset()
+    named = known.splits if known is not None else part.splits.named if part.splits else ()
     limit = int(spec.settings.max_megabytes * 2**20)
     uris = [storage.join(batch, key) for key in part.keys]
     for key, fetched in zip(part.keys, fetch(uris, limit), strict=True):
         name = f"{part.batch}/{key}"
-        label = known.by_path.get(key) if known is not None else _folder_label(key)
+        label = known.by_path.get(key) if known is not None else _folder_label(key, part.splits)
         if isinstance(fetched, Unreadable):
             refusals.append(quarantine.refusal(name, fetched))
         elif label is None:
@@ -210,6 +211,7 @@ def _contents(
             yield fetched.data
 
 
-def _folder_label(key: str) -> Label | None:
+def _folder_label(key: str, splits: SplitFolders | None) -> Label | None:
     folder, slash, _ = key.partition("/")
-    return Label(folder) if slash else None
+    label = Label(folder) if splits is None else place(key, splits)
+    return label if slash and label and label.name else None

@@ -46,6 +46,7 @@ LEVELS = {
         "shards",
         "sheet",
         "sources",
+        "splits",
         "transforms",
         "export",
         "dataset",

@@ -90,7 +90,7 @@ def test_what_needs_no_metadata_is_written_without() -> None:
         (b"path,label\n\xff.png,cat\n", "m.csv is not a readable UTF-8 CSV file"),
         (b"path,label\na.png," + b"x" * 200_000 + b"\n", "field larger than field limit"),
         (b"path,label\na.png,cat\x07\n", "line 2: label must not contain control"),
-        (b"path,label,split\na.png,cat,dev\n", "one of train, validation, test, val, valid, got 'dev'"),
+        (b"path,label,split\na.png,cat,fold1\n", "one of train, .*, dev, testing, got 'fold1'"),
         (b"path,label\na.png,cat\na.png,cat\n", "line 3: path 'a.png' stands already in line 2"),
     ],
 )

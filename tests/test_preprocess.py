@@ -2,18 +2,19 @@
 
 import hashlib
 import json
+from collections import Counter
 
 import cv2
 import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from tasks import index, storage
+from tasks import batches, index, storage
 from tasks.config import PreprocessSettings
 from tasks.images import prepare
 from tasks.labels import Label
 from tasks.preprocess import preprocess, split_of
-from tasks.records import Message, Part, PartList, PartResult
+from tasks.records import Message, Part, PartList, PartResult, SplitFolders
 from tasks.specs import PreprocessSpec
 
 SETTINGS = PreprocessSettings(image_size=8)
@@ -40,7 +41,8 @@ def run(
         storage.write(f"{store}/incoming/pets/b1/manifest.csv", manifest.encode())
     name = "manifest.csv" if manifest is not None else None
     part = Part(batch="b1", keys=tuple(sorted(files)), manifest=name, digest=digest)
-    part = part.model_copy(update={"keys": changes.pop("keys", part.keys)})
+    kept = {name: changes.pop(name) for name in ("keys", "splits") if name in changes}
+    part = part.model_copy(update=kept)
     uri = storage.write_record(f"{store}/plans/p.json", PartList(batches={}, parts=(part,))).uri
     message = Message(parts_uri=uri, parts=1, images=len(files))
     settings = SETTINGS.model_copy(update=changes)
@@ -157,6 +159,22 @@ def test_a_manifest_gives_labels_splits_and_groups(store):
     same = split_of(Label("cat"), "same", (), SETTINGS)
     assert found["b1/images/2.png"][0] == found["b1/images/3.png"][0] == same
     assert [refusal.reason for refusal in result.refusals] == ["no-label"]
+
+
+def test_folders_called_like_splits_are_splits_in_the_store_too(store):
+    sides = {"Training": "train", "val": "validation", "Test": "test"}
+    names = [f"{side}/{name}/{n}.png" for side in sides for name in ("cat", "dog") for n in range(4)]
+    files = {key: png(seed) for seed, key in enumerate([*names, "Test/5.png"])}
+    listing = [storage.Stored(f"b1/{key}", 10, "etag", 1.0) for key in sorted(files)]
+    (batch,) = batches.complete(listing, 600, [], Counter())
+    (part,) = batches.cut(batch, SETTINGS, f"{store}/incoming/pets")
+    assert part.splits == SplitFolders(outer=True, named=("test", "train", "validation"))
+    plain = batches.part_digest(batch._replace(splits=None), SETTINGS, f"{store}/incoming/pets")
+    assert plain != part.digest
+    result = run(store, files, splits=part.splits)
+    found = {key: (split, label) for key, (split, label, *_) in rows(result).items()}
+    assert found == {f"b1/{key}": (sides[key.split("/")[0]], key.split("/")[1]) for key in names}
+    assert [(refusal.key, refusal.reason) for refusal in result.refusals] == [("b1/Test/5.png", "no-label")]
 
 
 def test_splits_follow_the_fractions_and_never_move():

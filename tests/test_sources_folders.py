@@ -34,12 +34,19 @@ def test_folders_called_like_splits_are_the_source_s_own_splits(tmp_path: Path) 
     assert batch.manifest is not None
     assert b"images/val/cat/x/a.png,cat,validation,\n" in batch.manifest
     assert batch.ignored == {"outside the class folders": 1}
-    assert batch.notes == ("the folders test, train, val are taken as the source's own splits",)
+    assert batch.notes == (
+        "folders are taken as the source's own splits: test as test, train as train, val as validation",
+    )
 
 
 def test_classes_may_be_called_train_and_test_when_they_hold_files(tmp_path: Path) -> None:
     assert find(folder(tmp_path / "vehicles", "train/a.png", "test/a.png")).classes == {"test": 1, "train": 1}
-    assert find(folder(tmp_path / "more", "train/x/a.png", "bus/x/a.png")).classes == {"bus": 1, "train": 1}
+    batch = find(folder(tmp_path / "more", "train/x/a.png", "bus/x/a.png"))
+    assert batch.classes == {"bus": 1, "train": 1}
+    assert batch.notes == (
+        "folders called 'train' are not taken as splits: then all must be <split>/<class>/<image file> or "
+        "<class>/<split>/<image file>",
+    )
 
 
 def test_a_folder_above_the_class_folders_is_doubted(tmp_path: Path) -> None:

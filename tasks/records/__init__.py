@@ -18,6 +18,7 @@ from tasks.records.data import Record as Record
 from tasks.records.data import Refusal as Refusal
 from tasks.records.data import Shard as Shard
 from tasks.records.data import Split as Split
+from tasks.records.data import SplitFolders as SplitFolders
 from tasks.records.data import Start as Start
 from tasks.records.evidence import Attack as Attack
 from tasks.records.evidence import Corruption as Corruption

@@ -29,12 +29,22 @@ class Start(Record):
     weights: Artifact
 
 
+class SplitFolders(Record):
+    """How the folders of a batch without a manifest name splits, see tasks.splits."""
+
+    around: str = ""  # the folder around everything, with a slash at its end
+    outer: bool  # <split>/<class>/…, else <class>/<split>/…
+    twice: tuple[str, ...] = ()  # splits that hold one folder of the same split
+    named: tuple[Split, ...] = ()  # splits that a file is in, sorted
+
+
 class Part(Record):
     """A cut of one batch, the unit that is preprocessed once and found again by its digest."""
 
     batch: str
     keys: tuple[str, ...]  # relative to the batch
     manifest: str | None = None  # where labels come from instead of the class folders, relative to the batch
+    splits: SplitFolders | None = None  # where folders name splits
     seconds: float = 0.0  # estimated work of one core
     digest: str
 

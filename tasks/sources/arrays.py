@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from tasks.clutter import is_clutter
 from tasks.errors import InputError
-from tasks.labels import SPLIT_NAMES, Label, check_name
+from tasks.labels import SPLIT_WORDS, Label, check_name, split_named
 from tasks.records import Split
 from tasks.sources import archives
 from tasks.sources.allowance import MOST_FILES, Allowance
@@ -138,15 +138,15 @@ def _batch(parts: Sequence[Labelled], name: str, where: str, ignored: dict[str, 
 def _pairs() -> Iterator[tuple[str, str, Split | None]]:
     for x, y in PAIRS:
         yield x, y, None
-        for given, split in SPLIT_NAMES.items():
+        for given, split in SPLIT_WORDS.items():
             yield f"{x}_{given}", f"{y}_{given}", split
             yield f"{given}_{x}", f"{given}_{y}", split
 
 
 def _split_in(stem: str) -> Split | None:
     """`train`, `t10k` and `emnist-letters-test` say their split; other names say none."""
-    last = re.split(r"[-_.]", stem.lower())[-1]
-    return "test" if last == "t10k" else SPLIT_NAMES.get(last)
+    last = re.split(r"[-_.]", stem)[-1]
+    return "test" if last == "t10k" else split_named(last)
 
 
 def _beside(images: Path, stem: str) -> Path:

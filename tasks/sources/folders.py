@@ -10,11 +10,14 @@ from typing import Final
 from tasks import storage
 from tasks.clutter import LEFT_BEHIND, is_clutter
 from tasks.errors import InputError
-from tasks.labels import READY, SPLIT_NAMES, Label, check_name
+from tasks.labels import READY, check_name, split_named
+from tasks.records import SplitFolders
 from tasks.sources.batch import Batch, Content, Item, check_key, in_folders, labelled
+from tasks.splits import FORMS, doubt, place, split_folders
 
 LINKS: Final = "links to folders, broken links and devices"
 OUTSIDE: Final = "outside the class folders"
+UNLABELLED: Final = "directly in a split, where nothing says their class"
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def unwrapped(tree: Tree) -> Tree:
     """
     top = tree.folders[0] if len(tree.folders) == 1 else ""
     inner = {path.removeprefix(f"{top}/"): content for path, content in tree.files.items()}
-    if not top or top in SPLIT_NAMES or any("/" not in path for path in tree.files):
+    if not top or split_named(top) or any("/" not in path for path in tree.files):
         return tree
     if any("/" not in path for path in inner) and not {"manifest.csv", "manifest.parquet"} & inner.keys():
         return tree
@@ -88,15 +91,14 @@ def unwrapped(tree: Tree) -> Tree:
 
 
 def class_batch(tree: Tree, name: str) -> Batch:
-    """The class of a file is the first folder of its path, or the second where the first are all splits.
+    """The class of a file is the first folder of its path, but for folders that are splits.
 
     Raises InputError.
     """
     if any(path.endswith(f"/{READY}") for path in tree.files):
         raise InputError(f"{tree.where} holds batches, not class folders; point at one of its folders")
-    splits = bool(tree.folders) and all(folder in SPLIT_NAMES for folder in tree.folders)
-    if splits and all(path.count("/") >= 2 for path in tree.files if "/" in path):
-        return _split_batch(tree, name)
+    if found := split_folders(tree.folders, tree.files.keys()):
+        return _split_batch(tree, name, found)
     ignored = tree.ignored.copy()
     items = []
     for path, content in tree.files.items():
@@ -109,26 +111,33 @@ def class_batch(tree: Tree, name: str) -> Batch:
         check_name("class folder", folder)
     classes = {item.label for item in items}
     _check_full(tree, classes, "<class>/<image file>")
-    notes = list(tree.notes)
+    notes = [*tree.notes, *filter(None, [doubt(tree.files.keys())])]
     if len(classes) == 1 and all(item.key.count("/") > 1 for item in items):
         notes.append(f"there is one class, {items[0].label!r}; point at that folder if the classes are in it")
     return in_folders(name, items, tree.where, ignored=ignored, notes=notes)
 
 
-def _split_batch(tree: Tree, name: str) -> Batch:
-    """`train/cat/a.png`: the source's own splits, kept in a manifest."""
+def _split_batch(tree: Tree, name: str, found: SplitFolders) -> Batch:
+    """`train/cat/a.png` or `cat/train/a.png`: the source's own splits, kept in a manifest."""
     ignored = tree.ignored.copy()
-    files = []
+    files, splits = [], {}
     for path, content in tree.files.items():
-        split, inside, rest = path.partition("/")
-        if inside:
-            label = check_name("class folder", rest.partition("/")[0])
-            files.append((path, Label(label, SPLIT_NAMES[split]), content))
+        label = place(path, found)
+        if label is not None:
+            splits[path.split("/")[found.around.count("/") + (0 if found.outer else 1)]] = label.split
+        if label is not None and label.name:
+            check_name("class folder", label.name)
+            files.append((path, label, content))
         else:
-            ignored[OUTSIDE] += 1
-    _check_full(tree, {path.partition("/")[0] for path, _, _ in files}, "<split>/<class>/<image file>")
-    note = f"the folders {', '.join(tree.folders)} are taken as the source's own splits"
-    return labelled(name, files, tree.where, ignored=ignored, notes=[*tree.notes, note])
+            ignored[OUTSIDE if label is None else UNLABELLED] += 1
+    _check_full(tree, {path.partition("/")[0] for path in tree.files if "/" in path}, FORMS)
+    meaning = ", ".join(f"{folder} as {split}" for folder, split in sorted(splits.items()))
+    notes = [*tree.notes, f"folders are taken as the source's own splits: {meaning}"]
+    if len(only := {label.name for _, label, _ in files}) == 1:
+        notes.append(
+            f"there is one class, {only.pop()!r}, below the splits; the images must lie in class folders"
+        )
+    return labelled(name, files, tree.where, ignored=ignored, notes=notes)
 
 
 def _check_full(tree: Tree, filled: set[str], form: str) -> None:
