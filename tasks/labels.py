@@ -9,7 +9,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Container, Iterator, Sequence
+import unicodedata
+from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import date, time
 from pathlib import PurePosixPath
 from typing import Any, Final, NamedTuple
@@ -67,7 +68,7 @@ def read(data: bytes, where: str) -> dict[str, Label]:
 
 
 def of(data: bytes, where: str, keys: Container[str]) -> Labels:
-    """Labels of the files `keys`, in memory that does not grow with the rows of others.
+    """Labels of the files `keys`, composed paths, in memory that does not grow with the rows of others.
 
     A mistake in a row of another file is for those who read that one. Raises InputError like `read`.
     """
@@ -92,15 +93,15 @@ def rows(
         at = f"{where}, {place}"
         if splits is not None and len(splits) <= MOST_SPELLINGS:  # a wrong one fails where it is read
             splits.add(cells.get("split", ""))
-        if keys is not None and cells["path"] not in keys and _canonical(cells["path"]) not in keys:
+        if keys is not None and composed(_canonical(cells["path"])) not in keys:
             continue
-        path = _path(cells.pop("path", ""), at)
+        path = composed(_path(cells.pop("path", ""), at))
         if path in places:
             raise InputError(f"{at}: path {path!r} stands already in {places[path]}; keep one of the two")
         places[path] = place
-        name = check_name(f"{at}: label", cells.pop("label", ""))
+        name = check_name(f"{at}: label", spelled(cells.pop("label", "")))
         split = _split(cells.pop("split", ""), at)
-        group = cells.pop("group", "") or None
+        group = spelled(cells.pop("group", "")) or None
         yield Row(place, path, Label(name, split, group, _extra(cells)))
     if not number:
         raise InputError(f"{where} has no rows; each names a file: {','.join(COLUMNS)}")
@@ -118,6 +119,31 @@ def write(labels: Sequence[tuple[str, Label]]) -> bytes:
         cells = (*known, *(extra.get(column, "") for column in further))
         writer.writerow(map(harmless, cells))
     return text.getvalue().encode()
+
+
+def composed(text: str) -> str:
+    """Letters with accents as one character each (NFC), as all but macOS write names of files."""
+    return unicodedata.normalize("NFC", text)
+
+
+def spelled(name: str) -> str:
+    """A label or a group as every source would spell it: composed, and whole numbers as such.
+
+    pandas turns a column of whole numbers with one empty cell into 101.0, 102.0, …
+    """
+    whole = re.fullmatch(r"(-?\d+)\.0+", name)
+    return whole[1] if whole else composed(name)
+
+
+def look_alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two names that differ in nothing but case, how accents are written, or zeros before a number."""
+    seen: dict[str, str] = {}
+    for name in sorted(names):
+        form = composed(composed(name).casefold())
+        other = seen.setdefault(form.lstrip("0") or "0" if form.isdecimal() else form, name)
+        if other != name:
+            return other, name
+    return None
 
 
 def split_named(text: str) -> Split | None:

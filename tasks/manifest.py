@@ -11,6 +11,7 @@ from tasks.config import digest_of
 from tasks.drift import profile
 from tasks.errors import InputError
 from tasks.index import Index
+from tasks.labels import look_alike
 from tasks.records import SPLITS, BatchSeen, Dataset, Duplicates, PartResult, Plan, Shard, Split
 
 
@@ -32,6 +33,7 @@ def build(
     classes = tuple(sorted({name for split in SPLITS for name in counts[split]}))
     refused = sum(len(result.refusals) for result in results)
     check(plan.source, classes, counts, refused, untrained)
+    check_spellings(plan.source, classes, index.rows)
     left_out = index.places(drop)
     shards = tuple(
         shard.model_copy(update={"drop": left_out[number]}) if number in left_out else shard
@@ -94,6 +96,18 @@ def statistics(shards: Sequence[Shard]) -> tuple[tuple[float, ...], tuple[float,
     # A constant channel has no deviation; a floor keeps the division in the graph finite.
     std = [math.sqrt(max(square[c] - mean[c] ** 2, 1e-6)) for c in channels]
     return tuple(mean), tuple(std)
+
+
+def check_spellings(source: str, classes: tuple[str, ...], rows: pa.Table) -> None:
+    """InputError when two classes look like one that is written in two ways, with a batch of each."""
+    if found := look_alike(classes):
+        first = [rows["key"][rows["label"].index(pa.scalar(name)).as_py()].as_py() for name in found]
+        (one, other), (here, there) = found, [key.partition("/")[0] for key in first]
+        raise InputError(
+            f"classes {one!r} (batch {here}) and {other!r} (batch {there}) of {source} differ only in case "
+            "or in zeros before a number; make them one: remove one of the batches and ingest it again with "
+            "the other spelling"
+        )
 
 
 def check(

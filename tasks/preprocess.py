@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
-from tasks import index, quarantine, shards, storage
+from tasks import index, labels, quarantine, shards, storage
 from tasks.annotations import annotations
 from tasks.config import PreprocessSettings, store_root
 from tasks.decoders import Decoders, Seen, see
@@ -100,7 +100,9 @@ class Known:
             same = (
                 each for each in self._parts if (each.batch, each.manifest) == (part.batch, part.manifest)
             )
-            self._read[where] = annotations(where, frozenset(key for each in same for key in each.keys))
+            self._read[where] = annotations(
+                where, frozenset(labels.composed(key) for each in same for key in each.keys)
+            )
         return self._read[where]
 
 
@@ -199,7 +201,8 @@ def _contents(
     uris = [storage.join(batch, key) for key in part.keys]
     for key, fetched in zip(part.keys, fetch(uris, limit), strict=True):
         name = f"{part.batch}/{key}"
-        label = known.by_path.get(key) if known is not None else _folder_label(key, part.splits)
+        composed = labels.composed(key)
+        label = known.by_path.get(composed) if known is not None else _folder_label(key, part.splits)
         if isinstance(fetched, Unreadable):
             refusals.append(quarantine.refusal(name, fetched))
         elif label is None:
@@ -213,5 +216,5 @@ def _contents(
 
 def _folder_label(key: str, splits: SplitFolders | None) -> Label | None:
     folder, slash, _ = key.partition("/")
-    label = Label(folder) if splits is None else place(key, splits)
+    label = Label(labels.spelled(folder)) if splits is None else place(key, splits)
     return label if slash and label and label.name else None

@@ -151,7 +151,7 @@ def _digest(part: Part, made: Made, listed: Mapping[str, storage.Stored]) -> str
     """Digest of the part as its files are now."""
     files = {key: (key, listed[key].size, listed[key].etag) for key in _keys(part)}
     manifest = files[part.manifest] if part.manifest else None
-    batch = batches.Batch(part.batch, tuple(files[key] for key in part.keys), manifest)
+    batch = batches.Batch(part.batch, tuple(files[key] for key in part.keys), manifest, splits=part.splits)
     return batches.part_digest(batch, made.plan.pipeline.preprocess, made.plan.source)
 
 

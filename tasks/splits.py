@@ -7,7 +7,7 @@ level are splits, or none is.
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from tasks.labels import Label, split_named
+from tasks.labels import Label, spelled, split_named
 from tasks.records import SplitFolders
 
 FORMS: Final = "<split>/<class>/<image file> or <class>/<split>/<image file>"
@@ -42,9 +42,9 @@ def place(path: str, found: SplitFolders) -> Label | None:
     if not path.startswith(found.around) or len(parts) < 2:
         return None
     if not found.outer:
-        return Label(parts[0], split_named(parts[1]))
+        return Label(spelled(parts[0]), split_named(parts[1]))
     rest = parts[2:] if parts[0] in found.twice else parts[1:]
-    return Label(rest[0] if len(rest) > 1 else "", split_named(parts[0]))
+    return Label(spelled(rest[0]) if len(rest) > 1 else "", split_named(parts[0]))
 
 
 def doubt(paths: Collection[str]) -> str:

@@ -62,6 +62,46 @@ def test_whole_numbers_truth_values_and_absent_numbers_of_a_table() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        *(("1.0", "1"), ("101.00", "101"), ("-3.0", "-3"), ("001", "001"), ("1", "1"), ("1.5", "1.5")),
+        *(("v1.0", "v1.0"), ("cafe\u0301", "caf\u00e9"), ("caf\u00e9", "caf\u00e9"), ("Cat", "Cat")),
+    ],
+)
+def test_labels_and_groups_are_spelled_alike_whoever_wrote_them(given: str, name: str) -> None:
+    (label,) = labels.read(f"path,label,group\na,{given},{given}\n".encode(), "m.csv").values()
+    assert label == Label(name, None, name)
+    (label,) = labels.read(parquet(path=["a"], label=[given], group=[given]), "m.parquet").values()
+    assert label == Label(name, None, name)
+
+
+def test_whole_numbers_that_pandas_made_floats_are_whole_numbers() -> None:
+    (first, second) = labels.read(
+        parquet(path=["a", "b"], label=[7.0, 8.0], group=[101.0, None]), "m.parquet"
+    ).values()
+    assert (first, second) == (Label("7", None, "101"), Label("8"))
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (("cat", "dog", "1", "10", "0", "00x"), None),
+        (("Cat", "cat"), ("Cat", "cat")),
+        (("\u00c9t\u00e9", "e\u0301te\u0301"), ("e\u0301te\u0301", "\u00c9t\u00e9")),
+        (("1", "2", "001"), ("001", "1")),
+        (("0", "000"), ("0", "000")),
+        (("STRASSE", "straße"), ("STRASSE", "straße")),
+    ],
+)
+def test_names_that_look_alike(names: tuple[str, ...], found: tuple[str, str] | None) -> None:
+    assert labels.look_alike(names) == found
+
+
+def test_paths_are_composed_whoever_wrote_them() -> None:
+    assert list(labels.read("path,label\ncafe\u0301/a.png,x\n".encode(), "m.csv")) == ["caf\u00e9/a.png"]
+
+
 def test_what_is_written_is_read_back_the_same() -> None:
     given = {
         "a.png": Label("cat", "test", "g,1", json.dumps({"quote": 'say "x"'}, separators=(",", ":"))),

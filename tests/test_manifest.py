@@ -91,6 +91,16 @@ def test_one_class_only_is_refused_by_name():
         made([(split, "cat") for split, _ in WHOLE])
 
 
+@pytest.mark.parametrize("names", [("Cat", "cat"), ("1", "001"), ("\u00c9", "\u00e9")])
+def test_a_class_in_two_spellings_is_refused_with_a_batch_of_each(names: tuple[str, str]):
+    one, other = sorted(names)
+    why = (
+        rf"classes {one!r} \(batch b\) and {other!r} \(batch b\) of s3://b/incoming/pets differ only in case"
+    )
+    with pytest.raises(InputError, match=why):
+        made([*WHOLE, *((split, name) for split in ("train", "test") for name in names)])
+
+
 def test_an_empty_split_is_refused():
     with pytest.raises(InputError, match=r"the validation split .* is empty"):
         made(WHOLE, drop=[3])

@@ -177,6 +177,33 @@ def test_folders_called_like_splits_are_splits_in_the_store_too(store):
     assert [(refusal.key, refusal.reason) for refusal in result.refusals] == [("b1/Test/5.png", "no-label")]
 
 
+def test_the_same_class_in_two_writings_is_one(store):
+    files = {
+        f"{name}/{seed}.png": png(seed) for seed, name in enumerate(["caf\u00e9", "cafe\u0301", "1", "1.0"])
+    }
+    assert {label for _, label, *_ in rows(run(store, files)).values()} == {"caf\u00e9", "1"}
+
+
+def test_a_manifest_finds_its_files_however_accents_are_written(store):
+    found = rows(run(store, {"cafe\u0301.png": png(1)}, manifest="path,label\ncaf\u00e9.png,cat\n"))
+    assert [label for _, label, *_ in found.values()] == ["cat"]
+
+
+def test_patients_stay_on_one_side_however_their_numbers_are_written(store):
+    text = "path,label,group\n" + "".join(
+        f"{visit}/{number}.png,cat,{number}{end}\n"
+        for visit, end in (("a", ""), ("b", ".0"))
+        for number in range(40)
+    )
+    files = {
+        f"{visit}/{number}.png": png(number + 99 * (visit == "b")) for visit in "ab" for number in range(40)
+    }
+    found = {key: split for key, (split, *_) in rows(run(store, files, manifest=text)).items()}
+    assert len(set(found.values())) == 3
+    for number in range(40):
+        assert found[f"b1/a/{number}.png"] == found[f"b1/b/{number}.png"]
+
+
 def test_splits_follow_the_fractions_and_never_move():
     settings = PreprocessSettings(validation_fraction=0.2, test_fraction=0.1)
     splits = [split_of(Label("cat"), str(number), (), settings) for number in range(5000)]

@@ -277,6 +277,18 @@ def test_the_line_is_that_of_the_file_even_after_cells_of_two_lines(tmp_path: Pa
         find(manifest(tmp_path / "monday", text, "a.png"))
 
 
+@pytest.mark.parametrize("row", ["caf\u00e9", "cafe\u0301"])
+@pytest.mark.parametrize("disk", ["caf\u00e9", "cafe\u0301"])
+@pytest.mark.parametrize("source", ["monday", "monday/manifest.csv"])
+def test_a_row_finds_its_file_however_accents_are_written(
+    tmp_path: Path, row: str, disk: str, source: str
+) -> None:
+    manifest(tmp_path / "monday", f"path,label\n{row}.png,x\n", f"{disk}.png")
+    batch = find(tmp_path / source)
+    assert [item.key for item in batch.items] == ["images/caf\u00e9.png"]
+    assert batch.items[0].read() == f"content of {disk}.png".encode()
+
+
 def test_a_batch_is_of_one_kind(tmp_path: Path, store: str) -> None:
     classes = find(folder(tmp_path / "folders", "cat/a.png"), "monday")
     labelled = find(manifest(tmp_path / "labelled", "path,label\na.png,cat\n", "a.png"), "monday")

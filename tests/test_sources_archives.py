@@ -136,6 +136,50 @@ def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
         find(path)
 
 
+def unsaid(path: Path, encoding: str, *names: str) -> Path:
+    """A zip whose names do not say their encoding, as Finder and Windows write them."""
+    plain = {
+        name: f"{number:02d}" + "x" * (len(name.encode(encoding)) - 2) for number, name in enumerate(names)
+    }
+    zip_file(path, {short: name.encode() for name, short in plain.items()})
+    data = path.read_bytes()
+    for name, short in plain.items():
+        data = data.replace(short.encode(), name.encode(encoding))
+    path.write_bytes(data)
+    return path
+
+
+def test_names_in_utf_8_are_read_as_such_also_where_the_zip_does_not_say_so(tmp_path: Path) -> None:
+    with find(
+        unsaid(tmp_path / "monday.zip", "utf-8", "cafe\u0301/1.png", "th\u00e9/2.png", "漢字/3.png")
+    ) as batch:
+        assert batch.classes == {"caf\u00e9": 1, "th\u00e9": 1, "漢字": 1}
+        assert batch.notes == ()
+
+
+def test_letters_of_western_code_pages_are_read_and_told(tmp_path: Path) -> None:
+    with find(unsaid(tmp_path / "monday.zip", "cp850", "K\u00e4fer/1.png", "\u00d6l/2.png")) as batch:
+        assert batch.classes == {"K\u00e4fer": 1, "\u00d6l": 1}
+        assert batch.notes == ("names are read in code page 437, such as 'K\u00e4fer/1.png'",)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("cp1252", "K\u00e4fer/1.png"),
+        ("cp932", "猫の写真/1.png"),
+        ("gbk", "大熊猫/1.png"),
+        ("cp866", "кошка/1.png"),
+    ],
+)
+def test_names_in_a_code_page_that_nobody_names_are_refused(tmp_path: Path, encoding: str, name: str) -> None:
+    path = unsaid(tmp_path / "monday.zip", encoding, name, "dog/2.png")
+    with pytest.raises(
+        InputError, match="in a code page that it does not name; pack it again with names in UTF"
+    ):
+        find(path)
+
+
 @pytest.mark.parametrize(
     "member",
     [

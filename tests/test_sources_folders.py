@@ -77,9 +77,15 @@ def test_names_that_are_not_text_are_refused(tmp_path: Path, name: bytes) -> Non
         find(source)
 
 
-def test_a_class_written_in_two_ways_is_one_too_many(tmp_path: Path) -> None:
+def test_accents_written_in_two_ways_are_one_class(tmp_path: Path) -> None:
     source = folder(tmp_path / "monday", "K\u00fcche/a.png", "Ku\u0308che/a.png")
-    with pytest.raises(InputError, match="differ only in case or in how accents are written"):
+    assert find(source).classes == {"K\u00fcche": 2}
+
+
+@pytest.mark.parametrize("names", [("Cat", "cat"), ("1", "001"), ("\u00c9t\u00e9", "e\u0301te\u0301")])
+def test_a_class_written_in_two_ways_is_one_too_many(tmp_path: Path, names: tuple[str, str]) -> None:
+    source = folder(tmp_path / "monday", *(f"{name}/a.png" for name in names))
+    with pytest.raises(InputError, match="differ only in case or in zeros before a number; make them one"):
         find(source)
 
 

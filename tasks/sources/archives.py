@@ -16,8 +16,9 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, Final, NoReturn, Self
@@ -29,6 +30,7 @@ from tasks.sources.folders import Tree, checked_path, visible
 
 SUFFIX: Final = re.compile(r"\.(zip|tar|tar\.(gz|xz|bz2|zst)|tgz|txz|tbz2|tzst)$", re.IGNORECASE)
 LONGEST_HEADER: Final = 2**20  # of a tar member; tarfile reads it into memory
+UTF_8: Final = 0x800  # a flag of a zip's member: its name is in UTF-8
 EXTENSIONS: Final = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -78,7 +80,7 @@ def unpack(archive: Path, stack: ExitStack) -> Tree:
         raise InputError(
             f"{archive} is damaged or no such archive ({error}); pack or copy it again"
         ) from error
-    return visible(str(archive), target.files)
+    return replace(visible(str(archive), target.files), notes=target.notes)
 
 
 class _Target:
@@ -88,6 +90,7 @@ class _Target:
         self.archive = archive
         self.folder = folder
         self.files: dict[str, Path] = {}
+        self.notes: list[str] = []
         self.allowance = Allowance(archive)
 
     def refuse(self, name: str, why: str) -> NoReturn:
@@ -118,7 +121,8 @@ def _unzip(archive: Path, target: _Target) -> None:
         members = [info for info in pack.infolist() if not info.is_dir()]
         if sum(info.file_size for info in members) > target.allowance.left:
             target.allowance.too_much()
-        for info in members:
+        names = _names(members, target)
+        for info, name in zip(members, names, strict=True):
             mode = stat.S_IFMT(info.external_attr >> 16)
             if info.flag_bits & 1:
                 target.refuse(info.filename, "which is encrypted; pack it again without a password")
@@ -126,15 +130,38 @@ def _unzip(archive: Path, target: _Target) -> None:
                 target.refuse(info.filename, "a link or a device; pack it again with plain files only")
             if info.orig_filename != info.filename:
                 target.refuse(info.orig_filename, "whose name has a NUL or a backslash; rename it")
-            path = target.check(info.filename, info.file_size)
+            path = target.check(name, info.file_size)
             with pack.open(info) as member:
                 target.add(path, member, info.file_size)
+
+
+def _names(members: Sequence[zipfile.ZipInfo], target: _Target) -> list[str]:
+    """Names of members; those that do not say that they are UTF-8 are it, or are in a code page of DOS.
+
+    zipfile takes code page 437 then. macOS writes UTF-8 without saying so; Windows the code page of its
+    language, which is 850 in western Europe. What both pages read as the same letters is taken, and told.
+    """
+    foreign = [info for info in members if not info.flag_bits & UTF_8 and not info.filename.isascii()]
+    if not foreign:
+        return [info.filename for info in members]
+    raw = {id(info): info.filename.encode("cp437") for info in foreign}
+    try:
+        decoded = {key: name.decode("utf-8") for key, name in raw.items()}
+    except UnicodeDecodeError:
+        decoded = {id(info): info.filename for info in foreign}
+        for info in foreign:
+            name = info.filename
+            letters = all(letter.isascii() or letter.isalpha() for letter in name)
+            if not letters or raw[id(info)].decode("cp850") != name:
+                target.refuse(name, "in a code page that it does not name; pack it again with names in UTF-8")
+        target.notes.append(f"names are read in code page 437, such as {foreign[0].filename!r}")
+    return [decoded.get(id(info), info.filename) for info in members]
 
 
 def _untar(archive: Path, target: _Target) -> None:
     with (
         _decompressed(archive) as stream,
-        tarfile.open(fileobj=_Counted(stream, target), mode="r|", tarinfo=_Member) as pack,
+        tarfile.open(fileobj=_Counted(stream, target), mode="r|", tarinfo=_Member, encoding="utf-8") as pack,
     ):
         for member in pack:
             pack.members = []  # type: ignore[attr-defined]  # else it keeps every header it has seen

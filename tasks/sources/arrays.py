@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from tasks.clutter import is_clutter
 from tasks.errors import InputError
-from tasks.labels import SPLIT_WORDS, Label, check_name, split_named
+from tasks.labels import SPLIT_WORDS, Label, check_name, spelled, split_named
 from tasks.records import Split
 from tasks.sources import archives
 from tasks.sources.allowance import MOST_FILES, Allowance
@@ -195,7 +195,7 @@ def _names(array: NDArray[Any], where: str) -> list[str]:
             f"{where} has {len(array)} labels of {array.itemsize} bytes; at most {MOST_FILES} of "
             f"{LONGEST_LABEL} are read; cut it into several"
         )
-    names = [str(value) for value in array.tolist()]
+    names = [spelled(str(value)) for value in array.tolist()]
     for name in sorted(set(names)):
         check_name(f"{where}: label", name)
     return names

@@ -1,6 +1,5 @@
 """A batch as a source describes it: its images, where their bytes come from, and how they are called."""
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -155,15 +154,12 @@ def _check_kept(key: str) -> str:
 
 
 def _check_classes(classes: set[str], where: str) -> None:
-    """Refuse classes that look alike: other systems' file names differ in case and in composed letters."""
-    seen: dict[str, str] = {}
-    for name in sorted(classes):
-        other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
-        if other != name:
-            raise InputError(
-                f"classes {other!r} and {name!r} in {where} differ only in case or in how accents are "
-                "written; make them one"
-            )
+    if found := labels.look_alike(classes):
+        one, other = found
+        raise InputError(
+            f"classes {one!r} and {other!r} in {where} differ only in case or in zeros before a number; make "
+            "them one"
+        )
 
 
 def _file_size(path: Path) -> int:

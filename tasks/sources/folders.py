@@ -10,7 +10,7 @@ from typing import Final
 from tasks import storage
 from tasks.clutter import LEFT_BEHIND, is_clutter
 from tasks.errors import InputError
-from tasks.labels import READY, check_name, split_named
+from tasks.labels import READY, check_name, spelled, split_named
 from tasks.records import SplitFolders
 from tasks.sources.batch import Batch, Content, Item, check_key, in_folders, labelled
 from tasks.splits import FORMS, doubt, place, split_folders
@@ -104,13 +104,13 @@ def class_batch(tree: Tree, name: str) -> Batch:
     for path, content in tree.files.items():
         label, inside, _ = path.partition("/")
         if inside:
-            items.append(Item(path, label, content))
+            items.append(Item(path, spelled(label), content))
         else:
             ignored[OUTSIDE] += 1
     for folder in tree.folders:
         check_name("class folder", folder)
     classes = {item.label for item in items}
-    _check_full(tree, classes, "<class>/<image file>")
+    _check_full(tree, {item.key.partition("/")[0] for item in items}, "<class>/<image file>")
     notes = [*tree.notes, *filter(None, [doubt(tree.files.keys())])]
     if len(classes) == 1 and all(item.key.count("/") > 1 for item in items):
         notes.append(f"there is one class, {items[0].label!r}; point at that folder if the classes are in it")

@@ -1,5 +1,6 @@
 """Batches whose labels stand in a manifest, CSV or Parquet, beside the images."""
 
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +27,9 @@ def tree_batch(tree: Tree, manifest: str, name: str) -> Batch:
     """The batch of a tree with its manifest; files that no row names are counted as left out."""
     content = tree.files[manifest]
     data = read_manifest(content) if isinstance(content, Path) else content.read()
-    others = {path: content for path, content in tree.files.items() if path != manifest}
+    others = {labels.composed(path): content for path, content in tree.files.items() if path != manifest}
     batch = _batch(data, f"{tree.where}/{manifest}", others.get, name, tree.ignored, tree.notes)
-    unnamed = len(others) - len(batch.items)
+    unnamed = len(tree.files) - 1 - len(batch.items)
     return replace(batch, ignored={**batch.ignored, UNNAMED: unnamed}) if unnamed else batch
 
 
@@ -36,9 +37,9 @@ def file_batch(manifest: Path, name: str) -> Batch:
     """The batch of a local manifest; only the files that it names are looked at. Raises InputError."""
 
     def find(path: str) -> Path | None:
-        file = manifest.parent / path
+        forms = (path, unicodedata.normalize("NFD", path))  # as macOS writes names
         try:
-            return file if file.is_file() else None
+            return next((file for form in forms if (file := manifest.parent / form).is_file()), None)
         except OSError:  # a name that is longer than any file's
             return None
 

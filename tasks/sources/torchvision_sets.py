@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.errors import InputError
-from tasks.labels import Label, check_name
+from tasks.labels import Label, check_name, spelled
 from tasks.records import Split
 from tasks.sources.batch import Batch, Content, Item, batch_name, in_folders, labelled
 
@@ -84,7 +84,7 @@ def torchvision_batch(uri: str, name: str | None) -> Batch:
         images = _load(known, arguments)
         names = _class_names(images, known, notes)
         for index, target in enumerate(_targets(images)):
-            label = _named(target, names, known)
+            label = spelled(_named(target, names, known))
             path = f"{label}/{index:06d}.png"
             files.append((f"{split}/{path}" if split else path, Label(label, split), Drawn(images, index)))
     if SETS[known] == _WHOLE:
