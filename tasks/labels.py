@@ -31,6 +31,7 @@ SPLIT_WORDS: Final[dict[str, Split]] = {
 }
 BESIDE_SPLITS: Final = {"set", "data", "dataset", "images", "imgs", "seg", "split"}  # train_set, Test Images
 LONGEST_NAME: Final = 100
+LONGEST_PART: Final = 255  # bytes; what a name on a disk may have, and stores may keep their objects there
 # A manifest is foreign: of a larger one no row is read.
 MOST_BYTES: Final = 2**30
 MOST_ROWS: Final = 20_000_000
@@ -157,6 +158,7 @@ def check_name(kind: str, name: str) -> str:
     rules = {
         "must not be empty": not name.strip(),
         f"must have at most {LONGEST_NAME} characters": len(name) > LONGEST_NAME,
+        f"must have at most {LONGEST_PART} bytes": len(name.encode("utf-8", "replace")) > LONGEST_PART,
         "must not begin with a dot": name.startswith("."),
         "must not contain '..', a slash or a backslash": any(part in name for part in ("..", "/", "\\")),
         "must not contain control or undecodable characters": not name.isprintable(),

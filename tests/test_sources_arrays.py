@@ -37,7 +37,11 @@ def npz(path: Path, **arrays: Any) -> Path:
 
 def pixels(item: Item) -> np.ndarray:
     """RGB or grey, as PNG holds it."""
-    image = cv2.imdecode(np.frombuffer(item.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    return pixels_of(item.read())
+
+
+def pixels_of(data: bytes) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     return image[..., ::-1] if image.ndim == 3 else image
 
 
@@ -101,6 +105,34 @@ def test_other_channels_than_grey_and_rgb_become_arrays(tmp_path: Path) -> None:
             assert [item.key for item in batch.items] == [f"{n}/00000{n}.npy" for n in range(3)]
             read = [np.load(io.BytesIO(item.content.read()), allow_pickle=False) for item in batch.items]
         assert np.array_equal(np.stack(read), images)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 20, 30), (1, 20, 30), (13, 64, 64)])
+def test_channels_may_be_first_as_pytorch_has_them(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    images = NOISE.integers(0, 256, (4, *shape), np.uint8)
+    with find(npz(tmp_path / "set.npz", x=images, y=np.arange(4))) as batch:
+        assert batch.notes[0] == f"array 'x', {[4, *shape]}, is taken as [N,C,H,W]"
+        if shape[0] == 13:
+            read = [np.load(io.BytesIO(item.content.read()), allow_pickle=False) for item in batch.items]
+            assert batch.notes[1:] == (
+                "images of 13 channels need preprocess.channels = 13 in the pipeline file",
+            )
+        else:
+            read = [pixels(item) for item in batch.items]
+    expected = np.moveaxis(images, 1, 3)
+    assert np.array_equal(np.stack(read), expected[..., 0] if shape[0] == 1 else expected)
+
+
+@pytest.mark.parametrize(
+    "shape", [(28, 28, 1), (32, 32, 3), (20, 30, 3), (3, 30, 3), (20, 30, 5), (28, 28, 13), (32, 32, 32)]
+)
+def test_channels_that_are_last_stay_last(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    images = NOISE.integers(0, 256, (2, *shape), np.uint8)
+    with find(npz(tmp_path / "set.npz", x=images, y=np.arange(2))) as batch:
+        assert not [note for note in batch.notes if "[N,C,H,W]" in note]
+        first = batch.items[0].read()
+    read = np.load(io.BytesIO(first)) if first[:6] == b"\x93NUMPY" else pixels_of(first)
+    assert np.array_equal(read, images[0, ..., 0] if shape[2] == 1 else images[0])
 
 
 def test_sixteen_bits_stay_sixteen_bits(tmp_path: Path) -> None:

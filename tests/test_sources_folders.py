@@ -131,6 +131,14 @@ def test_what_a_listing_says_is_the_same_is_not_read_again(s3: str, monkeypatch:
     assert ingest(batch, f"{s3}/target").skipped == 1
 
 
+def test_the_longest_name_is_one_that_a_store_on_a_disk_takes(tmp_path: Path, s3: str) -> None:
+    name = "漢" * 80 + "x" * 11 + ".png"
+    assert len(name.encode()) == 255
+    source = folder(tmp_path / "monday", f"cat/{name}", "dog/1.png")
+    assert ingest(find(source), f"{s3}/long").uploaded == 2
+    assert storage.read(f"{s3}/long/monday/cat/{name}") == f"content of cat/{name}".encode()
+
+
 def test_a_manifest_under_a_prefix_becomes_a_batch(s3: str) -> None:
     storage.write(f"{s3}/lab/manifest.csv", b"path,label,split,site\nx/a.png,cat,val,Bern\n")
     storage.write(f"{s3}/lab/other.csv", b"path,label\nx/b.png,dog\n")

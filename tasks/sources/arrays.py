@@ -94,35 +94,43 @@ def idx_batch(files: Sequence[Path], name: str, stack: ExitStack) -> Batch:
         images = _pixels(_idx(path, stack, {0x08: ">u1"}), str(path))
         labels = _names(_idx(label_file, stack, IDX_LABELS), str(label_file))
         parts.append(_paired(Labelled(stem, images, labels, _split_in(stem)), str(path)))
-    return _batch(parts, name, str(files[0].parent), {})
+    return _batch(parts, name, str(files[0].parent), {}, [])
 
 
 def npz_batch(path: Path, name: str, stack: ExitStack) -> Batch:
     """The images of an npz file. Raises InputError."""
     arrays = _npz(path, stack)
-    parts, used = [], set()
+    parts, used, notes = [], set(), []
     for x, y, split in _pairs():
         if x in arrays and y in arrays:
             images = _pixels(arrays[x], f"array {x!r} of {path}")
             labels = _names(arrays[y], f"array {y!r} of {path}")
             parts.append(_paired(Labelled(x, images, labels, split), f"array {x!r} of {path}"))
             used |= {x, y}
+            if images.shape[1:] != arrays[x].shape[1:] and arrays[x].shape[-1] != 1:
+                notes.append(f"array {x!r}, {list(arrays[x].shape)}, is taken as [N,C,H,W]")
     if not parts:
         raise InputError(f"{path} holds the arrays {', '.join(arrays) or 'none'}; it must hold {NPZ_NAMES}")
     others = sorted(arrays.keys() - used)
     ignored = {f"array {other!r}, whose name is not one of the known pairs": 1 for other in others}
-    return _batch(parts, name, str(path), ignored)
+    return _batch(parts, name, str(path), ignored, notes)
 
 
-def _batch(parts: Sequence[Labelled], name: str, where: str, ignored: dict[str, int]) -> Batch:
+def _batch(
+    parts: Sequence[Labelled], name: str, where: str, ignored: dict[str, int], notes: list[str]
+) -> Batch:
     if not any(part.labels for part in parts):
         raise InputError(f"{where} holds no images")
+    for channels in sorted({part.images.shape[3] for part in parts if _suffix(part.images) == ".npy"}):
+        notes.append(
+            f"images of {channels} channels need preprocess.channels = {channels} in the pipeline file"
+        )
     if len(parts) == 1 and parts[0].split is None:
         items = [
             Item(f"{label}/{index:06d}{_suffix(parts[0].images)}", label, Encoded(parts[0].images, index))
             for index, label in enumerate(parts[0].labels)
         ]
-        return in_folders(name, items, where, ignored=ignored)
+        return in_folders(name, items, where, ignored=ignored, notes=notes)
     rows: list[tuple[str, Label, Path | bytes | Content]] = [
         (
             f"{part.origin}/{label}/{index:06d}{_suffix(part.images)}",
@@ -132,7 +140,7 @@ def _batch(parts: Sequence[Labelled], name: str, where: str, ignored: dict[str, 
         for part in parts
         for index, label in enumerate(part.labels)
     ]
-    return labelled(name, rows, where, ignored=ignored)
+    return labelled(name, rows, where, ignored=ignored, notes=notes)
 
 
 def _pairs() -> Iterator[tuple[str, str, Split | None]]:
@@ -158,14 +166,16 @@ def _beside(images: Path, stem: str) -> Path:
 
 
 def _pixels(array: NDArray[Any], where: str) -> NDArray[Any]:
-    """[N,H,W] or [N,H,W,C] of bytes or 16-bit whole numbers. Raises InputError."""
+    """[N,H,W] or [N,H,W,C] of bytes or 16-bit whole numbers, also from [N,C,H,W]. Raises InputError."""
     shape = array.shape
-    if array.ndim == 4 and shape[3] == 1:
+    if array.ndim == 4 and _channels_first(*shape[1:]):
+        array = np.moveaxis(array, 1, 3)
+    if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
-    if array.ndim not in (3, 4) or 0 in shape[1:] or (array.ndim == 4 and shape[3] > MOST_CHANNELS):
+    if array.ndim not in (3, 4) or 0 in shape[1:] or (array.ndim == 4 and array.shape[3] > MOST_CHANNELS):
         raise InputError(
-            f"{where} has the shape {list(shape)}; images must be [N,H,W] or [N,H,W,C] with at most "
-            f"{MOST_CHANNELS} channels, last; move or drop channels"
+            f"{where} has the shape {list(shape)}; images must be [N,H,W], [N,H,W,C] or [N,C,H,W] with at "
+            f"most {MOST_CHANNELS} channels; move or drop channels"
         )
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         raise InputError(f"{where} holds {array.dtype}; pixels must be uint8 or uint16; convert them")
@@ -175,6 +185,16 @@ def _pixels(array: NDArray[Any], where: str) -> NDArray[Any]:
             f"{LARGEST_FILE} are read; cut it into several"
         )
     return array
+
+
+def _channels_first(first: int, second: int, third: int) -> bool:
+    """Whether images of three axes are [C,H,W], as PyTorch has them: by what is square, or grey, or RGB.
+
+    Where nothing tells, they are [H,W,C].
+    """
+    if first == second or second != third:
+        return first != second and first in (1, 3) and third not in (1, 3)
+    return first <= MOST_CHANNELS
 
 
 def _suffix(images: NDArray[Any]) -> str:

@@ -143,6 +143,11 @@ def check_key(key: str) -> str:
         )
     if len(key.encode()) > LONGEST_KEY:
         raise InputError(f"path {key[:60]!r}… is longer than {LONGEST_KEY} bytes; shorten it")
+    if long := next((part for part in key.split("/") if len(part.encode()) > labels.LONGEST_PART), None):
+        raise InputError(
+            f"name {long[:60]!r}… in a path has {len(long.encode())} bytes, a name on a disk may have "
+            f"{labels.LONGEST_PART}; shorten it"
+        )
     return key
 
 
