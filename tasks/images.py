@@ -17,21 +17,20 @@ and 12, to 32: 0.3 and 5.
 """
 
 import functools
-import io
 import itertools
 import re
 import struct
-import warnings
 from bisect import bisect_left
 from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import AvifImagePlugin, BmpImagePlugin, GifImagePlugin, ImageFile, Jpeg2KImagePlugin, TiffImagePlugin
 
+from tasks import dicom, pillow
 from tasks.config import PreprocessSettings
-from tasks.formats import Header, Unreadable, inspect, jpeg, npy, strips
+from tasks.formats import Header, Unreadable, inspect, jpeg, netpbm, npy, png
+from tasks.pillow import damaged
 from tasks.transforms import (
     Pixels,
     Whole,
@@ -103,10 +102,12 @@ def _decode(data: bytes, settings: PreprocessSettings, *, scaled: bool) -> tuple
             pixels = _jpeg(data, header, scale)
         elif header.format == "NPY":
             pixels = eight_bit(npy.pixels(data))
+        elif header.format == "DICOM":
+            pixels = dicom.pixels(data, header)
         elif header.format in ("PNG", "WebP", "PPM") or _run_lengths(data, header):
             pixels = _opencv(data, header)
         else:
-            pixels, header = _pillow(data, header)
+            pixels, header = pillow.pixels(data, header)
         return channelled(pixels, settings.channels), header
     except MemoryError as error:
         raise Unreadable(
@@ -140,11 +141,6 @@ def _admit(header: Header, size: int, settings: PreprocessSettings) -> None:
         )
 
 
-def _damaged(header: Header, said: object) -> Unreadable:
-    first = (str(said).splitlines() or [type(said).__name__])[0][:200]
-    return Unreadable("damaged", f"{header.format} cannot be decoded: {first}")
-
-
 def _jpeg(data: bytes, header: Header, scale: int) -> Pixels:
     """Strictly: whatever libjpeg warns of is damage, but for bytes that belong to nothing."""
     sides = {"min_height": -(-header.height // scale), "min_width": -(-header.width // scale)}
@@ -159,9 +155,9 @@ def _jpeg(data: bytes, header: Header, scale: int) -> Pixels:
             raise MemoryError from error
         if "precision" in str(error) or any(part.marker in UNREAD_JPEG for part in jpeg.segments(data)):
             raise Unreadable("unsupported", f"JPEG is of a kind that is not read: {error}") from error
-        raise _damaged(header, error) from error
+        raise damaged(header, error) from error
     if pixels.shape[:2] != tuple(sides.values()):
-        raise _damaged(header, f"it is {pixels.shape[1]}x{pixels.shape[0]} pixels, not as its header says")
+        raise damaged(header, f"it is {pixels.shape[1]}x{pixels.shape[0]} pixels, not as its header says")
     return np.asarray(pixels, np.uint8)
 
 
@@ -206,15 +202,20 @@ def _opencv(data: bytes, header: Header) -> Pixels:
     _silence()
     if header.format == "PNG":
         data = _still(data)
+    white = None
+    if header.format == "PPM":
+        data, white = netpbm.full_range(data)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError from error
-        raise _damaged(header, error) from error
+        raise damaged(header, error) from error
     if pixels is None or pixels.shape[:2] != (header.height, header.width):
-        raise _damaged(header, f"the data among its {len(data)} bytes is damaged")
-    return rgb(eight_bit(pixels))
+        raise damaged(header, f"the data among its {len(data)} bytes is damaged")
+    if header.format == "PNG" and (grey := png.transparent_grey(data)) is not None:
+        pixels[pixels == grey] = 0
+    return rgb(eight_bit(pixels, white))
 
 
 def _run_lengths(data: bytes, header: Header) -> bool:
@@ -236,45 +237,11 @@ def _still(data: bytes) -> bytes:
     return b"".join(kept)
 
 
-def _pillow(data: bytes, header: Header) -> tuple[Pixels, Header]:
-    """With Pillow, which turns TIFF upright itself and takes 16-bit colours to their upper 8 bits."""
-    _silence()
-    if header.format == "TIFF":
-        strips.check(data)
-    try:
-        with _PLUGINS[header.format](io.BytesIO(data)) as image:
-            if image.size not in ((header.width, header.height), (header.height, header.width)):
-                raise _damaged(header, f"its size is {image.width}x{image.height}, not as its header says")
-            if image.mode in ("I", "F", "LAB"):
-                raise Unreadable("unsupported", f"{header.format} has pixels of kind {image.mode}")
-            image.load()
-            turned = 1 if header.format == "TIFF" else image.getexif().get(274, 1)
-            header = header._replace(width=image.width, height=image.height, orientation=turned)
-            if image.mode.startswith("I;16"):
-                return rgb(eight_bit(np.asarray(image).astype(np.uint16))), header
-            if image.has_transparency_data:
-                rgba = np.asarray(image.convert("RGBA"))
-                return rgb(np.asarray(cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA), np.uint8)), header
-            return np.array(image.convert("RGB")), header
-    except (Unreadable, MemoryError):
-        raise
-    except Exception as error:  # plugins raise whatever their parsing runs into
-        raise _damaged(header, error) from error
-
-
 @functools.cache
 def _silence() -> None:
     """What the decoders print about a damaged file, Unreadable says better."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 UNREAD_JPEG: Final = {0xC3, *range(0xC5, 0xC8), *range(0xCB, 0xD0)} - {0xCC}  # lossless, hierarchical
 MAX_STRAYS: Final = 64  # bytes that belong to nothing in a JPEG's header
-_PLUGINS: Final[dict[str, type[ImageFile.ImageFile]]] = {
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
-    "AVIF": AvifImagePlugin.AvifImageFile,
-}

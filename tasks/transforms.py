@@ -105,8 +105,13 @@ def smooth(image: Pixels, amount: float) -> Pixels:
     return np.asarray(cv2.edgePreservingFilter(image, None, cv2.RECURS_FILTER, SMOOTHING_RADIUS, amount))
 
 
-def eight_bit(pixels: NDArray[Any]) -> Pixels:
-    """uint8 or uint16 to uint8; raises Unreadable for anything else."""
+def eight_bit(pixels: NDArray[Any], white: int | None = None) -> Pixels:
+    """uint8 or uint16 to uint8, where `white` is the largest value; by default that of the type.
+
+    Raises Unreadable for anything else.
+    """
+    if white not in (None, 255 if pixels.dtype == np.uint8 else 65535):
+        return np.asarray(cv2.convertScaleAbs(pixels, alpha=255 / white), np.uint8)
     if pixels.dtype == np.uint16:
         return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257), np.uint8)  # 65535 / 257 is 255, rounded
     if pixels.dtype != np.uint8:

@@ -5,9 +5,12 @@ import struct
 
 import numpy as np
 import pytest
+from image_files import tiff as made_tiff
 from PIL import Image
 
+from tasks.config import PreprocessSettings
 from tasks.formats import Header, Unreadable, inspect, jpeg, tiff
+from tasks.images import decode
 
 WHOLE = {
     "JPEG": ("JPEG", {}),
@@ -116,6 +119,55 @@ def test_the_strips_of_a_tiff_must_lie_inside_the_file() -> None:
     assert not inspect(beyond).complete
 
 
+@pytest.mark.parametrize("rows", [8, 3, 1])
+@pytest.mark.parametrize("counts", [10**6, 5, 0])
+def test_a_wrong_byte_count_of_a_plain_tiff_does_no_harm_where_all_pixels_are_there(
+    rows: int, counts: int
+) -> None:
+    strips = range(0, 8, rows)
+    pixels = bytes(range(80))
+    tags = {"t273": ("I", [8 + 10 * row for row in strips]), "t278": ("I", [rows])}
+    data = made_tiff(8, 1, pixels, 10, 8, **tags, t279=("I", [counts] * len(strips)))
+    assert inspect(data) == Header("TIFF", 10, 8, complete=True)
+    seen = decode(data, PreprocessSettings()).pixels
+    assert np.array_equal(seen[..., 0], np.arange(80).reshape(8, 10))
+    tags["t273"] = ("I", [len(data) - 9 + 10 * row for row in strips])
+    assert not inspect(made_tiff(8, 1, pixels, 10, 8, **tags, t279=("I", [counts] * len(strips)))).complete
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\1\0\1\0\x10\x10", "it is ICO or CUR, which is not read; convert it to PNG"),
+        (b"\0\0\2\0\1\0\x10\x10", "it is ICO or CUR, which is not read; convert it to PNG"),
+        (b"8BPS\0\1", "it is PSD, which is not read; convert it to PNG"),
+        (b"DDS |\0\0\0", "it is DDS, which is not read; convert it to PNG"),
+        (b"qoif\0\0\0\1", "it is QOI, which is not read; convert it to PNG"),
+        (b"\0\0\2" + bytes(9) + b"\x10\0\x10\0\x18\0", "it is TGA, which is not read; convert it to PNG"),
+        (b"\0\1\x09" + bytes(9) + b"\x10\0\x10\0\x08\0", "it is TGA, which is not read; convert it to PNG"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "it is JPEG XL, which is not read; convert it to PNG or JPEG"),
+        (b"\xff\x0a\0", "it is JPEG XL, which is not read; convert it to PNG or JPEG"),
+        (b"II+\0\x08\0", "it is BigTIFF, which is not read; convert it to TIFF or PNG"),
+        (b"\0\0\0\x18ftypcrx \0", "it is a camera's raw file (CR3), which is not read"),
+        (b"\0\0\0\x18ftypmp42", "it is a video or an unknown kind of HEIF, which is not read"),
+        (b"P7\nWIDTH 1\n", "it is PAM or PFM, which is not read; convert it to PNG of 16 bits or .npy"),
+        (b"PF\n1 1\n", "it is PAM or PFM, which is not read; convert it to PNG of 16 bits or .npy"),
+        (b"v/1\x01\2\0", "it is OpenEXR, which is not read; convert it to PNG of 16 bits or .npy"),
+        (b"#?RADIANCE\n", "it is Radiance HDR, which is not read"),
+        (b"SIMPLE  =      T", "it is FITS, which is not read"),
+        (b"\x0a\5\1\x08", "it is PCX, which is not read"),
+        (b"%PDF-1.7", "it is a document (PDF or PostScript), which is not read"),
+        (b"<?xml version='1.0'?>\n<svg xmlns='x'/>", "it is SVG, which is not read; convert it to PNG"),
+        (b"PK\3\4", "it is an archive, which is not read; take the images out of it"),
+    ],
+)
+def test_a_known_format_that_is_not_read_is_named(data: bytes, name: str) -> None:
+    with pytest.raises(Unreadable) as caught:
+        inspect(data)
+    assert caught.value.reason == "unsupported"
+    assert caught.value.detail.startswith(name)
+
+
 def test_the_first_of_two_equal_tags_counts() -> None:
     entries = [(256, 3, 1, 7), (257, 3, 1, 5), (256, 3, 1, 9)]
     data = b"II*\0\x08\0\0\0" + struct.pack("<H", 3) + b"".join(struct.pack("<HHII", *e) for e in entries)
@@ -147,12 +199,12 @@ def test_a_thumbnail_s_size_is_not_taken_for_the_image_s() -> None:
         (b"II*\0\xff\xff\xff\xff", "truncated"),
         (b"RIFF\0\0\0\0WEBPVP8 ", "truncated"),
         (b"GIF89a", "truncated"),
-        (b"\0\0\0\x20ftypheic" + bytes(20), "unsupported"),
+        (b"\0\0\0\x20ftypheic" + bytes(20), "damaged"),
         (b"II+\0" + bytes(20), "unsupported"),
         (b"\0\0\0\x20ftypavif" + bytes(20), "damaged"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "damaged"),
         (b"P6 x", "damaged"),
-        (b"%PDF-1.7", "not-an-image"),
+        (b"<html><body>not found</body></html>", "not-an-image"),
     ],
 )
 def test_what_has_no_header_of_ours_says_why(data: bytes, reason: str) -> None:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from pillow_heif import register_heif_opener
 
 from tasks.config import PreprocessSettings
 from tasks.decoders import Decoders, Seen, see
@@ -23,6 +24,7 @@ from tasks.images import Unreadable
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 VERDICTS = Path(__file__).with_name("hostile_verdicts.md")
+register_heif_opener()  # for writing
 SETTINGS = PreprocessSettings(image_size=32, max_pixels=20_000_000)
 REASONS = {"empty", "not-an-image", "unsupported", "too-large", "truncated", "damaged"}
 FORMATS = {
@@ -40,6 +42,7 @@ FORMATS = {
     "PPM": {},
     "JPEG2000": {},
     "AVIF": {},
+    "HEIF": {},
 }
 
 

@@ -147,10 +147,10 @@ def test_a_damaged_png_is_refused() -> None:
     [
         (b"", "empty"),
         (b"hello, I am a text file", "not-an-image"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not-an-image"),
+        (b"<html><svg xmlns='http://www.w3.org/2000/svg'/></html>", "not-an-image"),
         (b"\xff\xd8\xff", "truncated"),
         (b"\x89PNG\r\n\x1a\n", "truncated"),
-        (b"\0\0\0\x20ftypheic" + bytes(20), "unsupported"),
+        (b"\0\0\0\x20ftypheic" + bytes(20), "damaged"),
         (b"\0\0\0\x20ftypavif" + bytes(20), "damaged"),
         (b"P6\n# no size\n", "damaged"),
     ],

@@ -2,7 +2,7 @@
 
 Nothing is decoded here, so a file that claims to be huge costs nothing, and no file name is trusted: the
 first bytes decide. Sources: ITU-T T.81 (JPEG), PNG 3rd edition, RIFF WebP container, GIF89a, TIFF 6.0,
-netpbm, ITU-T T.800 (JPEG 2000), ISO 23008-12 (AVIF), NEP 1 (.npy).
+netpbm, ITU-T T.800 (JPEG 2000), ISO 23008-12 (AVIF, HEIC), NEP 1 (.npy), DICOM PS3.10.
 """
 
 import re
@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from tasks.formats import jpeg, npy, tiff
+from tasks.formats import dicom, foreign, jpeg, netpbm, npy, tiff
 from tasks.formats.header import Header, Unreadable, check_parts
 from tasks.formats.tiff import orientation
 
@@ -27,12 +27,12 @@ def inspect(data: bytes) -> Header:
                 return reader(data)
             except (struct.error, IndexError) as error:
                 raise Unreadable("truncated", f"the header ends early after {len(data)} bytes") from error
-    if _FOREIGN.match(data):
-        raise Unreadable("unsupported", "HEIC, JPEG XL and BigTIFF are not read; convert it to PNG or JPEG")
+    if what := foreign.named(data):
+        raise Unreadable("unsupported", what)
     raise Unreadable(
         "not-an-image",
         f"it begins with {data[:8]!r}, which is no JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, JPEG 2000, "
-        "AVIF or .npy array",
+        "AVIF, HEIC, DICOM or .npy array",
     )
 
 
@@ -106,20 +106,6 @@ def _gif_palette(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _ppm(data: bytes) -> Header:
-    match = _PPM.match(data[:4096])
-    if not match:
-        raise Unreadable("damaged", "PPM header has no width and height")
-    kind, width, height = (int(match[group]) for group in (1, 2, 3))
-    channels = 3 if kind in (3, 6) else 1
-    start = match.end(3) + 1 if kind in (1, 4) else match.end()  # bitmaps state no maximum
-    if kind == 4:
-        row = (width + 7) // 8
-    else:  # text has at least a digit for each number
-        row = width * channels * (2 if kind > 3 and int(match[4] or 0) > 255 else 1)
-    return Header("PPM", width, height, start + row * height <= len(data))
-
-
 def _jpeg_2000(data: bytes) -> Header:
     start = data.find(b"\xff\x4f\xff\x51")  # the codestream's own size counts, not the container's
     if start < 0:
@@ -129,13 +115,22 @@ def _jpeg_2000(data: bytes) -> Header:
 
 
 def _avif(data: bytes) -> Header:
+    return _boxes(data, "AVIF")
+
+
+def _heic(data: bytes) -> Header:
+    return _boxes(data, "HEIC")
+
+
+def _boxes(data: bytes, name: str) -> Header:
+    """An image in ISO's boxes, by whatever it is coded."""
     sizes = [struct.unpack_from(">II", data, found.end() + 4) for found in re.finditer(b"ispe", data[:65536])]
     if not sizes:
-        raise Unreadable("damaged", "AVIF has no size")
+        raise Unreadable("damaged", f"{name} has no size")
     width, height = max(sizes, key=lambda size: size[0] * size[1])  # smaller ones are tiles and thumbnails
     at, complete, parts = 0, False, 0
     while at + 16 <= len(data):
-        check_parts("AVIF", parts := parts + 1)
+        check_parts(name, parts := parts + 1)
         size, kind, long_size = struct.unpack_from(">I4sQ", data, at)
         end = at + (long_size if size == 1 else size or len(data) - at)
         if kind == b"mdat":
@@ -143,11 +138,10 @@ def _avif(data: bytes) -> Header:
         if end < at + 8:
             break
         at = end
-    return Header("AVIF", width, height, complete, 2 if data[8:12] == b"avis" else 1)
+    return Header(name, width, height, complete, 2 if data[8:12] in SEQUENCES else 1)
 
 
-_GAP: Final = rb"(?:\s|#[^\n]*\n)+"  # comments may stand between the numbers
-_PPM: Final = re.compile(rb"P([1-6])" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)(?:" + _GAP + rb"(\d+))?\s")
+SEQUENCES: Final = (b"avis", b"hevc", b"hevx", b"msf1")
 _READERS: Final[tuple[tuple[re.Pattern[bytes], Callable[[bytes], Header]], ...]] = (
     (re.compile(rb"\xff\xd8\xff"), jpeg.header),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), _png),
@@ -155,9 +149,10 @@ _READERS: Final[tuple[tuple[re.Pattern[bytes], Callable[[bytes], Header]], ...]]
     (re.compile(rb"BM.{4}\0\0\0\0", re.DOTALL), _bmp),
     (re.compile(rb"GIF8[79]a"), _gif),
     (re.compile(rb"II\*\0|MM\0\*"), tiff.header),
-    (re.compile(rb"P[1-6][\s#]"), _ppm),
+    (re.compile(rb"P[1-6][\s#]"), netpbm.header),
     (re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"), _jpeg_2000),
     (re.compile(rb"\x93NUMPY"), npy.header),
     (re.compile(rb"....ftyp(?:avi[fs]|mi[fa][1f].{4}(?:.{4}){0,16}?avif)", re.DOTALL), _avif),
+    (re.compile(rb"....ftyp(?:he[iv][cxms]|mif1|msf1)", re.DOTALL), _heic),
+    (re.compile(rb".{128}DICM", re.DOTALL), dicom.header),
 )
-_FOREIGN: Final = re.compile(rb"....ftyp|\0\0\0\x0cJXL |\xff\x0a|II\+\0|MM\0\+", re.DOTALL)

@@ -25,6 +25,15 @@ class Unreadable(InputError):  # noqa: N818
         return type(self), (self.reason, self.detail)  # so that it survives a process boundary
 
 
+def missing(name: str, extra: str, package: str) -> Unreadable:
+    """The refusal of a file whose decoder is an extra that is not installed."""
+    return Unreadable(
+        "unsupported",
+        f"{name} needs the extra {extra} of nightshift ({package}), which is not installed here; install it, "
+        "or convert the file to PNG or JPEG",
+    )
+
+
 def check_parts(kind: str, parts: int) -> None:
     """Raises Unreadable for a file of more parts than any has; each of them takes time to look at."""
     if parts > MOST_PARTS:

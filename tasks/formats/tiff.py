@@ -11,6 +11,12 @@ TABLES: Final = 347  # of JPEG in TIFF
 MOST_PIECES: Final = 2**18  # rows of 65,500 pixels in three planes, or 50 million pixels in tiles of 16
 LONGEST_TABLES: Final = 2**16  # bytes
 MOST_ENTRIES: Final = 4096  # of a directory, that are looked at
+SAMPLES: Final = {1: "unsigned", 2: "signed", 3: "floating point", 5: "complex", 6: "complex"}
+COLOURS: Final = {
+    **{0: "grey, 0 is white", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr"},
+    **dict.fromkeys((8, 9, 10), "Lab"),
+    **{32803: "a camera's raw colours", 34892: "a camera's raw colours", 32844: "LogL", 32845: "LogLuv"},
+}
 MOST_VALUES: Final = 16  # of any other tag, that are read: nobody asks for more
 
 
@@ -76,10 +82,46 @@ def header(data: bytes) -> Header:
     while following not in seen and following + 2 <= len(data) and len(seen) < MOST_PARTS:
         seen.add(following)
         following = _following(data, following)
-    complete = all(at + length <= len(data) for at, length in pieces(directory))
+    needed = _needed(directory)
+    complete = all(at + (needed or length) <= len(data) for at, length in pieces(directory)[:-1])
+    if last := pieces(directory)[-1:]:
+        ((at, length),) = last
+        complete = complete and at + (_last(directory, needed) if needed else length) <= len(data)
     turned = directory.first(274, 1)
     width, height = directory.first(256, 0), directory.first(257, 0)
     return Header("TIFF", width, height, complete, len(seen), turned if 1 <= turned <= 8 else 1)
+
+
+def _needed(directory: Tags) -> int:
+    """Bytes of a whole strip or tile that is stored plainly, whatever its byte count says; 0: the count."""
+    if directory.first(259, 1) != 1 or directory.first(262, 1) == 6:
+        return 0
+    width = directory.first(322, directory.first(256, 0))
+    rows = directory.first(323, min(directory.first(278, 2**32 - 1), directory.first(257, 0)))
+    return _row(directory, width) * rows
+
+
+def _last(directory: Tags, needed: int) -> int:
+    """Bytes of the last of such pieces: a strip has the rows that are left."""
+    rows, height = directory.first(278, 2**32 - 1), directory.first(257, 0)
+    if 322 in directory.values or rows >= height or not height % max(rows, 1):
+        return needed
+    return _row(directory, directory.first(256, 0)) * (height % rows)
+
+
+def _row(directory: Tags, width: int) -> int:
+    samples = directory.first(277, 1) if directory.first(284, 1) == 1 else 1
+    return (width * samples * directory.first(258, 1) + 7) // 8
+
+
+def unread(directory: Tags) -> str:
+    """What is said of an image whose samples are not read."""
+    bits, kind = directory.first(258, 1), SAMPLES.get(directory.first(339, 1), "unknown")
+    colours = COLOURS.get(directory.first(262, 1), "unknown colours")
+    return (
+        f"TIFF of {directory.first(277, 1)} x {bits} bits ({kind}, {colours}) is not read; convert it to "
+        "grey or RGB of 8 or 16 unsigned bits, as PNG or TIFF"
+    )
 
 
 def orientation(exif: bytes) -> int:

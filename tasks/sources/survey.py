@@ -31,6 +31,8 @@ EXTENSIONS: Final[dict[str, str]] = {
     ".webp": "WebP",
     ".gif": "GIF",
     ".avif": "AVIF",
+    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
+    ".dcm": "DICOM",
 }
 
 
