@@ -1,10 +1,11 @@
-"""A manifest's labels: CSV (UTF-8) or Parquet with the columns `path,label[,split,group]` and any others.
+"""A manifest's labels: CSV (UTF-8 or UTF-16) or Parquet with `path,label[,split,group]` and other columns.
 
 The other columns are metadata of the image: they are carried along as one JSON object of texts, the same for
 both formats, so that equal manifests give equal data sets. Empty cells count as absent. In CSV an apostrophe
 before what would be a formula is not part of the cell (`tasks.cells`).
 """
 
+import codecs
 import csv
 import io
 import json
@@ -36,6 +37,7 @@ LONGEST_PART: Final = 255  # bytes; what a name on a disk may have, and stores m
 MOST_BYTES: Final = 2**30
 MOST_ROWS: Final = 20_000_000
 MOST_COLUMNS: Final = 1000
+LONGEST_TITLES: Final = 2**16  # characters of the first line, that are looked at for what divides it
 ROWS_AT_ONCE: Final = 4096  # of Parquet
 MOST_SPELLINGS: Final = 64  # of splits, that are remembered
 
@@ -171,20 +173,35 @@ def check_name(kind: str, name: str) -> str:
 
 
 def _csv(data: bytes, where: str) -> Iterator[tuple[str, dict[str, str]]]:
-    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    text = io.TextIOWrapper(io.BytesIO(data), encoding, newline="")
     try:
-        reader = csv.DictReader(text, strict=True)
-        header = _check_columns(reader.fieldnames or (), f"{where}, line 1")
-        names = {column: original(column) for column in header}
+        reader = csv.reader(text, delimiter=_delimiter(text), strict=True)
+        titles = [title.strip() for title in next(reader, [])]
+        while titles and not titles[-1]:  # spreadsheets keep columns that were emptied, and rows
+            titles.pop()
+        header = [original(title) for title in _check_columns(titles, f"{where}, line 1")]
         for row in reader:
-            if None in row or None in row.values():
+            cells = [original(cell.strip()) for cell in row]
+            if not any(cells):
+                continue
+            if len(cells) < len(header) or any(cells[len(header) :]):
                 raise InputError(
                     f"{where}, line {reader.line_num}: it must have {len(header)} cells like the first line"
                 )
-            cells = {names[column]: original(row[column].strip()) for column in header}
-            yield f"line {reader.line_num}", cells
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{where} is not a readable UTF-8 CSV file ({error}); save it as one") from error
+            yield f"line {reader.line_num}", dict(zip(header, cells, strict=False))
+    except (csv.Error, UnicodeError) as error:
+        raise InputError(f"{where} is not a readable CSV file in UTF-8 ({error}); save it as one") from error
+
+
+def _delimiter(text: io.TextIOWrapper) -> str:
+    """What stands between the columns: in many languages spreadsheets write semicolons, or tabs."""
+    first = text.readline(LONGEST_TITLES)
+    text.seek(0)
+    for delimiter in ",;\t":
+        if {"path", "label"} <= {title.strip(' "\r\n') for title in first.split(delimiter)}:
+            return delimiter
+    return ","
 
 
 def _parquet(data: bytes, where: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -199,7 +216,9 @@ def _parquet(data: bytes, where: str) -> Iterator[tuple[str, dict[str, str]]]:
             for row in batch.to_pylist():
                 number += 1
                 at = f"{where}, row {number}"
-                yield f"row {number}", {column: _text(row[column], column, at) for column in header}
+                cells = {column: _text(row[column], column, at) for column in header}
+                if any(cells.values()):
+                    yield f"row {number}", cells
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{where} is not a readable Parquet file ({error}); write it again") from error
 

@@ -17,12 +17,12 @@ Kind = TypeVar("Kind", bound=Settings)
 def read(path: Path) -> tuple[dict[str, Any], str]:
     """The values of a TOML file and its text. Raises InputError naming the file and the line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         return tomllib.loads(text), text
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path.name} is not valid TOML: {error}; correct that line") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from error
+        raise InputError(f"{path} cannot be read as UTF-8 text ({error}); save it as such") from error
 
 
 def load(path: Path, kind: type[Kind]) -> Kind:

@@ -42,6 +42,49 @@ def test_csv_and_parquet_of_the_same_rows_are_the_same_labels() -> None:
     assert labels.read(same, "m.parquet") == expected
 
 
+PLAIN = "path,label,split,group,Größe\na.png,cat,val,p1,3\nx/ü.png,dog,,,\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PLAIN.encode(),
+        PLAIN.encode("utf-8-sig"),
+        PLAIN.encode("utf-16"),
+        b"\xfe\xff" + PLAIN.encode("utf-16-be"),
+        PLAIN.replace("\n", "\r\n").encode(),
+        PLAIN.replace(",", " , ").encode(),
+        PLAIN.replace(",", ";").encode("utf-8-sig"),
+        PLAIN.replace(",", "\t").encode("utf-16"),
+        PLAIN.replace("\n", ",,\n").encode(),
+        PLAIN.replace("\n", "\n,,,,\n\n  , ,,,\n").encode(),
+        '"path","label","split","group","Größe"\n"a.png","cat","val","p1","3"\n"x/ü.png","dog","","",""\n'.encode(),
+        (PLAIN + ",,,,\n" * 5).encode(),
+    ],
+)
+def test_a_csv_is_read_however_a_spreadsheet_writes_it(data: bytes) -> None:
+    assert labels.read(data, "m.csv") == {
+        "a.png": Label("cat", "validation", "p1", '{"Größe":"3"}'),
+        "x/ü.png": Label("dog"),
+    }
+
+
+def test_the_line_is_that_of_the_file_also_behind_empty_rows() -> None:
+    with pytest.raises(InputError, match=r"m.csv, line 4: label must not be empty"):
+        labels.read(b"path,label\n,\n\na.png,\n", "m.csv")
+
+
+def test_empty_rows_of_a_table_are_passed_over_too() -> None:
+    data = parquet(path=["a", None, "b"], label=["x", None, ""])
+    with pytest.raises(InputError, match=r"m.parquet, row 3: label must not be empty"):
+        labels.read(data, "m.parquet")
+
+
+def test_a_code_page_is_refused_with_what_to_do() -> None:
+    with pytest.raises(InputError, match=r"m.csv is not a readable CSV file in UTF-8 .*; save it as one"):
+        labels.read("path,label\nü.png,cat\n".encode("cp1252"), "m.csv")
+
+
 def test_without_further_columns_there_is_no_extra() -> None:
     assert labels.read(b"path,label,note\na.png,cat,\n", "m.csv") == {"a.png": Label("cat")}
     assert labels.read(b"path,label\na.png,cat\n", "m.csv")["a.png"].extra == ""
@@ -123,11 +166,12 @@ def test_what_needs_no_metadata_is_written_without() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"path,label,\na.png,cat,x\n", "m.csv, line 1: columns must be path,label"),
+        (b"path,label,\na.png,cat,x\n", "m.csv, line 2: it must have 2 cells"),
+        (b"path,,label\na.png,,cat\n", "m.csv, line 1: columns must be path,label"),
         (b"Path,Label\na.png,cat\n", "got 'Path,Label'"),
         (b"path,label\n", "m.csv has no rows"),
         (b"path,label\na\\b.png,cat\n", r"line 2: path must be relative .* with slashes, got 'a\\\\b.png'"),
-        (b"path,label\n\xff.png,cat\n", "m.csv is not a readable UTF-8 CSV file"),
+        (b"path,label\n\xff.png,cat\n", "m.csv is not a readable CSV file in UTF-8"),
         (b"path,label\na.png," + b"x" * 200_000 + b"\n", "field larger than field limit"),
         (b"path,label\na.png,cat\x07\n", "line 2: label must not contain control"),
         (b"path,label,split\na.png,cat,fold1\n", "one of train, .*, dev, testing, got 'fold1'"),

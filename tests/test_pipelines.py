@@ -22,6 +22,18 @@ def test_a_file_is_read_with_its_name_and_the_defaults(tmp_path: Path) -> None:
     assert pipeline.train.batch_size == Pipeline(name="x").train.batch_size
 
 
+def test_a_mark_that_editors_put_before_utf_8_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "digits.toml"
+    path.write_bytes(b"\xef\xbb\xbf[train]\r\nepochs = 3\r\n")
+    assert load_pipeline(path).train.epochs == 3
+    path.write_bytes(b"\xef\xbb\xbf[train]\r\nepochs = 0\r\n")
+    with pytest.raises(InputError, match=r"^digits.toml, line 2: train.epochs"):
+        load_pipeline(path)
+    path.write_bytes("[train]\n".encode("utf-16"))
+    with pytest.raises(InputError, match=r"digits.toml cannot be read as UTF-8 text .*; save it as such"):
+        load_pipeline(path)
+
+
 def test_an_empty_file_is_a_pipeline(tmp_path: Path) -> None:
     assert load_pipeline(file(tmp_path, "")) == Pipeline(name="digits")
 

@@ -244,7 +244,7 @@ def test_changed_labels_alone_make_the_batch_new(tmp_path: Path, store: str) -> 
     [
         ("", "line 1: columns must be path,label"),
         ("path\na.png\n", r"line 1: columns must be path,label\[,split,group\] and metadata .*, got 'path'"),
-        ("path;label\na.png;cat\n", "got 'path;label'"),
+        ("path|label\na.png|cat\n", "got 'path.label'"),
         ("path,label,label\na.png,cat,x\n", "got 'path,label,label'"),
         ("path,label\n", "has no rows"),
         ("path,label\na.png,cat\nmissing.png,cat\n", "line 3: 'missing.png' does not exist in"),
@@ -262,7 +262,7 @@ def test_changed_labels_alone_make_the_batch_new(tmp_path: Path, store: str) -> 
         ),
         ("path,label\na.png,cat,train\n", "line 2: it must have 2 cells"),
         ("path,label\na.png\n", "line 2: it must have 2 cells"),
-        ('path,label\n"a.png,cat\n', "is not a readable UTF-8 CSV file"),
+        ('path,label\n"a.png,cat\n', "is not a readable CSV file in UTF-8"),
         ("path,label\na.png,cat\nb.png,CAT\n", "differ only in case"),
     ],
 )
