@@ -8,6 +8,7 @@ import pytest
 from typer.main import get_command
 
 from tasks.cli import app
+from tasks.sources.survey import EXTENSIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,16 +53,23 @@ def test_the_annotated_tree_is_the_tree():
     assert top == {path.name for path in ROOT.iterdir() if path.is_dir()} - hidden - built
 
 
-def test_what_the_threats_are_stopped_by_is_tested():
-    page = PAGES[ROOT / "docs" / "security.md"]
-    rows = [line for line in page.splitlines() if line.startswith("|")]
+@pytest.mark.parametrize(("page", "columns"), [("security", 4), ("images", 3)])
+def test_what_a_table_claims_is_tested(page, columns):
+    """Threats and what stops them; what people bring and what becomes of it."""
+    rows = [line for line in PAGES[ROOT / "docs" / f"{page}.md"].splitlines() if line.startswith("|")]
     assert len(rows) > 20
     for row in rows[2:]:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
-        assert len(cells) == 4, row
-        file, name = re.fullmatch(r"`(test_\w+\.py)::(test_\w+)`", cells[3]).groups()
+        assert len(cells) == columns, row
+        file, name = re.fullmatch(r"`(test_\w+\.py)::(test_\w+)`", cells[-1]).groups()
         text = (ROOT / "tests" / file).read_text(encoding="utf-8")
         assert re.search(rf"(?m)^def {name}\(", text), row
+
+
+def test_every_format_that_is_read_stands_in_the_table_of_what_people_bring():
+    brought = [line.split("|")[1] for line in PAGES[ROOT / "docs" / "images.md"].splitlines() if "::" in line]
+    for name in {*EXTENSIONS.values(), "NPY"}:
+        assert any(re.search(rf"\b{name}\b", what) for what in brought), name
 
 
 def test_every_link_leads_to_a_page_and_a_heading_that_exist():
