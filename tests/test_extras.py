@@ -21,7 +21,7 @@ ENTRY_POINTS = {
     "airflow": "tasks.runner, retrain, promote, predict, sweep",
     "stack": "tasks.stack.lifecycle, tasks.cli.stack, tasks.cli.airflow, retrain",
     # What is in the image of docker/Dockerfile, and what its services run.
-    "airflow train serve": "tasks.stack.provision, tasks.stack.access, tasks.stack.probe, "
+    "airflow train serve heic dicom": "tasks.stack.provision, tasks.stack.access, tasks.stack.probe, "
     "tasks.stack.janitor, tasks.cli, tasks.cli.airflow, tasks.serving.app, tasks.register, retrain, promote, "
     "predict, sweep, upkeep, boto3, httpx, psutil, psycopg2, celery, redis, "
     "airflow.providers.fab.auth_manager.fab_auth_manager, airflow.providers.amazon.aws.log.s3_task_handler",
