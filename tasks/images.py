@@ -154,7 +154,9 @@ def _jpeg(data: bytes, header: Header, scale: int) -> Pixels:
         if "nsufficient memory" in str(error):
             raise MemoryError from error
         if "precision" in str(error) or any(part.marker in UNREAD_JPEG for part in jpeg.segments(data)):
-            raise Unreadable("unsupported", f"JPEG is of a kind that is not read: {error}") from error
+            raise Unreadable(
+                "unsupported", f"JPEG is of a kind that is not read ({error}); save it as a baseline JPEG"
+            ) from error
         raise damaged(header, error) from error
     if pixels.shape[:2] != tuple(sides.values()):
         raise damaged(header, f"it is {pixels.shape[1]}x{pixels.shape[0]} pixels, not as its header says")

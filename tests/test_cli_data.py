@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tasks import storage
+from tasks import ledger, storage
 from tasks.cli import app
+from tasks.config import PreprocessSettings
+from tasks.records import Dataset, Decision, Duplicates, Profile
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +55,30 @@ def test_a_folder_is_uploaded_and_summed_up(tmp_path: Path, store: str) -> None:
     again = nightshift(str(tmp_path / "monday"), "--pipeline", "digits")
     cells = [cell.strip() for cell in again.stdout.splitlines()[3].split("│")[1:-1]]
     assert cells[-2:] == ["0", "3"]
+
+
+def test_a_class_in_another_spelling_than_the_data_of_the_last_night_is_said(
+    tmp_path: Path, store: str
+) -> None:
+    learnt = Dataset.model_validate(
+        {
+            **{"digest": "d" * 64, "classes": ("Cat", "dog"), "shards": (), "counts": {}, "source": ""},
+            **{"mean": (0, 0, 0), "std": (1, 1, 1), "refused": 0, "image_size": 32, "batches": {}},
+            "preprocess": PreprocessSettings(),
+            "profile": Profile(images=0, classes={}, histograms={}),
+            "duplicates": Duplicates(merged=0, conflicting=0, near=0, near_excluded=True),
+        }
+    )
+    storage.write_record(f"{store}/datasets/{learnt.digest}.json", learnt)
+    decision = {"pipeline": "digits", "kind": "refused", "version": "1", "sha256": "", "data_digest": "d"}
+    decision |= {"settings_digest": "s", "instead_of": None, "by": "", "night": "", "reasons": ()}
+    ledger.append(Decision.model_validate(decision | {"dataset": learnt.digest, "at": ledger.now()}))
+    for name in ("n2/cat/a.png", "n2/dog/b.png", "n3/Cat/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    said = "classes 'Cat' and 'cat' are two for a night"
+    assert f"batch n2: {said}" in nightshift(str(tmp_path / "n2"), "--pipeline", "digits").stdout
+    assert "are two for a night" not in nightshift(str(tmp_path / "n3"), "--pipeline", "digits").stdout
 
 
 def test_the_sample_digits_goes_to_its_pipeline_in_six_batches(store: str) -> None:

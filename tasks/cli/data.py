@@ -76,6 +76,7 @@ def ingest(
             from tasks.pipelines import source_of
 
             _print([(each, _upload(each, source_of(found))) for each in batches])
+            _print_spellings(batches, found.name)
     except KeyboardInterrupt:
         rest = (
             "nothing was uploaded"
@@ -180,6 +181,21 @@ def _print(results: "list[tuple[Batch, Ingested]]") -> None:
                 f"batch {result.batch}: {result.others} more images are there that this source does not have"
             )
         print(f"batch {result.batch} is ready in {result.uri}")
+
+
+def _print_spellings(batches: "list[Batch]", pipeline: str) -> None:
+    """Say which class a night will refuse beside one that the pipeline has learnt already."""
+    from tasks import labels, ledger
+
+    last = ledger.latest(pipeline, waiting=True)
+    learnt = ledger.dataset(last.dataset) if last else None
+    for batch in batches:
+        if found := labels.look_alike({*(learnt.classes if learnt else ()), *batch.classes}):
+            print(
+                f"batch {batch.name}: classes {found[0]!r} and {found[1]!r} are two for a night, which "
+                "refuses what differs only in case or in zeros before a number; one of them is in the data "
+                f"of {pipeline}"
+            )
 
 
 def _print_classes(batch: "Batch", found: "Survey") -> None:
