@@ -138,12 +138,17 @@ def spelled(name: str) -> str:
     return whole[1] if whole else composed(name)
 
 
+def form(name: str) -> str:
+    """What is left of a name without case, the way accents are written, and zeros before a number."""
+    folded = composed(composed(name).casefold())
+    return folded.lstrip("0") or "0" if folded.isdecimal() else folded
+
+
 def look_alike(names: Iterable[str]) -> tuple[str, str] | None:
     """Two names that differ in nothing but case, how accents are written, or zeros before a number."""
     seen: dict[str, str] = {}
     for name in sorted(names):
-        form = composed(composed(name).casefold())
-        other = seen.setdefault(form.lstrip("0") or "0" if form.isdecimal() else form, name)
+        other = seen.setdefault(form(name), name)
         if other != name:
             return other, name
     return None

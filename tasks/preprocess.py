@@ -209,7 +209,9 @@ def _contents(
             nowhere = Unreadable("no-label", "in no class folder and in no manifest row")
             refusals.append(quarantine.refusal(name, nowhere, fetched.sha256))
         else:
-            split = split_of(label, label.group or fetched.sha256, named, spec.settings)
+            # Whose name is only written in another way stays on the same side.
+            group = labels.form(label.group) if label.group else fetched.sha256
+            split = split_of(label, group, named, spec.settings)
             files.append(File(name, fetched.sha256, len(fetched.data), label, split))
             yield fetched.data
 

@@ -191,17 +191,20 @@ def test_a_manifest_finds_its_files_however_accents_are_written(store):
 
 def test_patients_stay_on_one_side_however_their_numbers_are_written(store):
     text = "path,label,group\n" + "".join(
-        f"{visit}/{number}.png,cat,{number}{end}\n"
-        for visit, end in (("a", ""), ("b", ".0"))
+        f"{visit}/{number}.png,cat,{end.format(number)}\n"
+        for visit, end in (("a", "p{}"), ("b", "P{}"), ("c", "{}"), ("d", "{}.0"), ("e", "00{}"))
         for number in range(40)
     )
     files = {
-        f"{visit}/{number}.png": png(number + 99 * (visit == "b")) for visit in "ab" for number in range(40)
+        f"{visit}/{number}.png": png(number + 99 * at)
+        for at, visit in enumerate("abcde")
+        for number in range(40)
     }
     found = {key: split for key, (split, *_) in rows(run(store, files, manifest=text)).items()}
     assert len(set(found.values())) == 3
     for number in range(40):
         assert found[f"b1/a/{number}.png"] == found[f"b1/b/{number}.png"]
+        assert len({found[f"b1/{visit}/{number}.png"] for visit in "cde"}) == 1
 
 
 def test_splits_follow_the_fractions_and_never_move():

@@ -19,6 +19,7 @@ from tasks import storage
 from tasks.clutter import LEFT_BEHIND
 from tasks.errors import InputError
 from tasks.sources import allowance, archives, find, ingest
+from tasks.sources.plain import unlabelled
 
 __all__ = ["scratch"]  # a fixture
 
@@ -160,7 +161,10 @@ def test_names_in_utf_8_are_read_as_such_also_where_the_zip_does_not_say_so(tmp_
 
 
 def test_letters_of_western_code_pages_are_read_and_told(tmp_path: Path) -> None:
-    with find(unsaid(tmp_path / "monday.zip", "cp850", "K\u00e4fer/1.png", "\u00d6l/2.png")) as batch:
+    path = unsaid(tmp_path / "monday.zip", "cp850", "K\u00e4fer/1.png", "\u00d6l/2.png")
+    with unlabelled(str(path)) as batch:
+        assert batch.notes == ("names are read in code page 437, such as 'K\u00e4fer/1.png'",)
+    with find(path) as batch:
         assert batch.classes == {"K\u00e4fer": 1, "\u00d6l": 1}
         assert batch.notes == ("names are read in code page 437, such as 'K\u00e4fer/1.png'",)
 

@@ -53,7 +53,13 @@ def unlabelled(source: str, name: str | None = None) -> Batch:
             raise InputError(f"{source} holds no images; give {KINDS} with images")
         last = source.rstrip("/").rpartition("/")[2]
         derived = archives.stem(last) if archives.is_archive(last) else last.partition(".")[0]
-        return Batch(batch_name(name, derived), tuple(items), ignored=ignored, unpacked=stack.pop_all())
+        return Batch(
+            batch_name(name, derived),
+            tuple(items),
+            ignored=ignored,
+            notes=tuple(tree.notes),
+            unpacked=stack.pop_all(),
+        )
 
 
 def _stored(uri: str) -> Tree:
