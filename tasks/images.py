@@ -1,15 +1,16 @@
 """Bytes to pixels: check, decode, orient, resize. The same code makes training shards and serves predictions.
 
 Every picture becomes 8-bit RGB, or grey where one channel is asked for: grey is repeated, palettes are looked
-up, 16 bits are divided by 257, and transparency is composited on black (the colour of letterbox bars, and of
-what lies under most transparent pixels). Of an animation, the first picture counts. Only .npy arrays have
-other numbers of channels.
+up, what the format says is white becomes 255 (16 bits are divided by 257), and transparency is composited on
+black (the colour of letterbox bars, and of what lies under most transparent pixels). Of an animation, the
+first picture counts. Only .npy arrays have other numbers of channels. docs/images.md has each format's rule.
 
 Each format has the decoder that refuses damage instead of filling the gap: libjpeg-turbo in strict mode for
 JPEG; OpenCV for PNG, WebP, PPM and run-length coded BMP; Pillow for the other BMP, of which OpenCV takes some
 palettes and alpha wrongly, and for TIFF, GIF, JPEG 2000 and AVIF, of which it returns damaged ones without a
-word. Formats without checksums (BMP, PPM, uncompressed TIFF) and changed bits that make another valid stream
-(in JPEG, lossy WebP and AVIF, LZW and fax codes) cannot be told from an image that looks like that.
+word, with pi-heif for HEIC; pydicom for DICOM. Formats without checksums (BMP, PPM, uncompressed TIFF, DICOM)
+and changed bits that make another valid stream (in JPEG, lossy WebP, AVIF and HEIC, LZW and fax codes) cannot
+be told from an image that looks like that.
 
 Scaled decoding against whole decoding, mean and largest difference in grey levels of the resized images:
 12 megapixels to 224: 0.3 and 2; photos of 1800x1200 to 224: 0.2 and 3; sharp photos of 348x348 to 64: 0.3
