@@ -3,7 +3,7 @@
 NIGHTSHIFT_NOTIFY names where they go, separated by spaces: `smtp:ops@example.org` (through Airflow's
 connection `smtp_default`), `slack:CONNECTION` (an incoming webhook) and `http:CONNECTION` (a JSON object with
 the key `text` is posted to the connection's address). Without it nothing is sent. A notice that cannot be
-sent fails nothing.
+sent fails nothing; a typing mistake in the variable is shown by `pipeline_errors.py`, and nobody is told.
 """
 
 import functools
@@ -84,6 +84,11 @@ def late(pipeline: str, hours: float | None) -> list[DeadlineAlert]:
     """What Airflow sends about a night that is not done after so many hours."""
     if hours is None:
         return []
+    try:
+        told = channels()
+    except InputError as error:  # a typing mistake in the setting must not cost the pipeline
+        log.warning("nobody is told of late nights: %s", error)
+        return []
     text = f"{pipeline}: the night is late, it is not done after {hours:g} hours"
     return [
         DeadlineAlert(
@@ -91,7 +96,7 @@ def late(pipeline: str, hours: float | None) -> list[DeadlineAlert]:
             interval=timedelta(hours=hours),
             callback=AsyncCallback(_class(kind), kwargs=_arguments(kind, address, text)),
         )
-        for kind, address in channels()
+        for kind, address in told
     ]
 
 

@@ -13,7 +13,7 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, d
 from tasks.config import Pipeline
 from tasks.records import Forecast, Message
 from tasks.specs import LookSpec, PredictSpec, SummariseSpec
-from wiring import RETRY, asset, pipelines, run
+from wiring import RETRY, asset, dags, run
 
 FORECAST = "forecast"  # XCom key of what the look task found
 TOLD = ("version", "sha256", "uri", "batches", "images", "unsure")  # of a summary, in the asset event
@@ -46,6 +46,7 @@ def prediction(pipeline: Pipeline) -> DAG:
         )
         if policy.schedule
         else events,
+        auto_register=False,
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=False,
@@ -101,5 +102,5 @@ def forecast_now() -> Forecast:
     return Forecast.model_validate(get_current_context()["ti"].xcom_pull(task_ids="look", key=FORECAST))
 
 
-for _pipeline in pipelines()[0]:
-    prediction(_pipeline)
+made, refused = dags(prediction)
+globals().update(made)

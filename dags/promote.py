@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 import notices
 from tasks.config import Pipeline
 from tasks.specs import PromoteSpec
-from wiring import RETRY, asset, pipelines, run
+from wiring import RETRY, asset, dags, run
 
 APPROVE, REJECT = "Approve", "Reject"
 SAID = "said"  # XCom key of what was found out, also where there is nothing to move
@@ -91,6 +91,7 @@ def promote(pipeline: Pipeline) -> DAG:
         dag_id=f"promote_{pipeline.name}",
         description=f"Moves models:/{pipeline.name}@champion",
         schedule=[asset(pipeline.name, "challenger")],
+        auto_register=False,
         catchup=False,
         max_active_runs=16,  # an open approval must not hold up the next challenger
         is_paused_upon_creation=False,
@@ -179,5 +180,5 @@ def _spec(action: str, pipeline: str, checked: dict[str, Any], outcome: str | No
     return PromoteSpec.model_validate({"action": action, "pipeline": pipeline, "outcome": outcome, **fields})
 
 
-for _pipeline in pipelines()[0]:
-    promote(_pipeline)
+made, refused = dags(promote)
+globals().update(made)

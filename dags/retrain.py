@@ -26,7 +26,7 @@ from tasks.specs import (
     RegisterSpec,
     TrainSpec,
 )
-from wiring import ERROR, RETRY, asset, pipelines, run
+from wiring import ERROR, RETRY, asset, dags, run
 
 PLAN = "plan"  # XCom key of what the plan task found
 REASON = "reason"  # XCom key of why the night goes on after assembling, or why not
@@ -149,6 +149,7 @@ def retrain(pipeline: Pipeline) -> DAG:
         schedule=CronTriggerTimetable(pipeline.schedule, timezone=pipeline.timezone)
         if pipeline.schedule
         else None,
+        auto_register=False,
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=False,
@@ -241,5 +242,5 @@ def _sentence(ti: Any, name: str) -> str:
     return said or f"task {name} was ended from outside, see its log"
 
 
-for _pipeline in pipelines()[0]:
-    retrain(_pipeline)
+made, refused = dags(retrain)
+globals().update(made)

@@ -13,7 +13,7 @@ from forms import OVER, TRIALS, chosen, sweep_params
 from tasks.config import Pipeline
 from tasks.pipelines import override
 from tasks.specs import ConcludeSpec, SweepSpec, TrialSpec
-from wiring import RETRY, pipelines, run
+from wiring import RETRY, dags, run
 
 DOC = """
 ### Sweep over settings of {name}
@@ -43,6 +43,7 @@ def sweep(pipeline: Pipeline) -> DAG:
         dag_id=f"sweep_{pipeline.name}",
         description=f"Searches for better training settings of {pipeline.name}",
         schedule=None,
+        auto_register=False,
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=False,
@@ -65,5 +66,5 @@ def sweep(pipeline: Pipeline) -> DAG:
     return search()
 
 
-for _pipeline in pipelines()[0]:
-    sweep(_pipeline)
+made, refused = dags(sweep)
+globals().update(made)

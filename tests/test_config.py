@@ -20,6 +20,7 @@ from tasks.config import (
     store_root,
 )
 from tasks.config.data import PIXELS
+from tasks.config.upkeep import Upkeep
 
 
 def test_defaults_are_valid_and_every_knob_is_explained() -> None:
@@ -125,7 +126,7 @@ def test_usual_schedules_are_taken(schedule: str | None) -> None:
 
 @pytest.mark.parametrize("schedule", ["nightly", "0 2 * *", "@sometimes", ""])
 def test_other_schedules_are_refused(schedule: str) -> None:
-    with pytest.raises(ValidationError, match="schedule must be five cron fields"):
+    with pytest.raises(ValidationError, match="schedule must be @daily and the like or five cron fields"):
         Pipeline(name="digits", schedule=schedule)
 
 
@@ -236,3 +237,27 @@ def test_mirror_images_are_asked_about_only_where_they_were_seen():
         Pipeline.model_validate({"name": "signs", "quantize": {"mirror": True}})
     settings = {"name": "pets", "quantize": {"mirror": True}, "train": {"flip": True}}
     assert Pipeline.model_validate(settings).quantize.mirror
+
+
+@pytest.mark.parametrize("schedule", ["0 25 * * *", "60 0 * * *", "0 0 30 2 *", "*/0 * * * *", "R * * * *"])
+def test_a_schedule_that_never_comes_or_comes_by_chance_is_refused(schedule: str) -> None:
+    with pytest.raises(ValidationError, match="minute 0-59, hour 0-23, day 1-31, month 1-12, weekday 0-7"):
+        Pipeline(name="digits", schedule=schedule)
+
+
+@pytest.mark.parametrize("zone", ["America", "/etc", "x" * 300, "a\x00b"])
+def test_a_folder_of_time_zones_is_no_time_zone(zone: str) -> None:
+    with pytest.raises(ValidationError, match="timezone"):
+        Pipeline(name="digits", timezone=zone)
+
+
+def test_every_number_has_two_bounds() -> None:
+    """JSON, timedelta and databases have bounds of their own, which no setting should meet first."""
+    for model in (Pipeline, Upkeep, *(type(value) for value in vars(Pipeline(name="x")).values())):
+        if not hasattr(model, "model_json_schema"):
+            continue
+        for name, schema in model.model_json_schema()["properties"].items():
+            for variant in schema.get("anyOf", [schema]):
+                if variant.get("type") in ("number", "integer"):
+                    keys = {key.removeprefix("exclusive").lower() for key in variant}
+                    assert {"minimum", "maximum"} <= keys, f"{model.__name__}.{name}"

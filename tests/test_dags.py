@@ -199,6 +199,18 @@ def test_retries_timeouts_and_the_teardown(retrain):
     assert not close.on_failure_fail_dagrun
 
 
+def test_no_task_has_a_copy_of_the_form(airflow_home):
+    """Airflow checks each copy twice when it reads the file: with a hundred settings that took seconds."""
+    import retrain as module
+
+    assert set(module.made) == {f"retrain_{name}" for name in NAMES}
+    for dag in module.made.values():
+        assert len(dag.params) > 90
+        for task in dag.tasks:
+            assert not task.params
+            assert not (task.is_mapped and task.partial_kwargs["params"])
+
+
 def test_the_schedule_is_the_files(retrain):
     assert retrain["digits"].timetable.expression == "0 2 * * *"
     assert retrain["photos"].schedule is None

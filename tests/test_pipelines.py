@@ -80,7 +80,7 @@ def test_every_mistake_of_a_file_is_said_at_once(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_text_is_said(tmp_path: Path) -> None:
     (tmp_path / "digits.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="cannot be read as UTF-8 text"):
+    with pytest.raises(InputError, match=r"digits\.toml, line 1: byte 0xff is not UTF-8 text; save it"):
         load_pipeline(tmp_path / "digits.toml")
 
 

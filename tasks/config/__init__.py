@@ -9,13 +9,14 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Final
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tasks.config.base import ADVANCED, Settings, digest_of
 from tasks.config.data import AssembleSettings, PreprocessSettings, RetrainPolicy
 from tasks.config.judgement import EvaluateSettings, PromotionPolicy
 from tasks.config.prediction import PredictPolicy
 from tasks.config.quantization import QuantizeSettings, VoteRule
+from tasks.config.source import Source
 from tasks.config.times import Cron, TimeZone
 from tasks.config.training import TrainSettings
 
@@ -39,18 +40,33 @@ __all__ = [
 ]
 
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,39}$"
+YEAR_HOURS: Final = 365 * 24
+
+
+def _own_experiment(name: str) -> str:
+    if name.endswith("-predictions"):
+        raise ValueError(
+            f"name must not end in -predictions, got {name!r}: another pipeline's predictions have the "
+            "MLflow experiment that is called so; rename the file"
+        )
+    return name
 
 
 class Pipeline(Settings):
     """One `dags/pipelines/<name>.toml`: the DAG `retrain_<name>` and everything it needs to know."""
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN)]
-    description: str = ""
-    source: str | None = Field(None, description="URI of the batches; empty means <store>/incoming/<name>.")
+    name: Annotated[str, Field(pattern=NAME_PATTERN), AfterValidator(_own_experiment)]
+    description: str = Field("", max_length=1000, description="What it is, for people; shown in Airflow.")
+    source: Source | None = Field(
+        None, description="URI of the batches; empty means <store>/incoming/<name>."
+    )
     schedule: Cron | None = Field(None, description="Cron expression; empty means by hand only.")
     timezone: TimeZone = Field("UTC", description="Time zone of the schedule, such as Europe/Berlin.")
     late_hours: float | None = Field(
-        None, gt=0, description="A night that is not done after so many hours is told of; empty means never."
+        None,
+        gt=0,
+        le=YEAR_HOURS,
+        description="A night that is not done after so many hours is told of; empty means never.",
     )
     settle_minutes: float = Field(
         10,

@@ -200,16 +200,21 @@ class RetrainPolicy(Settings):
 
     always: bool = Field(False, description="Train every night, even when nothing is new.")
     min_new_images: int = Field(
-        1, ge=1, description="New images, since the last decision, from which a night trains."
+        1,
+        ge=1,
+        le=1_000_000_000,
+        description="New images, since the last decision, from which a night trains.",
     )
     max_age_days: float | None = Field(
         None,
         gt=0,
+        le=36_500,
         description="Train when the last decision is older than this; empty means never for its age.",
     )
     max_drift: float | None = Field(
         None,
         gt=0,
+        le=1000,
         description="Train when the images drift from those of the last decision by more than this "
         "(population stability index; 0.1 is small, 0.25 is large); empty means never for drift.",
     )

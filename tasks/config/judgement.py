@@ -157,18 +157,21 @@ class PromotionPolicy(Settings):
     max_latency_ms: float | None = Field(
         None,
         gt=0,
+        le=3_600_000,
         description="Hard limit for the median time of one prediction in milliseconds; empty means none.",
         json_schema_extra=ADVANCED,
     )
     max_size_mb: float | None = Field(
         None,
         gt=0,
+        le=1_000_000,
         description="Hard limit for the model file in megabytes; empty means none.",
         json_schema_extra=ADVANCED,
     )
     max_drift: float | None = Field(
         None,
         gt=0,
+        le=1000,
         description="Hard limit for the drift of the images from the champion's training data (population "
         "stability index; 0.25 is large); empty means none.",
         json_schema_extra=ADVANCED,
@@ -184,6 +187,7 @@ class PromotionPolicy(Settings):
     max_data_age_days: float | None = Field(
         None,
         gt=0,
+        le=36_500,
         description="Hard limit for the age of the newest image in days; empty means none.",
         json_schema_extra=ADVANCED,
     )

@@ -5,13 +5,14 @@ from typing import Literal
 from pydantic import Field
 
 from tasks.config.base import Settings
+from tasks.config.source import Source
 from tasks.config.times import Cron
 
 
 class PredictPolicy(Settings):
     """Batches without labels are predicted by the champion; a new champion predicts some of them again."""
 
-    source: str | None = Field(
+    source: Source | None = Field(
         None, description="URI of the batches to predict; empty means <store>/unlabelled/<name>."
     )
     schedule: Cron | None = Field(
@@ -25,7 +26,7 @@ class PredictPolicy(Settings):
         "What nobody predicted yet is always predicted.",
     )
     recent_days: float = Field(
-        30, gt=0, description="A batch is recent when its newest file is not older than this."
+        30, gt=0, le=36_500, description="A batch is recent when its newest file is not older than this."
     )
     low_confidence: float = Field(
         0.6,

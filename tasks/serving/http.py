@@ -7,9 +7,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 STOP_SECONDS: Final = 30  # for the requests that are under way when it is told to stop
-HEADER_SECONDS: Final = (
-    10.0  # from a connection's begin or its last answer to the end of headers
-)
+HEADER_SECONDS: Final = 10.0  # from a connection's begin or its last answer to the end of headers
 IDLE_SECONDS: Final = 5
 READ_SECONDS: Final = 30.0  # for the client to go on reading answers
 HEADER_BYTES: Final = 16 * 2**10
