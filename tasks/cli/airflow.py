@@ -2,11 +2,21 @@
 
 import json
 import os
+import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 
 from tasks.errors import InputError, OutageError
+
+READ_SECONDS = 300  # for a new pipeline file to be read: half a minute, and minutes on a busy machine
+ASK_SECONDS = 1.0
+
+
+class UnknownError(InputError):
+    """What Airflow does not know, or does not know yet."""
 
 
 class Airflow:
@@ -21,9 +31,48 @@ class Airflow:
         self._client.headers["Authorization"] = f"Bearer {token['access_token']}"
 
     def trigger(self, dag: str, conf: dict[str, Any], note: str | None = None) -> str:
-        """Start a run and return its id."""
+        """Start a run and return its id. Of a DAG that Airflow has not read yet it waits for that."""
+        self._read(lambda: self.knows(dag), dag)
         body = {"logical_date": None, "conf": conf, "note": note}
         return str(self._call("POST", f"/api/v2/dags/{dag}/dagRuns", json=body)["dag_run_id"])
+
+    def knows(self, dag: str) -> bool:
+        """Whether Airflow has read this DAG, and read it again when it last read its file."""
+        try:
+            return not self._call("GET", f"/api/v2/dags/{dag}")["is_stale"]
+        except UnknownError:
+            return False
+
+    def dags(self) -> dict[str, dict[str, Any]]:
+        """All DAGs by their id, also stale ones, which their file made once and does not make any more."""
+        rows: list[dict[str, Any]] = []
+        while True:
+            params = {"limit": 100, "offset": len(rows), "exclude_stale": False}
+            page = self._call("GET", "/api/v2/dags", params=params)
+            rows += page["dags"]
+            if not page["dags"] or len(rows) >= page["total_entries"]:
+                return {str(row["dag_id"]): row for row in rows}
+
+    def _read(self, known: Callable[[], bool], dag: str) -> None:
+        """Wait until Airflow has read what makes this DAG.
+
+        Raises InputError when it says that it cannot, or when it takes too long.
+        """
+        file, deadline = f"{dag.partition('_')[2]}.toml", time.monotonic() + READ_SECONDS
+        waits = f"Airflow has not read {file} yet, which takes up to half a minute: waiting for {dag}"
+        while not known():
+            for error in self.import_errors().values():
+                if file in error:
+                    raise InputError(f"Airflow at {self.url} made no {dag}: {error}")
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"Airflow at {self.url} knows no {dag} after {READ_SECONDS} s; does it read this folder "
+                    "of pipelines, and does nightshift doctor say more?"
+                )
+            if waits:
+                print(waits, file=sys.stderr, flush=True)
+                waits = ""
+            time.sleep(ASK_SECONDS)
 
     def run_state(self, dag: str, run_id: str) -> str:
         """queued, running, success or failed."""
@@ -40,12 +89,9 @@ class Airflow:
         return {str(pool["name"]): int(pool["slots"]) for pool in page["pools"]}
 
     def import_errors(self) -> dict[str, str]:
-        """The last line of what went wrong in each file that makes no DAG."""
+        """What went wrong in each file whose DAGs, or some of them, are missing: one sentence a line."""
         page = self._call("GET", "/api/v2/importErrors", params={"limit": 100})
-        return {
-            str(each["filename"]): str(each["stack_trace"]).strip().rpartition("\n")[2]
-            for each in page["import_errors"]
-        }
+        return {str(each["filename"]): _said(str(each["stack_trace"])) for each in page["import_errors"]}
 
     def tasks(self, dag: str, run_id: str) -> list[dict[str, Any]]:
         """All task instances of a run, mapped ones one by one."""
@@ -93,11 +139,18 @@ class Airflow:
         return None
 
     def happened(self, asset: str, extra: dict[str, Any]) -> None:
-        """Send an event of an asset, which starts what waits for it. Raises InputError for an unknown one."""
-        page = self._call("GET", "/api/v2/assets", params={"name_pattern": asset})
-        ids = [row["id"] for row in page["assets"] if row["name"] == asset]
-        if not ids:
-            raise InputError(f"Airflow at {self.url} knows no asset {asset!r}; are its DAGs parsed?")
+        """Send an event of an asset of a pipeline, which starts what waits for it.
+
+        An asset that Airflow has not read yet is waited for, as a DAG is.
+        """
+        ids: list[int] = []
+
+        def known() -> bool:
+            page = self._call("GET", "/api/v2/assets", params={"name_pattern": asset})
+            ids.extend(row["id"] for row in page["assets"] if row["name"] == asset)
+            return bool(ids)
+
+        self._read(known, f"predict_{asset.rpartition('-')[0]}")
         self._call("POST", "/api/v2/assets/events", json={"asset_id": ids[0], "extra": extra})
 
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
@@ -112,11 +165,17 @@ class Airflow:
                 f"Airflow at {self.url} failed with {response.status_code}; see: nightshift logs"
             )
         if response.status_code >= 400:
-            raise InputError(
-                f"Airflow refused {method} {path} with {response.status_code}: {_detail(response)}"
-            )
+            kind = UnknownError if response.status_code == 404 else InputError
+            raise kind(f"Airflow refused {method} {path} with {response.status_code}: {_detail(response)}")
         body: dict[str, Any] = response.json()
         return body
+
+
+def _said(trace: str) -> str:
+    """What an error says, without where it was raised: the lines after the last one of a stack."""
+    lines = trace.strip().splitlines()
+    last = max((number for number, line in enumerate(lines) if line.startswith("  ")), default=-1)
+    return "\n".join(lines[last + 1 :]).removeprefix("tasks.errors.InputError: ")
 
 
 def _detail(response: httpx.Response) -> str:

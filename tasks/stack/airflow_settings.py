@@ -29,6 +29,9 @@ EVERY_PROCESS: Final = {
     "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "300",
     "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "15",
     "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "15",
+    # Seconds for the Python of a DAG file (default 30). It builds the DAGs of all pipelines, 0.05 s of CPU
+    # each; where a machine is so busy that it takes longer, the DAGs of all would count as gone.
+    "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "150",
     # Seconds. A worker that misses the very moment a task's process ends looks again after so long
     # (default 5) and takes no other task until then.
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
@@ -49,6 +52,10 @@ SERVERS: Final = {
     # A new pipeline file is seen within half a minute.
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "15",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "25",
+    # Seconds for all of a file, Airflow's own imports and checks among it (default 50); and how much older
+    # than its file's last reading a DAG may be (default 50): more, so that one broken reading costs none.
+    "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "180",
+    "AIRFLOW__DAG_PROCESSOR__STALE_DAG_THRESHOLD": "240",
     "AIRFLOW__DAG_PROCESSOR__PRINT_STATS_INTERVAL": "0",
 }
 

@@ -2,10 +2,19 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
 
 from tasks.cli.checks import Finding, timed
+from tasks.errors import InputError
+from tasks.pipelines import load_pipeline
 
+KINDS: Final = ("retrain", "promote", "predict", "sweep")  # a DAG of each for every pipeline
+OVERDUE: Final = 600.0  # seconds; Airflow reads each file twice a minute, and may break it off after three
+ADVICE: Final = "see nightshift logs dag-processor"
 POOLS = ("preprocess", "train", "promotion")
 
 
@@ -48,5 +57,52 @@ def _inside() -> Iterator[Finding]:
         )
     if not missing:
         yield Finding(True, f"Airflow's pools: {', '.join(f'{name} {slots[name]}' for name in POOLS)}")
-    for file, error in airflow.import_errors().items():
-        yield Finding(False, f"Airflow cannot read {file}: {error}")
+    for file, errors in airflow.import_errors().items():
+        for error in errors.splitlines():
+            yield Finding(False, f"Airflow cannot read {file}: {error}")
+    yield from _dags(airflow.dags())
+
+
+def _dags(known: dict[str, dict[str, Any]]) -> Iterator[Finding]:
+    """Whether Airflow has read the DAGs of the pipelines that are here, and reads them again and again."""
+    from tasks.cli.connection import pipelines_folder
+
+    names = sorted(path.stem for path in pipelines_folder().glob("*.toml") if _valid(path))
+    wanted = [f"{kind}_{name}" for name in names for kind in KINDS]
+    new = [dag for dag in wanted if dag not in known]
+    stale = [dag for dag in wanted if dag in known and known[dag]["is_stale"]]
+    late = [dag for dag in wanted if dag in known and dag not in stale and _age(known[dag]) > OVERDUE]
+    paused = [dag for dag in wanted if dag in known and known[dag]["is_paused"]]
+    if new:
+        yield Finding(
+            False, f"Airflow has not read {_few(new)}: a new file takes half a minute, then {ADVICE}"
+        )
+    if stale:
+        yield Finding(
+            False, f"Airflow does not find {_few(stale)} any more where it read them once; {ADVICE}"
+        )
+    if late:
+        age = max(_age(known[dag]) for dag in late) / 60
+        yield Finding(False, f"Airflow has not read {_few(late)} again for {age:.0f} minutes; {ADVICE}")
+    if paused:
+        yield Finding(None, f"nothing starts {_few(paused)}, which somebody paused in Airflow")
+    if wanted and not (new or stale or late):
+        yield Finding(True, f"Airflow reads all {len(wanted)} DAGs of {len(names)} pipelines")
+
+
+def _valid(path: Path) -> bool:
+    """Whether the file is a pipeline; what is wrong with others is said where files are looked at."""
+    try:
+        return bool(load_pipeline(path))
+    except InputError:
+        return False
+
+
+def _age(dag: dict[str, Any]) -> float:
+    """Seconds since Airflow read it."""
+    read = dag["last_parsed_time"]
+    return time.time() - datetime.fromisoformat(read).timestamp() if read else OVERDUE + 1
+
+
+def _few(dags: list[str]) -> str:
+    return ", ".join(dags[:3]) + (f" and {len(dags) - 3:,} more DAGs" if len(dags) > 3 else "")
