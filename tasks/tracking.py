@@ -22,10 +22,13 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
 
+from tasks.config import digest_of
 from tasks.errors import InputError, NightshiftError, OutageError, PrunedError
 from tasks.journal import BATCH, Journal
 
 NIGHT = "nightshift.night"  # the tag that finds a night's run again
+PARAMS: Final = "nightshift.params"  # the tag with the digest of its parameters
+
 SAMPLE_SECONDS: Final = 15  # between two looks at the machine
 PATIENCE: Final = 60.0  # seconds for what is not sent when a training ends, and when it fails
 FAILED_PATIENCE: Final = 10.0
@@ -77,23 +80,44 @@ def worded() -> Iterator[None]:
 
 @worded()
 def open_night(pipeline: str, night: str, *, params: Mapping[str, object]) -> str:
-    """The id of the night's parent run: the one that exists for this DAG run, or a new one."""
+    """The id of the night's parent run: the one that this DAG run has with these parameters, or a new one."""
     mlflow = client()
     experiment = mlflow.get_experiment_by_name(pipeline)
     experiment_id = experiment.experiment_id if experiment else mlflow.create_experiment(pipeline)
-    found = mlflow.search_runs([experiment_id], f"tags.`{NIGHT}` = '{night}'", max_results=1)
-    if found:
-        run_id = str(found[0].info.run_id)
-        mlflow.update_run(run_id, status="RUNNING")
-        return run_id
-    run = mlflow.create_run(experiment_id, run_name=night, tags={NIGHT: night})
-    log_params(run.info.run_id, params)
-    return str(run.info.run_id)
+    return _opened(experiment_id, f"tags.`{NIGHT}` = '{night}'", night, params, {NIGHT: night})
+
+
+def _opened(
+    experiment: str, where: str, name: str, params: Mapping[str, object], tags: Mapping[str, str]
+) -> str:
+    """The id of the run that `where` finds with these parameters, running again, or of a new one.
+
+    MLflow never changes a parameter. So a night that is cleared after its settings or its data changed has
+    another run, and the one before stays as it was; it ends here when nobody ended it.
+    """
+    mlflow, run_id = client(), ""
+    digest = digest_of({key: str(value) for key, value in params.items()})
+    for run in mlflow.search_runs([experiment], where):
+        if run.data.tags.get(PARAMS) == digest:
+            run_id = str(run.info.run_id)
+            mlflow.update_run(run_id, status="RUNNING")
+        elif run.info.status == "RUNNING":
+            mlflow.set_terminated(run.info.run_id, status="KILLED")
+    if not run_id:
+        created = mlflow.create_run(experiment, run_name=name, tags={**tags, PARAMS: digest})
+        run_id = str(created.info.run_id)
+    log_params(run_id, params)
+    return run_id
 
 
 @worded()
 def close_night(run_id: str, *, failed: bool, reason: str) -> None:
+    """End the night's run, and those below it whose process could not end them because it was killed."""
     mlflow = client()
+    experiment = mlflow.get_run(run_id).info.experiment_id
+    below = f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'"
+    for child in mlflow.search_runs([experiment], below):
+        mlflow.set_terminated(child.info.run_id, status="KILLED")
     mlflow.set_tag(run_id, "nightshift.reason", reason[:4000])
     mlflow.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
 
@@ -102,7 +126,7 @@ def close_night(run_id: str, *, failed: bool, reason: str) -> None:
 def child_run(
     parent_run_id: str, name: str, *, params: Mapping[str, object], tags: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """A run below the night's run, found again by its name; FINISHED at the end, FAILED on an error.
+    """A run below the night's run, found again by its name and parameters; FINISHED or FAILED at the end.
 
     A new one is tagged with `tags`, and as MLflow does it with the user, the program and its git commit.
     One that is pruned is KILLED, MLflow's word for stopped on purpose.
@@ -112,13 +136,8 @@ def child_run(
         parent = mlflow.get_run(parent_run_id)
         experiment = parent.info.experiment_id
         where = f"tags.`mlflow.parentRunId` = '{parent_run_id}' and attributes.run_name = '{name}'"
-        found = mlflow.search_runs([experiment], where, max_results=1)
         all_tags = {**resolve_tags(), "mlflow.parentRunId": parent_run_id, **(tags or {})}
-        run = found[0] if found else mlflow.create_run(experiment, run_name=name, tags=all_tags)
-        run_id = str(run.info.run_id)
-        if found:
-            mlflow.update_run(run_id, status="RUNNING")
-        log_params(run_id, params)
+        run_id = _opened(experiment, where, name, params, all_tags)
     try:
         yield run_id
     except BaseException as error:
@@ -279,20 +298,3 @@ def run_url(run_id: str) -> str:
     """The page of a run in the MLflow web interface."""
     experiment = client().get_run(run_id).info.experiment_id
     return f"{address().rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
-
-
-@worded()
-def try_artifact(folder: str, data: bytes) -> bytes:
-    """What the server returns of an artifact outside of any run, which is removed again."""
-    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
-
-    place = MlflowArtifactsRepository(f"mlflow-artifacts:/{folder}", address())
-    with tempfile.TemporaryDirectory() as there, tempfile.TemporaryDirectory() as back:
-        Path(there, "tried").write_bytes(data)
-        try:
-            place.log_artifact(str(Path(there, "tried")))
-            returned = Path(place.download_artifacts("tried", back)).read_bytes()
-            place.delete_artifacts("tried")
-        except OSError as error:  # the answers of a server that refuses, too
-            raise InputError(f"MLflow at {address()} keeps no artifacts ({error}); see its log") from error
-    return returned

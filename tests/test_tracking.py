@@ -29,6 +29,37 @@ def test_a_failed_night_is_closed_with_its_reason_and_can_be_opened_again(mlflow
     assert mlflow.MlflowClient().get_run(run).info.status == "RUNNING"
 
 
+@pytest.mark.parametrize("changed", [{"lr": 0.2}, {"lr": 0.1, "start": "models:/x/3"}, {}])
+def test_a_night_that_is_cleared_after_a_change_has_runs_with_the_new_parameters(mlflow_server, changed):
+    name, client = f"cleared with {len(changed)}, {sum(map(len, changed))}", mlflow.MlflowClient()
+    before = tracking.open_night("tracked", name, params={"lr": 0.1})
+    with tracking.child_run(before, "train-0", params={"lr": 0.1}) as first:
+        pass
+    with tracking.child_run(before, "train-0", params=changed) as second:  # other data, the same night
+        assert client.get_run(second).data.params == {key: str(value) for key, value in changed.items()}
+    with tracking.child_run(before, "train-0", params={"lr": 0.1}) as third:
+        assert third == first
+    after = tracking.open_night("tracked", name, params=changed)
+    assert after != before
+    assert client.get_run(before).info.status == "KILLED"
+    assert tracking.open_night("tracked", name, params=changed) == after
+    assert client.get_run(before).data.params == {"lr": "0.1"}
+    assert client.get_run(after).data.params == {key: str(value) for key, value in changed.items()}
+
+
+def test_what_runs_below_a_night_ends_with_it_although_its_process_was_killed(mlflow_server):
+    parent = tracking.open_night("tracked", "with a killed training", params={})
+    killed = tracking.child_run(parent, "train-0", params={})
+    run_id = killed.__enter__()  # a killed process never gets to the exit
+    tracking.close_night(parent, failed=True, reason="stage train was killed")
+    client = mlflow.MlflowClient()
+    assert client.get_run(run_id).info.status == "KILLED"
+    assert client.get_run(parent).info.status == "FAILED"
+    with tracking.child_run(parent, "train-0", params={}) as again:
+        assert again == run_id
+        assert client.get_run(run_id).info.status == "RUNNING"
+
+
 def test_a_child_run_ends_as_its_body_does(mlflow_server):
     parent = tracking.open_night("tracked", "with children", params={})
     with tracking.child_run(parent, "train-0", params={"lr": 0.1}) as child:
@@ -36,13 +67,13 @@ def test_a_child_run_ends_as_its_body_does(mlflow_server):
     client = mlflow.MlflowClient()
     assert client.get_run(child).info.status == "FINISHED"
     assert len(client.get_metric_history(child, "loss")) == 1500
-    with pytest.raises(ZeroDivisionError), tracking.child_run(parent, "train-0", params={}) as again:
+    with pytest.raises(ZeroDivisionError), tracking.child_run(parent, "train-0", params={"lr": 0.1}) as again:
         raise ZeroDivisionError
     assert again == child
     assert client.get_run(child).info.status == "FAILED"
-    with tracking.child_run(parent, "train-0", params={}):
+    with tracking.child_run(parent, "train-0", params={"lr": 0.1}):
         assert client.get_run(child).info.status == "RUNNING"
-    with pytest.raises(PrunedError), tracking.child_run(parent, "train-0", params={}):
+    with pytest.raises(PrunedError), tracking.child_run(parent, "train-0", params={"lr": 0.1}):
         raise PrunedError("most did better")
     assert client.get_run(child).info.status == "KILLED"
 

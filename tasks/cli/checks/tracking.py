@@ -2,8 +2,10 @@
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.cli.checks import Finding, clock, timed
@@ -59,16 +61,37 @@ def _round_trips() -> Iterator[Finding]:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from tasks import registry, tracking
+    from tasks import registry
 
     name = f"nightshift-doctor-{secrets.token_hex(4)}"
     _, took = timed(lambda: registry.try_model(name))
     yield Finding(True, f"MLflow registers a model, tags it and removes it in {took}")
     data = os.urandom(32)
-    kept, took = timed(lambda: tracking.try_artifact(f"doctor/{name}", data))
+    kept, took = timed(lambda: _try_artifact(f"doctor/{name}", data))
     if kept == data:
         yield Finding(True, f"MLflow keeps an artifact, returns it and removes it in {took}")
     else:
         yield Finding(
             False, "MLflow does not return the artifact that it was given; look at its store and log"
         )
+
+
+def _try_artifact(folder: str, data: bytes) -> bytes:
+    """What the server returns of an artifact outside of any run, which is removed again."""
+    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+    from tasks import tracking
+    from tasks.errors import InputError
+
+    place = MlflowArtifactsRepository(f"mlflow-artifacts:/{folder}", tracking.address())
+    with tempfile.TemporaryDirectory() as there, tempfile.TemporaryDirectory() as back, tracking.worded():
+        Path(there, "tried").write_bytes(data)
+        try:
+            place.log_artifact(str(Path(there, "tried")))
+            returned = Path(place.download_artifacts("tried", back)).read_bytes()
+            place.delete_artifacts("tried")
+        except OSError as error:  # the answers of a server that refuses, too
+            raise InputError(
+                f"MLflow at {tracking.address()} keeps no artifacts ({error}); see its log"
+            ) from error
+    return returned
