@@ -6,7 +6,7 @@ import pytest
 from ml_fixtures import spec_of
 
 from tasks import tracking
-from tasks.cli.follow import follow
+from tasks.cli.follow import follow, goes_on
 from tasks.cli.tables import messages
 from tasks.evaluate import evaluate
 from tasks.records import Unmade
@@ -56,6 +56,15 @@ def test_what_was_passed_over_is_said_and_in_the_result(said, ml_night, timed):
     assert result["metrics"]["latency_ms_p50"] == speed.full.latency_ms_p50
     assert result["metrics"]["memory_mb"] == speed.memory_mb
     assert result["metrics"]["accuracy"] == evaluation.test["fp32"].accuracy
+
+
+def test_ctrl_c_of_waiting_says_that_the_night_goes_on(capsys):
+    with pytest.raises(SystemExit) as ended, goes_on("night run-1 of tiny", "http://airflow/runs/run-1"):
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    said = capsys.readouterr().err
+    assert "night run-1 of tiny goes on in Airflow, only the waiting ended: http://airflow/runs/run-1" in said
+    assert "to stop it, mark it as failed there" in said
 
 
 def test_a_night_that_trained_nothing_has_the_same_keys(said):

@@ -1,12 +1,17 @@
 """A night without Airflow, its heavy stages in this process, and what an ensemble changes in it."""
 
+import os
+import signal
+
 import pytest
 from ml_fixtures import SEVERAL
+from waiting import wait_for
 
 from tasks import register as registering
 from tasks import tracking
 from tasks.choice import Choice
 from tasks.cli import local
+from tasks.close import Closed
 from tasks.config import EvaluateSettings, Pipeline, PromotionPolicy, TrainSettings
 from tasks.evaluate import evaluate
 from tasks.quantize import quantize
@@ -110,6 +115,26 @@ def test_one_network_is_offered_alone_whatever_the_vote(run, ml_night):
     evaluation = specs["register"][0].evaluation
     assert evaluation.candidate.checkpoints == (ml_night.checkpoint.weights,)
     assert evaluation.candidate.model == ml_night.candidates[evaluation.chosen].model
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, signal.SIGTERM, signal.SIGHUP, ZeroDivisionError])
+def test_a_night_that_is_broken_off_closes_its_run_with_the_reason(run, monkeypatch, how):
+    def breaks_off(spec):
+        if isinstance(how, signal.Signals):
+            os.kill(os.getpid(), how)
+            wait_for(lambda: False, "the signal")
+        raise how
+
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    monkeypatch.setitem(REAL, "quantize", breaks_off)
+    closed = []
+    monkeypatch.setitem(REAL, "close", lambda spec: closed.append(spec) or Closed(status="", reason=""))
+    with pytest.raises(how if isinstance(how, type) else KeyboardInterrupt):
+        run(SEVERAL.model_copy(update={"members": 1}))
+    (spec,) = closed
+    assert spec.failed
+    assert spec.reason == ("ZeroDivisionError" if how is ZeroDivisionError else "broken off by a person")
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
 
 
 def test_training_starts_from_the_weights_of_the_plan(ml_night):

@@ -1,6 +1,9 @@
 """Follow a night through Airflow to its end and put together what came of it."""
 
+import contextlib
+import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +20,17 @@ METRICS = (  # of the result
     *("accuracy", "precision", "recall", "f1"),
     *("latency_ms_p50", "latency_ms_p99", "images_per_second", "memory_mb", "size"),
 )
+
+
+@contextlib.contextmanager
+def goes_on(what: str, url: str) -> Iterator[None]:
+    """Say at Ctrl-C that only the waiting ends; exit with 130, as a shell expects."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        how = "to stop it, mark it as failed there"
+        print(f"\n{what} goes on in Airflow, only the waiting ended: {url} ({how})", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def follow(airflow: Airflow, name: str, run_id: str, console: Console) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """A night without Airflow: the same stages, each in its fresh interpreter, one after the other."""
 
+import contextlib
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Any
 
 from pydantic import BaseModel
 
 from tasks.cli.follow import summary
 from tasks.config import Pipeline
-from tasks.errors import NightshiftError
 from tasks.records import Checkpoint, Drift, Evaluation, Plan, outcome, variants
 from tasks.runner import run_stage
 from tasks.specs import (
@@ -43,10 +45,14 @@ def run_night(pipeline: Pipeline, *, force: bool, echo: Callable[[str], None]) -
     if not plan.work:
         return {**base, "state": "nothing-new", "reason": plan.reason}
     try:
-        assembled = _data(plan, stage)
-        found = _model(plan, assembled, stage) if assembled["proceed"] else None
-    except NightshiftError as error:
-        stage("close", CloseSpec(mlflow_run_id=plan.mlflow_run_id or "", failed=True, reason=str(error)))
+        with signals_as_ctrl_c():
+            assembled = _data(plan, stage)
+            found = _model(plan, assembled, stage) if assembled["proceed"] else None
+    except BaseException as error:  # Ctrl-C too, or the run would count as running for ever
+        person = isinstance(error, KeyboardInterrupt)
+        reason = "broken off by a person" if person else str(error) or type(error).__name__
+        echo(f"the night ends here: {reason}")
+        stage("close", CloseSpec(mlflow_run_id=plan.mlflow_run_id or "", failed=True, reason=reason))
         raise
     stage(
         "close",
@@ -60,6 +66,21 @@ def run_night(pipeline: Pipeline, *, force: bool, echo: Callable[[str], None]) -
         asked = PromoteSpec(action="move", pipeline=pipeline.name, version=registered["version"])
         result["state"] = "promoted" if stage("promote", asked)["proceed"] else "not-promoted"
     return result
+
+
+@contextlib.contextmanager
+def signals_as_ctrl_c() -> Iterator[None]:
+    """Let `kill` and a closed terminal end the night as Ctrl-C does, by an exception."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _data(plan: Plan, stage: Stage) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def run(
         print(json.dumps(run_night(effective, force=force, echo=console.print)))
         return
     from tasks.cli.airflow import Airflow
-    from tasks.cli.follow import follow
+    from tasks.cli.follow import follow, goes_on
 
     airflow = Airflow()
     run_id = airflow.trigger(f"retrain_{name}", {**values, "force": force})
@@ -49,7 +49,8 @@ def run(
     if not wait:
         print(json.dumps({"pipeline": name, "dag_run_id": run_id, "state": "queued", "airflow_url": url}))
         return
-    result = follow(airflow, name, run_id, console)
+    with goes_on(f"night {run_id} of {name}", url):
+        result = follow(airflow, name, run_id, console)
     if result["state"] == "failed":
         sys.stdout.write(json.dumps(result) + "\n")
         raise NightshiftError(f"night {run_id} of {name} failed: {result['error']}")

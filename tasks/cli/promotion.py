@@ -89,9 +89,13 @@ def _start(name: str, conf: dict[str, Any], wait: bool) -> None:
 
     airflow, dag = Airflow(), f"promote_{name}"
     run_id = airflow.trigger(dag, conf)
-    print(f"{airflow.url}/dags/{dag}/runs/{run_id}")
+    url = f"{airflow.url}/dags/{dag}/runs/{run_id}"
+    print(url)
     if wait:
-        print(_outcome(airflow, dag, run_id))
+        from tasks.cli.follow import goes_on
+
+        with goes_on(f"{dag}, {run_id}", url):
+            print(_outcome(airflow, dag, run_id))
 
 
 def _outcome(airflow: "Airflow", dag: str, run_id: str) -> str:

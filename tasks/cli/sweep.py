@@ -1,5 +1,6 @@
 """`nightshift sweep`: search for better training settings and print the best ones for the pipeline file."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -62,15 +63,23 @@ def sweep(
 
 def run_trials(spec: SweepSpec, echo: Callable[[str], None]) -> Swept:
     """The stages of a sweep, each in its fresh interpreter, one after the other."""
+    from tasks.cli.local import signals_as_ctrl_c
     from tasks.runner import run_stage
 
     trials = run_stage("sweep", spec, echo=echo)["trials"]
-    for asked in trials:
-        try:
-            run_stage("trial", TrialSpec.model_validate(asked), echo=echo)
-        except NightshiftError as error:  # as in Airflow, the others go on
-            echo(f"trial {asked['number']}: {error}")
     concluding = ConcludeSpec(sweep_uri=trials[0]["sweep_uri"])
+    try:
+        with signals_as_ctrl_c():
+            for asked in trials:
+                try:
+                    run_stage("trial", TrialSpec.model_validate(asked), echo=echo)
+                except NightshiftError as error:  # as in Airflow, the others go on
+                    echo(f"trial {asked['number']}: {error}")
+    except KeyboardInterrupt:
+        echo("the sweep ends here: the best of what was tried is told, and its MLflow run is closed")
+        with contextlib.suppress(NightshiftError):  # no trial was completed, which it said
+            run_stage("conclude", concluding, echo=echo)
+        raise
     return Swept.model_validate(run_stage("conclude", concluding, echo=echo))
 
 
@@ -96,7 +105,7 @@ def _accuracy(trial: Trial) -> str:
 def _through_airflow(name: str, conf: dict[str, Any], console: Console, *, wait: bool) -> Swept | None:
     """Start the sweep, and with `wait` follow it to its end."""
     from tasks.cli.airflow import Airflow
-    from tasks.cli.follow import error, follow_tasks
+    from tasks.cli.follow import error, follow_tasks, goes_on
 
     airflow, dag = Airflow(), f"sweep_{name}"
     run_id = airflow.trigger(dag, conf)
@@ -105,6 +114,8 @@ def _through_airflow(name: str, conf: dict[str, Any], console: Console, *, wait:
     if not wait:
         print(json.dumps({"pipeline": name, "dag_run_id": run_id, "state": "queued", "airflow_url": url}))
         return None
-    if follow_tasks(airflow, dag, run_id, console) == "failed":
+    with goes_on(f"sweep {run_id} of {name}", url):
+        state = follow_tasks(airflow, dag, run_id, console)
+    if state == "failed":
         raise NightshiftError(f"sweep {run_id} of {name} failed: {error(airflow, dag, run_id)}")
     return Swept.model_validate(airflow.xcom(dag, run_id, "conclude"))

@@ -23,8 +23,9 @@ EVERY_PROCESS: Final = {
     # server listens, and none is asked: port 1 refuses at once, the default one could be somebody else's.
     "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": "1",
     "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": "1",
-    # The scheduler judges by it and the workers beat in time for it.
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "300",
+    # Seconds without a heartbeat, which comes once a second, until a task counts as dead and is tried again
+    # (default 300). It has to outlast a restart of the API server, which takes heartbeats: up to 90 s.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "150",
     # A restart of the API server (up to 90 s) kills no task and fails none that begins meanwhile.
     "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "300",
     "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "15",
