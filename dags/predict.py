@@ -43,9 +43,7 @@ def prediction(pipeline: Pipeline) -> DAG:
         description=f"Predicts images without labels by models:/{pipeline.name}@champion",
         schedule=AssetOrTimeSchedule(
             timetable=CronTriggerTimetable(policy.schedule, timezone=pipeline.timezone), assets=events
-        )
-        if policy.schedule
-        else events,
+        ),
         auto_register=False,
         catchup=False,
         max_active_runs=1,

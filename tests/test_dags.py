@@ -80,6 +80,10 @@ def test_a_prediction_is_mapped_and_waits_for_champions_and_uploads(predict, nam
     assert outlet.name == f"{name}-predictions"
 
 
+def test_what_nobody_told_of_is_predicted_at_midnight(predict):
+    assert predict["tiny"].timetable.timetable.expression == "0 0 * * *"
+
+
 def test_a_prediction_also_keeps_the_times_of_the_file(airflow_home):
     import predict
 

@@ -15,10 +15,10 @@ class PredictPolicy(Settings):
     source: Source | None = Field(
         None, description="URI of the batches to predict; empty means <store>/unlabelled/<name>."
     )
-    schedule: Cron | None = Field(
-        None,
+    schedule: Cron = Field(
+        "@daily",
         description="Cron expression for looking whether new batches came; they are also looked for after "
-        "each promotion and each nightshift ingest --unlabelled.",
+        "each promotion and each nightshift ingest --unlabelled. Whatever nobody told of is found then.",
     )
     again: Literal["none", "recent", "all"] = Field(
         "recent",
