@@ -1,4 +1,4 @@
-"""Somebody else's environment: `pip install nightshift[predict]` and nothing more, and what works there."""
+"""Somebody else's environment: `pip install '.[predict]'` and nothing more, and what works there."""
 
 import base64
 import json

@@ -359,7 +359,7 @@ def test_a_network_that_onnx_cannot_hold_is_refused(ml_night):
 def test_recipes_are_found_by_name():
     assert recipes.find("int8") is int8
     for wrong in ("int4", "../int8", "", "os"):
-        with pytest.raises(InputError, match="known are binary, fp16, fp32, int8, int8-accuracy, int8-qat"):
+        with pytest.raises(InputError, match=f"known are {', '.join(sorted(BOUNDS))}"):
             recipes.find(wrong)
 
 

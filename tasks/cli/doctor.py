@@ -114,7 +114,7 @@ def _roles() -> Iterator[Finding]:
         if not missing:
             yield Finding(True, f"role {role} is installed")
         else:
-            advice = f"pip install 'nightshift[{role}]' where this machine is to play it"
+            advice = f"pip install '.[{role}]' in the clone where this machine is to play it"
             yield Finding(None, f"role {role} lacks {', '.join(missing)}; {advice}")
 
 

