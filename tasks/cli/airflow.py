@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -59,10 +60,11 @@ class Airflow:
         Raises InputError when it says that it cannot, or when it takes too long.
         """
         file, deadline = f"{dag.partition('_')[2]}.toml", time.monotonic() + READ_SECONDS
+        about = re.compile(rf"(?:^|/){re.escape(file)}\b")  # such a sentence begins with its file
         waits = f"Airflow has not read {file} yet, which takes up to half a minute: waiting for {dag}"
         while not known():
-            for error in self.import_errors().values():
-                if file in error:
+            for error in "\n".join(self.import_errors().values()).splitlines():
+                if about.search(error):
                     raise InputError(f"Airflow at {self.url} made no {dag}: {error}")
             if time.monotonic() > deadline:
                 raise InputError(
