@@ -27,7 +27,8 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path.name} is not valid TOML: {error}; correct that line") from error
     except (ValueError, RecursionError) as error:  # thousands of digits, tables in tables
-        raise InputError(f"{path.name} is beyond what TOML is read for: {error}; take that out") from error
+        why = str(error).partition(":")[0]
+        raise InputError(f"{path.name} is beyond what TOML is read for: {why}; take that out") from error
 
 
 def _text(path: Path) -> str:
