@@ -18,7 +18,7 @@ from tasks.contenders import Contender, Labels
 from tasks.dataset import Images, load_split
 from tasks.gates import Case, Rival, lead
 from tasks.metrics.scores import judge
-from tasks.records import Candidate, Dataset, Evaluation, Evidence, Robustness, Scores, Speed
+from tasks.records import Candidate, ClassScores, Dataset, Evaluation, Evidence, Robustness, Speed
 from tasks.specs import EvaluateSpec
 
 if TYPE_CHECKING:
@@ -89,10 +89,10 @@ def _scores(
     speeds: Mapping[str, Speed],
     labels: Labels,
     classes: tuple[str, ...],
-) -> dict[str, Scores]:
+) -> dict[str, ClassScores]:
     """Quality on the images of known classes."""
     return {
-        name: Scores(
+        name: ClassScores(
             model=name,
             sha256=contender.sha256,
             **judge(
@@ -125,7 +125,7 @@ def _evidence(
 def _case(
     spec: EvaluateSpec,
     chosen: Candidate,
-    scores: Mapping[str, Scores],
+    scores: Mapping[str, ClassScores],
     validation: Mapping[str, float],
     judged: Mapping[str, Contender],
     labels: Labels,

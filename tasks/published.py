@@ -3,6 +3,7 @@
 The addresses follow from the inputs, so that a second try writes the same objects again.
 """
 
+import json
 from collections.abc import Mapping
 
 from tasks import report, storage
@@ -31,6 +32,7 @@ def publish(
     artifact = storage.write(storage.join(folder, "report.html"), page)
     storage.write(storage.join(folder, "model_card.md"), card)
     stored = storage.write(storage.join(folder, "evidence.json"), evidence)
+    scores = storage.write(storage.join(folder, "scores.json"), _scores(findings))
     if spec.plan.mlflow_run_id:
         _log(
             spec.plan.mlflow_run_id,
@@ -42,7 +44,6 @@ def publish(
     return Evaluation(
         chosen=compared.chosen,
         candidate=compared.candidates[compared.chosen],
-        classes=findings.dataset.classes,
         validation=compared.accuracy,
         test=findings.test,
         speeds=compared.speeds,
@@ -55,9 +56,15 @@ def publish(
         verdicts=findings.verdicts,
         report=artifact,
         evidence=stored,
+        scores=scores,
         page=_page(spec.plan.mlflow_run_id),
         unknown_to_champion=findings.unknown_to_champion,
     )
+
+
+def _scores(findings: report.Findings) -> bytes:
+    every = {name: scores.model_dump(mode="json") for name, scores in findings.test.items()}
+    return json.dumps(every, ensure_ascii=False, indent=1).encode()
 
 
 def _page(run_id: str | None) -> str:

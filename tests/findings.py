@@ -2,6 +2,7 @@
 
 from tasks.records import (
     Attack,
+    ClassScores,
     Corruption,
     Curve,
     Evidence,
@@ -9,7 +10,6 @@ from tasks.records import (
     Paired,
     Reliability,
     Robustness,
-    Scores,
     Slice,
     Speed,
 )
@@ -17,9 +17,9 @@ from tasks.records import (
 HOSTILE = "<script>"
 
 
-def scores_of(name: str, *, speed: Speed) -> Scores:
+def scores_of(name: str, *, speed: Speed) -> ClassScores:
     row = {"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "images": 12, "roc_auc": 0.99}
-    return Scores(
+    return ClassScores(
         model=name,
         sha256="ab" * 32,
         images=24,

@@ -12,7 +12,7 @@ from tasks.config import PreprocessSettings, PromotionPolicy
 from tasks.dataset import load_split
 from tasks.errors import InputError
 from tasks.evaluate import evaluate
-from tasks.records import Artifact, Evidence, Unmade
+from tasks.records import Artifact, ClassScores, Evidence, Unmade
 from tasks.register import tags_of
 from tasks.registry import CHECKPOINTS
 
@@ -34,6 +34,19 @@ def test_first_night_passes_and_leaves_a_report(ml_night):
     page = storage.read_artifact(evaluation.report).decode()
     assert evaluation.test[evaluation.chosen].sha256 in page
     assert all(f"<td>{verdict.gate}</td>" in page for verdict in evaluation.verdicts)
+
+
+def test_what_grows_with_the_classes_stays_in_the_store(ml_night):
+    """Results of tasks lie in Airflow's database: of 1,000 classes a matrix has 8 MB."""
+    evaluation = evaluate(spec_of(ml_night))
+    sent = evaluation.model_dump_json()
+    assert "confusion" not in sent
+    assert "per_class" not in sent
+    stored = json.loads(storage.read_artifact(evaluation.scores))
+    assert set(stored) == set(evaluation.test)
+    scores = ClassScores.model_validate(stored[evaluation.chosen])
+    assert set(scores.per_class) == set(ml_night.dataset.classes)
+    assert sum(map(sum, scores.confusion)) == 24
 
 
 def test_the_registered_version_will_lead_back_to_the_checkpoint(ml_night):

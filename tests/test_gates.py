@@ -7,7 +7,7 @@ from speeds import speed
 from tasks.config import PromotionPolicy
 from tasks.gates import Case, Rival, judge
 from tasks.metrics.paired import rejected, worse_by_chance
-from tasks.records import Attack, Corruption, Drift, Robustness, Scores, Verdict
+from tasks.records import Attack, ClassScores, Corruption, Drift, Robustness, Verdict
 
 POLICY = PromotionPolicy(min_accuracy=0.8, max_champion_loss=0.02, max_accuracy_loss=0.01)
 
@@ -21,8 +21,8 @@ def scores(
     sha256="ours",
     recalls=None,
     calibration=0.02,
-) -> Scores:
-    return Scores(
+) -> ClassScores:
+    return ClassScores(
         model="int8",
         sha256=sha256,
         images=100,
@@ -426,3 +426,12 @@ def test_a_broken_class_is_found_among_many(classes):
     found = next(v for v in judge(given, POLICY) if v.gate == "class loss")
     assert not found.passed
     assert "recall of class class 3 is 0.00%" in found.sentence
+
+
+def test_sentences_of_a_thousand_classes_stay_short():
+    names = tuple(f"class number {number}" for number in range(1000))
+    policy = POLICY.model_copy(update={"min_class_recall": 0.99})
+    given = class_case(1000, images=10)._replace(new_classes=names, lost_classes=names)
+    low = given.scores.model_copy(update={"per_class": {name: {"recall": 0.5} for name in names}})
+    verdicts = judge(given._replace(scores=low), policy)
+    assert all(len(each.sentence) < 600 for each in verdicts)

@@ -30,7 +30,6 @@ def spec(ml_night: Night, mlflow_server, monkeypatch, tmp_path) -> RegisterSpec:
     evaluation = Evaluation.model_construct(
         chosen="int8",
         candidate=candidate,
-        classes=ml_night.dataset.classes,
         test={"int8": scores},
         passed_over={},
         champion_version=None,

@@ -1,12 +1,12 @@
 """What the gates look at, and the form of what they say."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.records import Drift, Robustness, Scores, Verdict
+from tasks.records import ClassScores, Drift, Robustness, Verdict
 
 ROUNDING: Final = 1e-9  # 0.985 - 0.98 must not exceed a limit of 0.005
 Right = NDArray[np.bool_]
@@ -19,7 +19,7 @@ class Rival(NamedTuple):
     """
 
     version: str  # of a champion; the float reference has none
-    scores: Scores
+    scores: ClassScores
     labels: NDArray[np.int64]
     challenger_right: Right
     rival_right: Right
@@ -31,7 +31,7 @@ class Case(NamedTuple):
     chosen: str
     reference: str  # the float candidate of the same networks
     classes: tuple[str, ...]
-    scores: Scores
+    scores: ClassScores
     validation: Mapping[str, float]  # accuracy per candidate
     float32: Rival  # the reference on the test images
     champion_version: str | None  # the present champion, whether or not it can be judged on these images
@@ -76,3 +76,9 @@ def points(difference: float) -> str:
 
 def mean(right: Right) -> float:
     return float(right.mean()) if len(right) else 0.0
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, and how many more there are: a thousand fit into no limit."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from tasks.config import PromotionPolicy
-from tasks.gates.case import ROUNDING, Case, Rival, at_least, at_most, champions_corrupted, mean
+from tasks.gates.case import ROUNDING, Case, Rival, at_least, at_most, champions_corrupted, mean, some
 from tasks.metrics.paired import paired_interval, rejected, worse_by_chance
 from tasks.records import Verdict
 
@@ -65,9 +65,9 @@ def classes(case: Case, policy: PromotionPolicy) -> Iterator[Verdict]:
 def _known_classes(case: Case, policy: PromotionPolicy, version: str) -> Verdict:
     """Fewer classes are an easier test, so a class is lost by decision only, never by absent images."""
     lost = [name for name in case.lost_classes if name not in policy.retired]
-    found = f"it does not know {_some(lost)}" if lost else "it knows them all"
+    found = f"it does not know {some(lost)}" if lost else "it knows them all"
     if len(lost) < len(case.lost_classes):
-        found += f", retired {_some([name for name in case.lost_classes if name in policy.retired])} aside"
+        found += f", retired {some([name for name in case.lost_classes if name in policy.retired])} aside"
     sentence = f"a challenger knows every class of champion version {version}; {found}"
     if lost:
         sentence += "; add training images of it, or name it in promotion.retired"
@@ -78,7 +78,7 @@ def _class_floor(case: Case, limit: float) -> Verdict:
     recalls = {name: row["recall"] for name, row in case.scores.per_class.items()}
     name = min(recalls, key=lambda each: recalls[each])
     below = [f"{each} {value:.2%}" for each, value in recalls.items() if value < limit - ROUNDING]
-    found = f"below are {_some(below)}" if below else f"the lowest is {name} with {recalls[name]:.2%}"
+    found = f"below are {some(below)}" if below else f"the lowest is {name} with {recalls[name]:.2%}"
     theirs = case.champion.scores.per_class if case.champion else {}
     champion = theirs[name]["recall"] if name in theirs else None
     sentence = f"recall of at least {limit:.2%} is asked of every class; {found}"
@@ -110,7 +110,7 @@ def _class_loss(case: Case, limit: float) -> Verdict:
         f"{asked}"
     )
     others = sorted({loss.name for loss in beyond} - {worst.name})
-    more = f"; also {_some(others)}" if others else ""
+    more = f"; also {some(others)}" if others else ""
     return Verdict(
         gate=gate,
         passed=not beyond,
@@ -170,8 +170,3 @@ def robustness(case: Case, policy: PromotionPolicy) -> Iterator[Verdict]:
             f"made with the float network; at least {limit:.2%} is asked"
         )
         yield at_least("attack floor", value, limit, sentence, worst.accuracy.get("champion"))
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

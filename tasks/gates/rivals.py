@@ -3,7 +3,7 @@
 from typing import Final
 
 from tasks.config import PromotionPolicy
-from tasks.gates.case import ROUNDING, Case, Rival, champions_corrupted, mean, points
+from tasks.gates.case import ROUNDING, Case, Rival, champions_corrupted, mean, points, some
 from tasks.metrics.paired import compare
 from tasks.records import Pace, Verdict
 
@@ -70,7 +70,7 @@ def _gains(case: Case, rival: Rival, policy: PromotionPolicy) -> list[str]:
     if case.fresher:
         gains.append("fresher data")
     if case.new_classes:
-        gains.append(f"new classes {', '.join(case.new_classes)}")
+        gains.append(f"new classes {some(case.new_classes)}")
     return gains
 
 

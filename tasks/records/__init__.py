@@ -30,6 +30,7 @@ from tasks.records.evidence import Reliability as Reliability
 from tasks.records.evidence import Robustness as Robustness
 from tasks.records.evidence import Slice as Slice
 from tasks.records.judgement import Bound as Bound
+from tasks.records.judgement import ClassScores as ClassScores
 from tasks.records.judgement import Decision as Decision
 from tasks.records.judgement import DecisionKind as DecisionKind
 from tasks.records.judgement import Evaluation as Evaluation

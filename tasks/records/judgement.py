@@ -89,8 +89,6 @@ class Scores(Record):
     average_precision: float | None
     brier: float  # mean squared error of the probabilities, 0 to 2
     calibration_error: float  # expected, 15 bins, 0 to 1
-    per_class: dict[str, dict[str, float]]
-    confusion: tuple[tuple[int, ...], ...]  # rows: true class, columns: predicted class
     speed: Speed
 
     @property
@@ -102,12 +100,18 @@ class Scores(Record):
         return {**numbers, "accuracy_low": low, "accuracy_high": high}
 
 
+class ClassScores(Scores):
+    """The same with what grows with the classes, which is kept beside the report and travels no further."""
+
+    per_class: dict[str, dict[str, float]]
+    confusion: tuple[tuple[int, ...], ...]  # rows: true class, columns: predicted class
+
+
 class Evaluation(Record):
-    """What the night found out. Everything that `register` writes down comes from here."""
+    """What the night found out, small enough for a database whatever the number of classes."""
 
     chosen: str  # name of the candidate
     candidate: Candidate
-    classes: tuple[str, ...]
     validation: dict[str, float]  # accuracy per candidate on the validation split
     test: dict[str, Scores]  # chosen candidate, its fp32 reference, champion, best
     speeds: dict[str, Speed]  # of every candidate, and of the champions that are judged
@@ -120,6 +124,7 @@ class Evaluation(Record):
     verdicts: tuple[Verdict, ...]
     report: Artifact  # the page
     evidence: Artifact  # Evidence, beside it
+    scores: Artifact  # ClassScores by the names of `test`, beside it
     page: str = ""  # address of the report in MLflow's web interface
     unknown_to_champion: int  # test images of classes that the champion does not know
 

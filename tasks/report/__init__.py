@@ -15,7 +15,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from numpy.typing import NDArray
 
 from tasks.choice import Comparison
-from tasks.records import Conditions, Dataset, Evidence, Plan, Scores, Standings, Verdict
+from tasks.records import ClassScores, Conditions, Dataset, Evidence, Plan, Standings, Verdict
 from tasks.report import candidates as candidates
 from tasks.report import candidates_page, evidence_page, pictures, quality
 from tasks.report.page import PAGE, STYLE
@@ -31,7 +31,7 @@ class Findings(NamedTuple):
     comparison: Comparison
     verdicts: tuple[Verdict, ...]
     standings: Standings | None  # of an ensemble
-    test: dict[str, Scores]
+    test: dict[str, ClassScores]
     versions: dict[str, str]
     stays_best: str | None  # see Evaluation
     unknown_to_champion: int

@@ -9,14 +9,14 @@ from typing import Final
 
 from matplotlib.figure import Figure
 
-from tasks.records import Curve, Reliability, Scores
+from tasks.records import ClassScores, Curve, Reliability
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MOST_CURVES: Final = 8  # told apart by colour; of more classes the worst are shown
 DPI: Final = 110
 
 
-def confusion(scores: Scores, classes: Sequence[str]) -> bytes:
+def confusion(scores: ClassScores, classes: Sequence[str]) -> bytes:
     """The confusion matrix as a PNG: shares of each true class, with counts where there is room."""
     count = len(classes)
     side = max(3.5, min(12.0, 1.2 + 0.45 * count))
