@@ -45,6 +45,7 @@ def pipelines(stack, watched):
     yield put
     for path in made:
         path.rmdir() if path.is_dir() else path.unlink()
+    wait_for(lambda: not Airflow().import_errors(), "Airflow to forget them")  # for the tests that follow
 
 
 def test_a_night_of_a_new_file_waits_until_airflow_has_read_it_whatever_is_beside_it(pipelines, stack):
