@@ -20,6 +20,7 @@ from wiring import RETRY, asset, dags, run
 APPROVE, REJECT = "Approve", "Reject"
 SAID = "said"  # XCom key of what was found out, also where there is nothing to move
 KEPT = ("intent", "version", "sha256", "by", "reason", "only_challenger", "bound", "hand_moves", "run")
+OFFERED = ("version", "sha256")  # what the event of a challenger says of it
 DOC = """
 ### Promotion of {name}
 Moves `models:/{name}@champion` to a challenger that passed every gate, after a person approved it where the
@@ -171,8 +172,12 @@ def requested(pipeline: str, hand_moves: str, params: dict[str, Any]) -> Promote
         return PromoteSpec.model_validate({**asked, **given, "by": by})
     if not events:
         raise AirflowFailException("no version was given and no challenger waits: give a version in the form")
+    # Whoever may write assets by the REST API can send such an event: it says which version, and no more.
     extra = max(events, key=lambda event: event.timestamp).extra
-    return PromoteSpec.model_validate({**asked, **extra, "only_challenger": True})
+    offered = {key: extra.get(key) for key in OFFERED}
+    if not all(offered.values()):
+        raise AirflowFailException(f"the event must name {' and '.join(OFFERED)}, got {', '.join(extra)}")
+    return PromoteSpec.model_validate({**offered, **asked, "only_challenger": True})
 
 
 def _spec(action: str, pipeline: str, checked: dict[str, Any], outcome: str | None = None) -> PromoteSpec:

@@ -334,6 +334,36 @@ def test_promotion_uses_the_events_newest_challenger(airflow_home, monkeypatch):
     assert asked.hand_moves == "put_back"
 
 
+def test_an_event_says_which_version_and_no_more(airflow_home, monkeypatch):
+    """Whoever may write assets by the REST API sends events with whatever extra they like."""
+    import promote as module
+    import wiring
+
+    class Event:
+        timestamp = 1
+
+    event, challenger = Event(), wiring.asset("x", "challenger")
+    context = {"run_id": "r", "triggering_asset_events": {challenger: [event]}}
+    monkeypatch.setattr(module, "get_current_context", lambda: context)
+    empty = {"version": None, "action": "promote", "reason": ""}
+    offered = {"version": "7", "sha256": "7" * 64}
+    foreign = {
+        "action": "move",
+        "pipeline": "y",
+        "by": "ada",
+        "intent": "roll back",
+        "hand_moves": "put_back",
+    }
+    event.extra = {**offered, **foreign, "only_challenger": False, "run": "other", "reason": "trust me"}
+    asked = module.requested("x", "report", empty)
+    event.extra = offered
+    assert asked == module.requested("x", "report", empty)
+    assert (asked.action, asked.pipeline, asked.by, asked.only_challenger) == ("check", "x", "policy", True)
+    event.extra = foreign
+    with pytest.raises(Exception, match="must name version and sha256, got action, pipeline"):
+        module.requested("x", "report", empty)
+
+
 def test_what_a_person_asks_for_in_the_form_comes_before_events(airflow_home, monkeypatch):
     import promote as module
 
