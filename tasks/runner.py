@@ -36,6 +36,8 @@ STAGES = (
     *("sweep", "trial", "conclude", "upkeep"),
 )
 AIRFLOW = ("AIRFLOW", "NIGHTSHIFT_AIRFLOW_")  # what its variables begin with
+SIGNING = "NIGHTSHIFT_SIGNING_"  # what those of the private key begin with
+SIGNERS = ("register",)
 PR_SET_PDEATHSIG = 1
 LOOK_SECONDS = 1.0  # how often a stage's descendants are looked up
 # glibc hands large tensors back to the kernel and faults them in again; these keep them (system time / 10).
@@ -71,7 +73,10 @@ def run_stage(
         ]
         last = "without a word"
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=stage_environment(environment)
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=stage_environment(stage, environment),
         ) as process:
             family = {psutil.Process(process.pid)}
             try:
@@ -84,14 +89,15 @@ def run_stage(
         return outcome(stage, code, result_file, last)
 
 
-def stage_environment(own: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+def stage_environment(stage: str, own: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
     """The environment of a stage's process: capped threads, malloc settings, and who its parent is.
 
     Variables of its `own` come before those of this process. Airflow's stay behind, its connections and the
-    broker's password among them, since a stage talks to the store and to MLflow only.
+    broker's password among them, since a stage talks to the store and to MLflow only. Where the private key
+    is, only the stage that signs is told.
     """
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(AIRFLOW)}
-    given = {**mine, **own}
+    hidden = AIRFLOW if stage in SIGNERS else (*AIRFLOW, SIGNING)
+    given = {name: value for name, value in {**os.environ, **own}.items() if not name.startswith(hidden)}
     threads = str(processor.threads(given))
     caps = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     return {

@@ -13,7 +13,7 @@ import pytest
 from waiting import patience, slowness, wait_for
 
 from tasks.errors import InputError, OutageError, StageError
-from tasks.runner import run_stage, stage_environment
+from tasks.runner import STAGES, run_stage, stage_environment
 from tasks.specs import CloseSpec
 
 SPEC = CloseSpec(mlflow_run_id="m1", failed=False, reason="done")
@@ -198,20 +198,33 @@ def test_a_stage_that_finds_its_parent_gone_ends_at_once() -> None:
 
 def test_threads_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIGHTSHIFT_THREADS", "3")
-    environment = stage_environment()
+    environment = stage_environment("train")
     assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "3"
     assert environment["MALLOC_TRIM_THRESHOLD_"] == "4294967296"
     monkeypatch.delenv("NIGHTSHIFT_THREADS")
-    assert stage_environment()["OMP_NUM_THREADS"] == str(os.cpu_count())
+    assert stage_environment("train")["OMP_NUM_THREADS"] == str(os.cpu_count())
 
 
 def test_a_stage_gets_nothing_of_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AIRFLOW_CONN_CLOUD", "AIRFLOW__CELERY__BROKER_URL", "NIGHTSHIFT_AIRFLOW_PASSWORD"):
         monkeypatch.setenv(name, "hidden")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "needed")
-    environment = stage_environment()
+    environment = stage_environment("train")
     assert "hidden" not in environment.values()
     assert environment["AWS_SECRET_ACCESS_KEY"] == "needed"
+
+
+def test_only_the_stage_that_signs_is_told_where_the_private_key_is(monkeypatch):
+    variables = {
+        "NIGHTSHIFT_SIGNING_KEY": "/keys/signing.key",
+        "NIGHTSHIFT_SIGNING_PASSPHRASE_FILE": "/keys/pass",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NIGHTSHIFT_PUBLIC_KEYS", "/keys/signing.pub")
+    told = {stage for stage in STAGES if set(variables) & stage_environment(stage).keys()}
+    assert told == {"register"}
+    assert all("NIGHTSHIFT_PUBLIC_KEYS" in stage_environment(stage) for stage in STAGES)
 
 
 def test_a_stage_may_have_variables_of_its_own(

@@ -118,7 +118,7 @@ def stage_rate(pipeline: object, version: str, folder: Path, number: int) -> flo
     spec.write_text(PredictSpec(forecast=forecast, message=message).model_dump_json(), encoding="utf-8")
     command = ["taskset", "-c", "0", sys.executable, "-m", "tasks", "predict"]
     command += ["--spec", str(spec), "--result", str(result)]
-    environment = {**stage_environment(), "NIGHTSHIFT_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**stage_environment("predict"), "NIGHTSHIFT_THREADS": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("NIGHTSHIFT_PARENT_PID")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     print(done.stderr.strip().splitlines()[-1:], file=sys.stderr)

@@ -157,7 +157,7 @@ def start(batch: Listed, core: int, folder: Path) -> tuple[subprocess.Popen[byte
     spec.write_text(asked.model_dump_json(), encoding="utf-8")
     command = ["taskset", "-c", str(core), sys.executable, "-m", "tasks", "preprocess"]
     command += ["--spec", str(spec), "--result", str(result)]
-    environment = {**stage_environment(), "NIGHTSHIFT_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**stage_environment("preprocess"), "NIGHTSHIFT_THREADS": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("NIGHTSHIFT_PARENT_PID")
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL), result
 
