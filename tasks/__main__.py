@@ -13,6 +13,7 @@ from typing import get_type_hints
 from pydantic import BaseModel
 
 from tasks.errors import InputError, NightshiftError, OutageError
+from tasks.lines import one_line
 from tasks.runner import OUTAGE, REFUSED, STAGES, die_with_parent
 
 
@@ -27,10 +28,10 @@ def main() -> int:
         result = call(arguments.stage, arguments.spec.read_text(encoding="utf-8"))
     except (InputError, OutageError) as error:
         arguments.result.write_text(json.dumps({"error": str(error)}), encoding="utf-8")
-        print(f"ERROR {arguments.stage}: {error}", flush=True)
+        print(one_line(f"ERROR {arguments.stage}: {error}"), flush=True)
         return REFUSED if isinstance(error, InputError) else OUTAGE
     except NightshiftError as error:
-        print(f"ERROR {arguments.stage}: {error}", flush=True)
+        print(one_line(f"ERROR {arguments.stage}: {error}"), flush=True)
         return 1
     arguments.result.write_text(result.model_dump_json(), encoding="utf-8")
     return 0

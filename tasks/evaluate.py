@@ -17,6 +17,7 @@ from tasks import comparison, contenders, ensemble, evidence, gates, published, 
 from tasks.contenders import Contender, Labels
 from tasks.dataset import Images, load_split
 from tasks.gates import Case, Rival, lead
+from tasks.lines import one_line
 from tasks.metrics.scores import judge
 from tasks.records import Candidate, ClassScores, Dataset, Evaluation, Evidence, Robustness, Speed
 from tasks.specs import EvaluateSpec
@@ -80,7 +81,8 @@ def evaluate(spec: EvaluateSpec) -> Evaluation:
         spec.members[0].made_with,
     )
     for verdict in findings.verdicts:
-        print(f"{'passed ' if verdict.passed else 'REFUSED'} {verdict.gate}: {verdict.sentence}", flush=True)
+        said = f"{'passed ' if verdict.passed else 'REFUSED'} {verdict.gate}: {verdict.sentence}"
+        print(one_line(said), flush=True)
     return published.publish(spec, findings, images, evidence.overlays(shown, network, test, dataset))
 
 

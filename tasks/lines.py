@@ -22,6 +22,14 @@ WARNED: Final = re.compile(r"warning\b|.*\w*Warning: ", re.IGNORECASE)
 Echo = Callable[[str], None]
 
 
+def one_line(text: str) -> str:
+    """A text of strangers as it may be printed: what is not printable, line breaks first, is escaped.
+
+    A key of a bucket may hold anything, and would otherwise write lines of its own into the log.
+    """
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def labelled(
     echo: Echo, stage: str, spec: BaseModel, labels: Mapping[str, object] = MappingProxyType({})
 ) -> Echo:

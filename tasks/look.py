@@ -12,6 +12,7 @@ from tasks import batches, predictions, registry, storage
 from tasks.batches import Batch
 from tasks.config import PreprocessSettings, store_root
 from tasks.errors import InputError
+from tasks.lines import one_line
 from tasks.messages import message, store
 from tasks.pipelines import unlabelled_source
 from tasks.records import Forecast, Part
@@ -39,7 +40,7 @@ def look(spec: LookSpec) -> Forecast:
             if version
             else f"models:/{pipeline.name} has no champion yet, so nothing is predicted"
         )
-        print(f"look: {reason}")
+        print(one_line(f"look: {reason}"))
         return nothing.model_copy(update={"reason": reason})
     chosen = _chosen(seen.values(), spec, version)
     forecast = _forecast(nothing, chosen, version) if chosen else nothing
@@ -48,7 +49,7 @@ def look(spec: LookSpec) -> Forecast:
         if chosen
         else f"all {len(seen)} batches that the policy names are predicted"
     )
-    print(f"look: {reason}")
+    print(one_line(f"look: {reason}"))
     return forecast.model_copy(update={"reason": reason})
 
 

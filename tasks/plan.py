@@ -12,6 +12,7 @@ from tasks import batches, ledger, schedule, start, storage
 from tasks.config import STAGE_SETTINGS, digest_of, store_root
 from tasks.errors import InputError
 from tasks.labels import READY
+from tasks.lines import one_line
 from tasks.messages import message, store
 from tasks.pipelines import source_of
 from tasks.records import BatchSeen, Dataset, Part, Plan
@@ -38,11 +39,13 @@ def plan(spec: PlanSpec) -> Plan:
     """Decide what the night does. Raises InputError when the source holds no complete batch."""
     pipeline, seen = spec.pipeline, outlook(spec)
     for name in seen.waiting:
-        print(f"batch {name} is still changing and has no {READY} marker: it waits for a later night")
+        print(
+            f"batch {one_line(name)} is still changing and has no {READY} marker: it waits for a later night"
+        )
     for line in batches.left_out(seen.clutter):
-        print(line)
+        print(one_line(line))
     verdict = seen.verdict
-    print(f"plan: {verdict.reason}")
+    print(one_line(f"plan: {verdict.reason}"))
     groups = batches.grouped(seen.todo, pipeline.preprocess.part_seconds)
     # A night whose parts are all done still sends one message, an empty one: no messages mean no night.
     sent = [message(group) for group in groups] or [message([])] if verdict.work else []

@@ -19,6 +19,7 @@ from tasks.errors import InputError
 from tasks.fetching import fetch
 from tasks.formats import Unreadable
 from tasks.index import SCHEMA
+from tasks.lines import one_line
 from tasks.processor import threads
 from tasks.records import Forecast, Part, PartList, PartPredictions, Predicted, Refusal, Unsure
 from tasks.runtime import Prediction
@@ -82,7 +83,7 @@ def _part(part: Part, forecast: Forecast, decoders: Decoders[Seen], model: Class
     place = predictions.folder(forecast.pipeline.name, forecast.version, part.batch)
     done = predictions.marker(place, part.digest)
     if storage.exists(done):
-        print(f"batch {part.batch}: part {part.digest[:12]} is already done")
+        print(f"batch {one_line(part.batch)}: part {part.digest[:12]} is already done")
         return storage.read_record(done, PartPredictions)
     started, refusals = time.monotonic(), list[Refusal]()
     rows, probabilities, labels = _predicted(part, forecast, decoders, model, refusals)

@@ -20,6 +20,7 @@ from tasks.decoders import Decoders, Seen, see
 from tasks.fetching import fetch
 from tasks.images import Unreadable
 from tasks.labels import Label, Labels
+from tasks.lines import one_line
 from tasks.processor import threads
 from tasks.records import Part, PartList, PartResult, Refusal, Shard, Split, SplitFolders
 from tasks.shards import Buffers, Filled, Row
@@ -112,7 +113,7 @@ def _part(
     folder = storage.join(store_root(), "shards", part.digest)
     done = storage.join(folder, "part.json")
     if storage.exists(done):
-        print(f"batch {part.batch}: part {part.digest[:12]} is already done")
+        print(f"batch {one_line(part.batch)}: part {part.digest[:12]} is already done")
         return storage.read_record(done, PartResult)
     started = time.monotonic()
     refusals: list[Refusal] = []

@@ -7,7 +7,7 @@ batches without labels are under `quarantine/<pipeline>.unlabelled`, which no pi
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from tasks import storage
+from tasks import lines, storage
 from tasks.config import store_root
 from tasks.formats import Unreadable
 from tasks.records import Refusal
@@ -22,16 +22,16 @@ def unlabelled(pipeline: str) -> str:
 
 def refusal(key: str, why: Unreadable, sha256: str = "") -> Refusal:
     """The record of a refused file, which the log names too."""
-    print(f"refused {key}: {why.reason}: {why.detail}")
+    print(lines.one_line(f"refused {key}: {why.reason}: {why.detail}"))
     return Refusal(key=key, sha256=sha256, reason=why.reason, detail=why.detail)
 
 
 def write_batch(pipeline: str, batch: str, refused: Iterable[Refusal]) -> None:
     """Write the reasons of one batch, or remove them when it has none any more."""
     uri = storage.join(store_root(), "quarantine", pipeline, batch, REASONS)
-    lines = "".join(refusal.model_dump_json() + "\n" for refusal in refused)
-    if lines:
-        storage.write(uri, lines.encode())
+    text = "".join(refusal.model_dump_json() + "\n" for refusal in refused)
+    if text:
+        storage.write(uri, text.encode())
     else:
         storage.delete(uri)
 

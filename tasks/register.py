@@ -5,6 +5,7 @@ import json
 from tasks import ledger, registry, storage, tracking
 from tasks.config import digest_of, store_root
 from tasks.errors import InputError, NightshiftError
+from tasks.lines import one_line
 from tasks.markdown import escaped
 from tasks.records import Artifact, Dataset, Decision, Evaluation, Made, ModelVersion, Plan
 from tasks.sbom import sbom
@@ -45,7 +46,7 @@ def register(spec: RegisterSpec) -> ModelVersion:
     if result.state == "challenger":
         registry.set_alias(name, registry.CHALLENGER, version)
     ledger.append(_decision(plan, result, dataset.digest, evaluation.champion_version))
-    print(f"version {version} of {name} is registered: {result.state} {'; '.join(reasons)}")
+    print(one_line(f"version {version} of {name} is registered: {result.state} {'; '.join(reasons)}"))
     return result
 
 

@@ -23,6 +23,7 @@ from tasks.config.upkeep import Retention
 from tasks.errors import OutageError
 from tasks.inventory import Version
 from tasks.leftovers import KNOWN, Leftovers
+from tasks.lines import one_line
 from tasks.reach import Reach
 from tasks.records.upkeep import Cleaning, Doomed, Tally
 from tasks.specs import UpkeepSpec
@@ -76,9 +77,9 @@ def look(settings: Retention, named: Sequence[str], now: float) -> Upkept:
     name = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H%M%S.%fZ}.json"
     uri = storage.write_record(storage.join(store_root(), "upkeep", name), cleaning).uri
     for doomed in cleaning.doomed:
-        print(f"may go: {doomed.uri}: {doomed.reason}")
+        print(one_line(f"may go: {doomed.uri}: {doomed.reason}"))
     for sentence in (*cleaning.findings, *cleaning.remarks):
-        print(f"upkeep: {sentence}")
+        print(one_line(f"upkeep: {sentence}"))
     result = _result(uri, cleaning)
     print(f"upkeep: {result.objects:,} things of {result.size / 1e6:,.1f} MB may go, see {uri}")
     return result
@@ -114,7 +115,7 @@ def delete(list_uri: str, now: float) -> Upkept:
     doomed = [each for each in listed.doomed if (each.uri, each.upload) in unwanted]
     for each in listed.doomed:
         if (each.uri, each.upload) not in unwanted:
-            print(f"stays: {each.uri}: it is wanted by now, or gone already")
+            print(f"stays: {one_line(each.uri)}: it is wanted by now, or gone already")
     deleted = 0
     with ThreadPoolExecutor(DELETIONS) as pool:
         for _, turn in itertools.groupby(doomed, key=_turn):  # one after the other
@@ -139,9 +140,9 @@ def _delete(doomed: Doomed) -> bool:
         try:
             storage.delete(doomed.uri)
         except storage.UnsafeKeyError as error:
-            print(f"stays: {error}")
+            print(one_line(f"stays: {error}"))
             return False
-    print(f"deleted: {doomed.uri}: {doomed.reason}", flush=True)
+    print(one_line(f"deleted: {doomed.uri}: {doomed.reason}"), flush=True)
     return True
 
 

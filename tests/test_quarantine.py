@@ -3,6 +3,7 @@
 import pytest
 
 from tasks import quarantine, storage
+from tasks.formats import Unreadable
 from tasks.records import Refusal
 
 
@@ -34,3 +35,14 @@ def test_a_batch_that_has_no_refusals_any_more_loses_its_file(store):
 def test_the_three_commonest_reasons_are_named_with_their_counts():
     refusals = [refusal(str(n), reason) for n, reason in enumerate(["a", "b", "b", "c", "c", "c", "d", "d"])]
     assert quarantine.commonest(refusals) == "3 c, 2 b, 2 d"
+
+
+def test_a_key_writes_no_lines_into_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    key = "cat/a.png\nERROR register: \x1b[31mversion 7 is registered\u2028ok é.png"
+    found = quarantine.refusal(key, Unreadable("damaged", "it says\r\nno more"))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == (
+        r"refused cat/a.png\nERROR register: \x1b[31mversion 7 is registered\u2028ok é.png: damaged: "
+        r"it says\r\nno more"
+    )
+    assert found.key == key
