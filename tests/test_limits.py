@@ -1,8 +1,11 @@
 """Readers of foreign bytes: what a small file may make of them in memory and in time."""
 
+import importlib
+import re
 import struct
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import evil_files
 import pytest
@@ -13,6 +16,7 @@ from tasks.config import PreprocessSettings
 from tasks.decoders import Decoders, Seen, see
 from tasks.formats import Unreadable, inspect, tiff
 from tasks.images import load
+from tasks.serving.served import Options
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +68,43 @@ def test_what_lies_behind_a_png_takes_no_memory() -> None:
         (grown,) = pool.map([data])
     assert isinstance(grown, int), grown
     assert grown < 100 * 2**20
+
+
+def limits() -> dict[str, float]:
+    """The table of the guide: constant or setting -> value."""
+    text = (
+        (Path(__file__).parents[1] / "docs/security.md").read_text(encoding="utf-8").partition("## Limits")[2]
+    )
+    rows = re.findall(r"^\|[^|]*\|[^|]+\| ([\d,]+)(?: MiB)? \| `(\S+)` \|$", text, re.M)
+    assert len(rows) == text.count("\n| ") - 1  # but for the head
+    return {name: float(value.replace(",", "")) for value, name in rows}
+
+
+def test_the_table_of_limits_says_what_the_code_says() -> None:
+    found: dict[str, float] = {}
+    for name in limits():
+        owner, _, constant = name.rpartition(".")
+        if owner == "preprocess":
+            found[name] = getattr(PreprocessSettings(), constant)
+        elif owner == "Options":
+            found[name] = getattr(Options(), constant)
+        else:
+            found[name] = getattr(importlib.import_module(f"tasks.{owner}"), constant)
+    assert limits() == found
+
+
+def test_no_limit_is_missing_in_the_table() -> None:
+    root = Path(__file__).parents[1] / "tasks"
+    readers = [*(root / "formats").glob("*.py"), *(root / "sources").glob("*.py"), root / "labels.py"]
+    readers += [root / "annotations.py", root / "images.py", *(root / "serving").glob("*.py")]
+    named = {name.rpartition(".")[2] for name in limits()}
+    constant = re.compile(r"^((?:MOST|LONGEST|LARGEST|MAX)_\w+): Final = ", re.M)
+    stated = {name for path in readers for name in constant.findall(path.read_text(encoding="utf-8"))}
+    assert stated - named <= OWN
+
+
+OWN = {
+    "LONGEST_NAME",
+    "LONGEST_KEY",
+    "MOST_PIXELS",
+}  # of names, and of what `ingest` looks into without decoding
