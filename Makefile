@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/installed-$(shell cksum < requirements.lock | cut -d' ' -f1)
 UV := $(shell sed -n 's/^uv==/uv==/p' requirements.lock)
 
-.PHONY: help demo test lint bench portability setup down lock
+.PHONY: help demo test lint bench portability fuzz setup down lock
 help:
 	@echo "make demo   bring everything up and run one night on real handwritten digits"
 	@echo "make test   run the whole test suite"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench  measure, and write bench.json; PHOTOS=FOLDER of JPEGs adds decoding, networks at"
 	@echo "            224 pixels, predictions and the endpoint, CIFAR10=FOLDER two hours of training"
 	@echo "make portability  compare labels on emulated processors; FILES='MODEL.onnx IMAGES.npy' of yours"
+	@echo "make fuzz   an hour of hostile inputs for every reader of foreign bytes; what fails is in fuzz-found/"
 	@echo "make down   stop what make demo started"
 	@echo "make lock   resolve requirements.lock again after a change in pyproject.toml"
 
@@ -61,6 +62,9 @@ bench: setup
 
 portability: setup
 	$(BIN)/python tests/bench/portability.py $(FILES)
+
+fuzz: setup
+	$(BIN)/python tests/bench/fuzz.py 3600 fuzz-found
 
 down:
 	$(BIN)/nightshift down
