@@ -84,6 +84,9 @@ def open_night(pipeline: str, night: str, *, params: Mapping[str, object]) -> st
     mlflow = client()
     experiment = mlflow.get_experiment_by_name(pipeline)
     experiment_id = experiment.experiment_id if experiment else mlflow.create_experiment(pipeline)
+    if experiment and experiment.lifecycle_stage == "deleted":  # its name is taken until it is purged
+        mlflow.restore_experiment(experiment_id)
+        print(f"the experiment {pipeline} was deleted in MLflow and is restored: nights are logged there")
     return _opened(experiment_id, f"tags.`{NIGHT}` = '{night}'", night, params, {NIGHT: night})
 
 
@@ -284,8 +287,7 @@ def log_dataset(run_id: str, *, name: str, digest: str, source: str, rows: int) 
 @worded()
 def pipeline_of(run_id: str) -> str:
     """The pipeline that a run belongs to, which is the name of its experiment."""
-    experiment = client().get_run(run_id).info.experiment_id
-    return str(client().get_experiment(experiment).name)
+    return str(client().get_experiment(client().get_run(run_id).info.experiment_id).name)
 
 
 def report_url(run_id: str) -> str:

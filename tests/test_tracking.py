@@ -165,3 +165,12 @@ def test_an_unreachable_server_is_an_outage_that_names_the_address(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(OutageError, match=r"MLflow at http://127\.0\.0\.1:9 cannot be reached; check MLFLOW"):
         tracking.open_night("tracked", "n", params={})
+
+
+def test_a_deleted_experiment_is_restored_and_that_is_said(mlflow_server, capsys):
+    first = tracking.open_night("binned", "n1", params={})
+    mlflow = tracking.client()
+    mlflow.delete_experiment(mlflow.get_experiment_by_name("binned").experiment_id)
+    second = tracking.open_night("binned", "n2", params={})
+    assert second != first
+    assert "the experiment binned was deleted in MLflow and is restored" in capsys.readouterr().out
