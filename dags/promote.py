@@ -19,8 +19,12 @@ from wiring import RETRY, asset, dags, run
 
 APPROVE, REJECT = "Approve", "Reject"
 SAID = "said"  # XCom key of what was found out, also where there is nothing to move
-KEPT = ("intent", "version", "sha256", "by", "reason", "only_challenger", "bound", "hand_moves", "run")
+KEPT = (
+    *("intent", "version", "sha256", "by", "reason", "only_challenger", "bound", "hand_moves", "run"),
+    *("asks", "approved"),
+)
 OFFERED = ("version", "sha256")  # what the event of a challenger says of it
+ASK = "ask"  # in what `check` found: whether a person has to approve
 DOC = """
 ### Promotion of {name}
 Moves `models:/{name}@champion` to a challenger that passed every gate, after a person approved it where the
@@ -31,37 +35,41 @@ moved the alias in MLflow. `nightshift history {name}` shows everything that was
 
 
 @task.short_circuit(pool="promotion", multiple_outputs=True, execution_timeout=timedelta(minutes=15))
-def check(pipeline: str, hand_moves: str, params: dict[str, Any]) -> dict[str, Any]:
+def check(pipeline: str, policy: dict[str, str], params: dict[str, Any]) -> dict[str, Any]:
     """Look whether the version may be promoted; if there is nothing to move, end here."""
-    asked = requested(pipeline, hand_moves, params)
+    asked = requested(pipeline, policy, params)
     result = run("promote", asked)
     get_current_context()["ti"].xcom_push(key=SAID, value=result["reason"])
     found = {key: result[key] for key in ("version", "sha256", "instead_of", "bound", "body")}
-    return {**asked.model_dump(mode="json"), **found} if result["proceed"] else {}
+    return {**asked.model_dump(mode="json"), **found, ASK: result["asks"]} if result["proceed"] else {}
 
 
 @task.short_circuit(ignore_downstream_trigger_rules=False, execution_timeout=timedelta(minutes=5))
-def ask(always: bool) -> bool:
+def ask() -> bool:
     """Whether a person is asked: to promote, always or for the first champion; to roll back is their act."""
-    checked = get_current_context()["ti"].xcom_pull(task_ids="check")
-    return checked["intent"] == "promote" and (always or checked["instead_of"] is None)
+    return bool(_found("check")[ASK])
 
 
 @task.short_circuit(
     multiple_outputs=True, trigger_rule="none_failed", execution_timeout=timedelta(minutes=15)
 )
 def decide(pipeline: str) -> dict[str, Any]:
-    """Take a person's answer, where one was asked for; a refusal or a time-out is recorded and ends here."""
-    ti = get_current_context()["ti"]
-    checked = ti.xcom_pull(task_ids="check")
-    response = ti.xcom_pull(task_ids="approve")
-    if response is None:
-        return dict(checked)
-    person = (response["responded_by_user"] or {}).get("name")
-    if APPROVE in response["chosen_options"]:
-        return {**checked, "by": person or checked["by"]}
-    outcome = "rejected" if person else "expired"
-    result = run("promote", _spec("record", pipeline, {**checked, "by": person or "time-out"}, outcome))
+    """Take a person's answer, where one is asked for; a refusal or a time-out is recorded and ends here.
+
+    An answer that is not there, because somebody set the state of the task that asks, is a refusal.
+    """
+    checked = _found("check")
+    if not checked[ASK]:
+        return checked
+    response = get_current_context()["ti"].xcom_pull(task_ids="approve") or {}
+    person = (response.get("responded_by_user") or {}).get("name")
+    if APPROVE in response.get("chosen_options", ()):
+        return {**checked, "approved": True, "by": person or checked["by"]}
+    refused = {**checked, "by": person or ("time-out" if response else "policy")}
+    if not response:
+        refused["reason"] = "the task that asks a person ended without an answer, which is a refusal"
+    outcome = "expired" if response and not person else "rejected"
+    result = run("promote", _spec("record", pipeline, refused, outcome))
     notices.tell(f"{pipeline}: {result['reason']}")
     return {}
 
@@ -69,8 +77,7 @@ def decide(pipeline: str) -> dict[str, Any]:
 @task(pool="promotion", execution_timeout=timedelta(minutes=15))
 def move(pipeline: str) -> dict[str, Any]:
     """Move the alias."""
-    decided = get_current_context()["ti"].xcom_pull(task_ids="decide")
-    return run("promote", _spec("move", pipeline, decided))
+    return run("promote", _spec("move", pipeline, _found("decide")))
 
 
 @task(execution_timeout=timedelta(minutes=5))
@@ -102,10 +109,10 @@ def promote(pipeline: Pipeline) -> DAG:
         doc_md=DOC.format(name=pipeline.name),
     )
     def promotion() -> None:
-        checked = check(pipeline.name, policy.hand_moves)
+        checked = check(pipeline.name, {"hand_moves": policy.hand_moves, "asks": policy.asks})
         decided, moved = decide(pipeline.name), move(pipeline.name)
-        if policy.mode == "approve" or policy.first_champion == "approve":
-            checked >> ask(policy.mode == "approve") >> approval(pipeline) >> decided
+        if policy.asks != "never":
+            checked >> ask() >> approval(pipeline) >> decided
         checked >> decided >> moved
         announce.override(outlets=[asset(pipeline.name, "champion")])(pipeline.name, moved)
 
@@ -157,10 +164,10 @@ def approval(pipeline: Pipeline) -> HITLOperator:
     )
 
 
-def requested(pipeline: str, hand_moves: str, params: dict[str, Any]) -> PromoteSpec:
+def requested(pipeline: str, policy: dict[str, str], params: dict[str, Any]) -> PromoteSpec:
     """What to look at: what a person asks for in the form, otherwise the newest of the waiting events."""
     context = get_current_context()
-    asked = {"action": "check", "pipeline": pipeline, "hand_moves": hand_moves, "run": context["run_id"]}
+    asked = {"action": "check", "pipeline": pipeline, "run": context["run_id"], **policy}
     events = context["triggering_asset_events"].get(asset(pipeline, "challenger")) or []
     if params["version"] or params["action"] != "promote":
         by = getattr(context["dag_run"], "triggering_user_name", None) or "a person"
@@ -178,6 +185,14 @@ def requested(pipeline: str, hand_moves: str, params: dict[str, Any]) -> Promote
     if not all(offered.values()):
         raise AirflowFailException(f"the event must name {' and '.join(OFFERED)}, got {', '.join(extra)}")
     return PromoteSpec.model_validate({**offered, **asked, "only_challenger": True})
+
+
+def _found(task_id: str) -> dict[str, Any]:
+    """What an earlier task of this run found; nothing is done where somebody set its state instead."""
+    found = get_current_context()["ti"].xcom_pull(task_ids=task_id)
+    if not found:
+        raise AirflowFailException(f"task {task_id} has no result, so nothing is moved; clear it to run it")
+    return dict(found)
 
 
 def _spec(action: str, pipeline: str, checked: dict[str, Any], outcome: str | None = None) -> PromoteSpec:

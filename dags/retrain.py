@@ -193,7 +193,7 @@ def retrain(pipeline: Pipeline) -> DAG:
                     f"{pipeline.name}: version {version['version']} is refused: "
                     + "; ".join(version["reasons"])
                 )
-            if version["state"] == "challenger" and night.pipeline.promotion.mode != "never":
+            if version["offered"] and night.pipeline.promotion.mode != "never":
                 extra = {"version": version["version"], "sha256": version["sha256"]}
                 get_current_context()["outlet_events"][offer].add(challenger, extra=extra)
             return version

@@ -2,20 +2,24 @@
 
 Only the promote DAG calls this. It looks and moves in a pool of one slot, so that no two of these ever race.
 What a move is decided on is bound when `check` looks: the file, the champion that is replaced, the test
-images. When any of it changed since, nothing moves.
+images. When any of it changed since, nothing moves. Where a person has to answer, that is found out once
+more where the alias moves, and no answer is a refusal. docs/promotion.md has all states.
 """
 
 from pydantic import BaseModel
 
-from tasks import approval, decisions, ledger, registry
-from tasks.audit import audit, unjudged
+from tasks import approval, decisions, ledger, moves, registry
+from tasks.audit import Audit, audit, earlier, unjudged
 from tasks.errors import InputError
 from tasks.records import Bound, Decision, DecisionKind
 from tasks.specs import PromoteSpec
 
 
 class Promotion(BaseModel):
-    """What came of one action. `proceed` is false when there is nothing to move, with the reason."""
+    """What came of one action. `proceed` is false when there is nothing to move, with the reason.
+
+    `asks` says that a person has to approve of the move.
+    """
 
     pipeline: str
     version: str
@@ -23,6 +27,7 @@ class Promotion(BaseModel):
     proceed: bool
     reason: str
     instead_of: str | None
+    asks: bool = False
     bound: Bound | None = None
     body: str = ""  # what an approver reads, Markdown
 
@@ -35,11 +40,13 @@ def promote(spec: PromoteSpec) -> Promotion:
         return result
     found = audit(spec.pipeline)
     print(f"audit: {found.reason}")
-    if not found.accepted and spec.hand_moves == "put_back" and found.back and spec.action == "move":
-        result = _put_back(spec, found.champion, found.back)
+    if found.unfinished:
+        moves.finish(spec.pipeline)
+    undo = not found.accepted and spec.hand_moves == "put_back"
+    if undo and spec.action == "move":
+        result = _put_back(spec, found)
     elif spec.intent == "audit":
-        back = found.back if not found.accepted and spec.hand_moves == "put_back" else None
-        result = _result(spec, found.champion or "", found.champion, found.reason, proceed=back is not None)
+        result = _result(spec, found.champion or "", found.champion, found.reason, proceed=undo)
     else:
         result = check(spec) if spec.action == "check" else move(spec)
     print(f"promote {spec.action}: {result.reason}")
@@ -57,18 +64,17 @@ def check(spec: PromoteSpec) -> Promotion:
         )
     if tags.get(registry.STATE) == "refused":
         raise InputError(f"version {version} of {spec.pipeline} was refused: {tags.get(registry.REASONS)}")
-    if found := unjudged(tags):
+    if found := unjudged(spec.pipeline, version, tags):
         raise InputError(f"version {version} of {spec.pipeline} cannot be promoted: {found}")
     if champion == version:
         return _result(spec, version, champion, f"version {version} is the champion already")
-    if spec.intent == "roll back" and version not in {each.version for each in ledger.moves(spec.pipeline)}:
+    sha256 = tags.get(registry.SHA256, "")
+    if spec.intent == "roll back" and not _reigned(spec.pipeline, version, sha256):
         raise InputError(
             f"version {version} of {spec.pipeline} was never champion, so there is nothing to roll back to; "
             "promote it instead"
         )
-    bound = Bound(
-        sha256=tags.get(registry.SHA256, ""), champion=champion, test=_test(tags.get(registry.DATASET, ""))
-    )
+    bound = Bound(sha256=sha256, champion=champion, test=_test(tags.get(registry.DATASET, "")))
     if stays := _void(spec, version, tags, bound):
         kind, reason = stays
         _stay(spec, version, kind, champion, reason)
@@ -76,28 +82,32 @@ def check(spec: PromoteSpec) -> Promotion:
     replaced = f"instead of version {champion}" if champion else "as the first champion"
     reason = f"version {version} may be promoted {replaced}"
     body = approval.body(spec.pipeline, version, reason)
-    return _result(spec, version, champion, reason, proceed=True, bound=bound, body=body)
+    result = _result(spec, version, champion, reason, proceed=True, bound=bound, body=body)
+    return result.model_copy(update={"asks": _asks(spec, champion)})
 
 
 def move(spec: PromoteSpec) -> Promotion:
     """Fetch the file again, so that the digest is that of the stored bytes, and move the alias."""
-    done = _done(spec)
-    if done is None:
-        checked = check(spec)
-        if not checked.proceed:
-            return checked
-        version, champion = checked.version, checked.instead_of
-        try:
-            registry.fetch_model(f"models:/{spec.pipeline}/{version}")
-        except InputError as error:
-            _stay(spec, version, "stale", champion, str(error))
-            raise
-        kind: DecisionKind = "rolled-back" if spec.intent == "roll back" else "promoted"
-        reasons = (spec.reason,) if spec.reason else ()
-        done = decisions.record(
-            spec.pipeline, kind, version, champion, spec.by, reasons=reasons, run=spec.run
-        )
-    return _settle(spec, done)
+    if done := ledger.moved_by(spec.pipeline, spec.run):
+        return _moved(spec, done)
+    checked = check(spec)
+    if not checked.proceed:
+        return checked
+    version, champion = checked.version, checked.instead_of
+    if checked.asks and not spec.approved:
+        reason = "a person has to approve of it and there is no answer, which is a refusal"
+        _stay(spec, version, "rejected", champion, reason)
+        return _result(spec, version, champion, f"version {version} is not promoted: {reason}")
+    try:
+        registry.fetch_model(f"models:/{spec.pipeline}/{version}")
+    except InputError as error:
+        _stay(spec, version, "stale", champion, str(error))
+        raise
+    kind: DecisionKind = "rolled-back" if spec.intent == "roll back" else "promoted"
+    reasons = (spec.reason,) if spec.reason else ()
+    decided = decisions.record(spec.pipeline, kind, version, champion, spec.by, reasons=reasons, run=spec.run)
+    moves.finish(spec.pipeline)
+    return _moved(spec, decided)
 
 
 def refuse(spec: PromoteSpec) -> Promotion:
@@ -119,14 +129,23 @@ def _version(spec: PromoteSpec) -> str:
     """The version that is meant: to roll back without naming one, the champion before the present one."""
     if spec.version:
         return spec.version
-    reign = ledger.reign(spec.pipeline)
-    if spec.intent != "roll back" or len(reign) < 2:
+    before = earlier(spec.pipeline) if spec.intent == "roll back" else None
+    if before is None:
         raise InputError(
             f"{spec.pipeline} has no champion before the present one to roll back to; name a version"
             if spec.intent == "roll back"
             else f"promoting {spec.pipeline} needs a version, got none"
         )
-    return reign[-2]
+    return before.version
+
+
+def _reigned(pipeline: str, version: str, sha256: str) -> bool:
+    return any(each.kind in ledger.MOVES for each in ledger.about(pipeline, version, sha256))
+
+
+def _asks(spec: PromoteSpec, champion: str | None) -> bool:
+    """Whether a person has to approve: to roll back is a person's act, and the policy names the rest."""
+    return spec.intent == "promote" and (spec.asks == "always" or (spec.asks == "first" and champion is None))
 
 
 def _void(
@@ -167,36 +186,33 @@ def _test(dataset: str) -> str:
     return found.test_digest if found else ""
 
 
-def _done(spec: PromoteSpec) -> Decision | None:
-    """What an earlier try of this promotion decided, which was perhaps not done."""
-    last = ledger.champion(spec.pipeline)
-    return last if last and spec.run and last.run == spec.run else None
-
-
-def _settle(spec: PromoteSpec, decision: Decision) -> Promotion:
-    """Do what was decided; to do it twice changes nothing."""
-    version = decision.version
-    registry.set_alias(spec.pipeline, registry.CHAMPION, version)
-    registry.set_version_tag(spec.pipeline, version, registry.STATE, "promoted")
-    if decision.kind == "rolled-back" and decision.instead_of:
-        registry.set_version_tag(spec.pipeline, decision.instead_of, registry.STATE, registry.WITHDRAWN)
-    decisions.confirm(decision)
-    replaced = f"instead of version {decision.instead_of}" if decision.instead_of else "as the first one"
+def _moved(spec: PromoteSpec, decided: Decision) -> Promotion:
+    """What came of a decision: the champion, unless somebody else decided after it."""
+    version, last = decided.version, ledger.champion(spec.pipeline)
+    if last != decided:
+        now = _named(last.version if last else None)
+        reason = f"version {version} was the champion, and meanwhile {now} is"
+        return _result(spec, version, decided.instead_of, reason)
+    replaced = f"instead of version {decided.instead_of}" if decided.instead_of else "as the first one"
     reason = f"version {version} is the champion {replaced}"
-    return _result(spec, version, decision.instead_of, reason, proceed=True)
+    return _result(spec, version, decided.instead_of, reason, proceed=True)
 
 
-def _put_back(spec: PromoteSpec, champion: str | None, back: str) -> Promotion:
+def _put_back(spec: PromoteSpec, found: Audit) -> Promotion:
     """Undo a move by hand that is not accepted, instead of what else was asked for."""
-    reason = (
-        f"version {champion} was set by hand and is not accepted" if champion else "it was removed by hand"
+    why = f"version {found.champion} was set by hand and is not accepted" if found.champion else found.reason
+    if found.back is None:
+        version = found.champion or ""
+        registry.remove_alias(spec.pipeline, registry.CHAMPION)
+        decisions.confirm(
+            decisions.record(spec.pipeline, "removed", version, None, "policy", reasons=(why,), run=spec.run)
+        )
+        return _result(spec, version, None, f"there is no champion again: {why}")
+    back = decisions.record(
+        spec.pipeline, "put-back", found.back, found.champion, "policy", reasons=(why,), run=spec.run
     )
-    return _settle(
-        spec,
-        decisions.record(
-            spec.pipeline, "put-back", back, champion, "policy", reasons=(reason,), run=spec.run
-        ),
-    )
+    moves.finish(spec.pipeline)
+    return _moved(spec, back)
 
 
 def _stay(spec: PromoteSpec, version: str, kind: DecisionKind, champion: str | None, reason: str) -> None:
@@ -205,7 +221,8 @@ def _stay(spec: PromoteSpec, version: str, kind: DecisionKind, champion: str | N
     decision = decisions.record(
         spec.pipeline, kind, version, champion, spec.by, reasons=reasons, run=spec.run
     )
-    if kind != "stale":  # it is still a challenger, only its offer is void
+    # One that is stale is still a challenger, only its offer is void.
+    if kind != "stale" and decisions.there(decision):
         registry.set_version_tag(spec.pipeline, version, registry.STATE, kind)
     decisions.confirm(decision)
 
@@ -224,7 +241,7 @@ def _result(
     bound: Bound | None = None,
     body: str = "",
 ) -> Promotion:
-    tags = registry.version_tags(spec.pipeline, version) if version else {}
+    tags = (registry.find_tags(spec.pipeline, version) if version else None) or {}
     return Promotion(
         pipeline=spec.pipeline,
         version=version,

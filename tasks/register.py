@@ -35,19 +35,33 @@ def register(spec: RegisterSpec) -> ModelVersion:
     )
     _record_packages(run_id)
     reasons = tuple(verdict.sentence for verdict in evaluation.verdicts if not verdict.passed)
+    sha256 = evaluation.candidate.model.sha256
     result = ModelVersion(
         name=name,
         version=version,
-        sha256=evaluation.candidate.model.sha256,
+        sha256=sha256,
         state="challenger" if evaluation.passed else "refused",
+        offered=evaluation.passed and to_offer(name, version, sha256),
         reasons=reasons,
         mlflow_run_id=run_id,
     )
-    if result.state == "challenger":
+    if result.offered:
         registry.set_alias(name, registry.CHALLENGER, version)
     ledger.append(_decision(plan, result, dataset.digest, evaluation.champion_version))
     print(one_line(f"version {version} of {name} is registered: {result.state} {'; '.join(reasons)}"))
     return result
+
+
+def to_offer(name: str, version: str, sha256: str) -> bool:
+    """Whether a challenger is to be promoted: nothing was decided about it, and no newer one came.
+
+    Registering may run again much later, to sign a version, and must not offer what was dealt with.
+    """
+    newest = registry.alias_version(name, registry.CHALLENGER)
+    if newest is not None and int(newest) > int(version):
+        return False
+    settled = {each.kind for each in ledger.about(name, version, sha256)} - {*ledger.ONCE, "stale"}
+    return not settled
 
 
 def _record_packages(run_id: str) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from tasks import signatures
+from tasks import logged_model, signatures
 from tasks.config import PreprocessSettings
 from tasks.errors import InputError
 from tasks.records import Artifact, Start
@@ -28,6 +28,7 @@ BATCHES = "nightshift.batches"  # digest of the files that it was made of
 ACCURACY, DATASET = "nightshift.test_accuracy", "nightshift.dataset"
 GATE, DECISION = "nightshift.gate.", "nightshift.decision"  # what these tags begin with
 CHAMPION_THEN, TEST = "nightshift.champion", "nightshift.test_digest"  # beside which, and on which images
+CHANGING = (STATE, REASONS)  # tags that are not signed, since what becomes of a version changes them
 WITHDRAWN = "rolled-back"  # state of a version that a rollback took back
 REPORT = "nightshift.report"  # address of the page that shows the evidence
 MADE = "nightshift.made"  # what the version was made of and with, the Artifact of a record Made
@@ -72,20 +73,22 @@ def register_version(
 ) -> str:
     """Register ONNX bytes as a version of `name` and return the version; the same bytes of the same run once.
 
-    They are signed where a key is configured. Raises InputError, before anything is registered, when it is
-    configured wrongly, and when the stored file does not have the digest of `model`.
+    They are signed where a key is configured, and the tags with them. Raises InputError, before anything is
+    registered, when it is configured wrongly, and when the stored file does not have the digest of `model`.
     """
     sha256 = hashlib.sha256(model).hexdigest()
-    signed = signatures.attach(run_id, model)
+    lasting = {key: value for key, value in {**tags, SHA256: sha256}.items() if key not in CHANGING}
+    signed = signatures.attach(run_id, model, signatures.Judgement(name=name, run_id=run_id, tags=lasting))
     with worded():
         mlflow_client = client()
         _ensure_model(name)
         for version in mlflow_client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
             if version.tags.get(SHA256) == sha256:
-                for key, value in signed.items():
-                    mlflow_client.set_model_version_tag(name, version.version, key, value)
+                for key, value in {**lasting, **signed}.items():
+                    if version.tags.get(key) != value:
+                        mlflow_client.set_model_version_tag(name, version.version, key, value)
                 return str(version.version)
-        model_id = _log_model(run_id, model, classes, shape)
+        model_id = logged_model.log(run_id, model, classes, shape)
         bound = {**tags, SHA256: sha256, **signed}
         source = f"models:/{model_id}"
         created = mlflow_client.create_model_version(
@@ -100,47 +103,6 @@ def _ensure_model(name: str) -> None:
     except MlflowException as error:  # a RestException only where a server is asked, not of a database
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-
-
-def _log_model(run_id: str, model: bytes, classes: int, shape: tuple[int, int, int]) -> str:
-    import numpy as np
-    import onnx
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *shape), "images")]),
-        outputs=Schema(
-            [
-                TensorSpec(np.dtype("float32"), (-1, classes), "probabilities"),
-                TensorSpec(np.dtype("int64"), (-1,), "label"),
-            ]
-        ),
-    )
-    # Requirements are given because inferring them loads the model in another process (16 s);
-    # external data is off because it would split the file whose digest was evaluated.
-    with mlflow.start_run(run_id=run_id):
-        info = mlflow.onnx.log_model(
-            onnx.load_model_from_string(model),
-            name="model",
-            signature=signature,
-            input_example={"images": np.zeros((1, *shape), np.uint8)},
-            pip_requirements=_requirements(),
-            onnx_execution_providers=["CPUExecutionProvider"],
-            save_as_external_data=False,
-        )
-    stored = Path(mlflow.artifacts.download_artifacts(info.model_uri)) / "model.onnx"
-    if stored.read_bytes() != model:
-        raise InputError(
-            f"the model stored at {info.model_uri} is not the one that was evaluated; nothing is registered"
-        )
-    return str(info.model_id)
-
-
-def _requirements() -> list[str]:
-    from importlib.metadata import version
-
-    return [f"{name}=={version(name)}" for name in ("mlflow", "numpy", "onnx", "onnxruntime")]
 
 
 class Described(NamedTuple):
@@ -162,9 +124,25 @@ def version_url(name: str, version: str) -> str:
     return f"{address().rstrip('/')}/#/models/{name}/versions/{version}"
 
 
-@worded()
 def version_tags(name: str, version: str) -> dict[str, str]:
-    return dict(client().get_model_version(name, version).tags)
+    """The tags of a version; raises InputError when MLflow does not have it, or not any more."""
+    tags = find_tags(name, version)
+    if tags is None:
+        raise InputError(
+            f"version {version} of {name} is not in MLflow at {address()}, or not any more; give one that is"
+        )
+    return tags
+
+
+def find_tags(name: str, version: str) -> dict[str, str] | None:
+    """The tags of a version, None when MLflow does not have it: people delete versions."""
+    with worded():
+        try:
+            return dict(client().get_model_version(name, version).tags)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
 
 
 @worded()
@@ -175,6 +153,12 @@ def set_version_tag(name: str, version: str, key: str, value: str) -> None:
 @worded()
 def set_alias(name: str, alias: str, version: str) -> None:
     client().set_registered_model_alias(name, alias, version)
+
+
+@worded()
+def remove_alias(name: str, alias: str) -> None:
+    """Take an alias away; one that is not there is no error."""
+    client().delete_registered_model_alias(name, alias)
 
 
 def alias_version(name: str, alias: str) -> str | None:
@@ -198,7 +182,7 @@ def fetch_model(uri: str) -> tuple[bytes, dict[str, str]]:
     name, version = _version_of(uri)
     with worded():
         found = client().get_model_version(name, version)
-        tags = dict(found.tags)
+    tags = dict(found.tags)
     if SHA256 not in tags:
         raise InputError(
             f"{uri} was not registered by Nightshift: it has no tag {SHA256}; give a version that was"
@@ -221,6 +205,13 @@ def fetch_model(uri: str) -> tuple[bytes, dict[str, str]]:
     return model, {**tags, "version": version}
 
 
+def check_judgement(name: str, version: str) -> None:
+    """Refuse a version whose tags are not those that were signed with its file; nothing without keys."""
+    with worded():
+        found = client().get_model_version(name, version)
+    signatures.check_judgement(f"models:/{name}/{version}", name, found.run_id, dict(found.tags))
+
+
 def checkpoint_of(uri: str) -> Start:
     """The float weights behind `models:/<name>@<alias>` or `models:/<name>/<version>`, named by version.
 
@@ -237,28 +228,38 @@ def checkpoint_of(uri: str) -> Start:
 
 
 def champions(name: str) -> Champions:
-    """The champion of `name` and the best champion so far, or None where there is none yet."""
+    """The champion of `name` and the best champion so far, or None where there is none yet.
+
+    A best one that was deleted, or that is not trusted any more, is told and stood in for.
+    """
     version = alias_version(name, CHAMPION)
     if version is None:
         return Champions(None, None)
     current = _registered(name, version)
-    best = _anchor(name, version, current.tags)
-    return Champions(current, current if best == version else _registered(name, best))
+    return Champions(current, _best(name, current))
 
 
-def _anchor(name: str, version: str, tags: Mapping[str, str]) -> str:
-    """The best champion so far when `version` is the champion.
+def _best(name: str, current: Registered) -> Registered:
+    """The best champion so far when `current` is the champion.
 
-    What a rollback took back is no measure any more; what that was judged beside is one.
+    What a rollback took back is no measure any more; what that was judged beside is one, also for a lost one.
     """
-    seen, best = {version}, tags.get(BEST) or version
-    while best not in seen:
+    waiting = [current.tags.get(CHAMPION_THEN, ""), current.tags.get(BEST, "")]
+    seen = {current.version, ""}
+    while waiting and current.tags.get(BEST):
+        best = waiting.pop()
+        if best in seen:
+            continue
         seen.add(best)
-        tags = version_tags(name, best)
-        if tags.get(STATE) != WITHDRAWN:
-            return best
-        best = tags.get(BEST) or tags.get(CHAMPION_THEN) or version
-    return version
+        tags = find_tags(name, best)
+        if tags is not None and tags.get(STATE) == WITHDRAWN:
+            waiting += [tags.get(CHAMPION_THEN, ""), tags.get(BEST, "")]
+            continue
+        try:
+            return _registered(name, best)
+        except InputError as error:
+            print(f"version {best}, the best champion of {name} so far, cannot be compared with: {error}")
+    return current
 
 
 def _registered(name: str, version: str) -> Registered:

@@ -12,6 +12,7 @@ from tasks.config import (
     QuantizeSettings,
     TrainSettings,
 )
+from tasks.config.judgement import Asks
 from tasks.config.upkeep import Retention
 from tasks.records import (
     Bound,
@@ -93,6 +94,8 @@ class PromoteSpec(Record):
     run: str = ""  # of the promotion, by which a second try knows what the first one did
     only_challenger: bool = False  # a version that was offered is not promoted once a newer one came
     bound: Bound | None = None  # what `check` saw; `move` refuses when it changed since
+    asks: Asks  # when a person has to approve of a promotion
+    approved: bool = False  # whether a person did
     hand_moves: Literal["report", "put_back"] = "report"
     outcome: Literal["rejected", "expired"] | None = None
 

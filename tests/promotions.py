@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+import speeds
+from ml_fixtures import Night
 from mlflow_server import Door
 from small_models import onnx_model
 
-from tasks import ledger, registry, signing, tracking
-from tasks.config import PreprocessSettings
+from tasks import ledger, registry, signing, storage, tracking
+from tasks.config import PreprocessSettings, store_root
 from tasks.promote import Promotion, promote
-from tasks.specs import PromoteSpec
+from tasks.records import Evaluation, Scores, Verdict
+from tasks.specs import PromoteSpec, RegisterSpec
 
 
 @pytest.fixture
@@ -51,7 +54,9 @@ def challenger(name: str, seed: int, state: str = "challenger", **tags: str) -> 
 
 def act(action: str, name: str, version: str = "", **more: object) -> Promotion:
     return promote(
-        PromoteSpec.model_validate({"action": action, "pipeline": name, "version": version, **more})
+        PromoteSpec.model_validate(
+            {"action": action, "pipeline": name, "version": version, "asks": "never", **more}
+        )
     )
 
 
@@ -61,3 +66,36 @@ def kinds(name: str) -> list[tuple[str, str, str | None]]:
 
 def champion(name: str) -> str | None:
     return registry.alias_version(name, "champion")
+
+
+def registering_spec(night: Night, name: str, title: str, seed: int, *, passed: bool) -> RegisterSpec:
+    """What the night called `title` registers: small bytes of its own, judged by one gate."""
+    model = storage.write(storage.join(store_root(), "candidates", f"{seed}.onnx"), onnx_model(seed))
+    candidate = night.candidates["int8"].model_copy(update={"model": model})
+    scores = Scores.model_construct(accuracy=0.9, images=40, speed=speeds.speed(model.size))
+    verdict = Verdict(gate="size", passed=passed, value=0.9, limit=0.5, sentence="it is as small as asked")
+    dataset_uri = storage.join(store_root(), "datasets", f"{night.dataset.digest}.json")
+    storage.write_record(dataset_uri, night.dataset)
+    evaluation = Evaluation.model_construct(
+        chosen="int8",
+        candidate=candidate,
+        classes=night.dataset.classes,
+        test={"int8": scores},
+        passed_over={},
+        champion_version=champion(name),
+        best_version=None,
+        verdicts=(verdict,),
+        report=model,
+        evidence=model,
+    )
+    pipeline = night.plan.pipeline.model_copy(update={"name": name})
+    plan = night.plan.model_copy(
+        update={
+            "pipeline": pipeline,
+            "night": title,
+            "mlflow_run_id": tracking.open_night(name, title, params={}),
+        }
+    )
+    return RegisterSpec.model_construct(
+        plan=plan, dataset_uri=dataset_uri, members=(night.checkpoint,), evaluation=evaluation
+    )

@@ -22,7 +22,7 @@ def test_a_version_that_passed_is_accepted_and_recorded_once(registering):
     act("move", "liked", first)
     registry.set_alias("liked", "champion", second)
     for _ in range(2):
-        assert audit("liked").accepted
+        assert act("check", "liked", intent="audit").instead_of == second
     assert kinds("liked") == [("promoted", first, None), ("adopted", second, first)]
     tags = registry.version_tags("liked", second)
     assert any(key.startswith(registry.DECISION) and BY_HAND in value for key, value in tags.items())

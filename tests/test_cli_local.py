@@ -51,6 +51,7 @@ def run(ml_ensemble, timed, monkeypatch):
                     version="1",
                     sha256=made.candidate.model.sha256,
                     state="challenger" if made.passed else "refused",
+                    offered=made.passed,
                     reasons=(),
                     mlflow_run_id="run",
                 ).model_dump()
@@ -150,3 +151,39 @@ def test_training_starts_from_the_weights_of_the_plan(ml_night):
         local._model(ml_night.plan.model_copy(update={"start": start}), {"dataset_uri": "file:///d"}, stage)
     assert isinstance(asked[0], TrainSpec)
     assert asked[0].start == start
+
+
+def offer(monkeypatch, *answers: dict, **policy: object):
+    """What a night says of its promotion, and what it asked of the stage."""
+    given, specs = iter(answers), []
+
+    def stage(name, spec):
+        specs.append(spec)
+        return next(given)
+
+    pipeline = Pipeline(name="tiny", promotion=PromotionPolicy(**policy))
+    return local._promotion(pipeline, {"version": "3", "sha256": "a" * 64}, "night", stage), specs
+
+
+def test_a_person_is_asked_for_the_first_champion_here_too(monkeypatch):
+    checked = {"proceed": True, "asks": True, "reason": "", "bound": None}
+    said, (asked,) = offer(monkeypatch, checked, first_champion="approve")
+    assert (asked.action, asked.asks, asked.only_challenger, asked.run) == ("check", "first", True, "night")
+    assert said == {
+        "state": "challenger",
+        "promotion": "a person has to approve: nightshift promote tiny --version 3",
+    }
+
+
+def test_what_a_promotion_is_decided_on_is_bound_here_too(monkeypatch):
+    bound = {"sha256": "a" * 64, "champion": "2", "test": ""}
+    checked = {"proceed": True, "asks": False, "reason": "", "bound": bound}
+    for moved, state in (
+        ({"proceed": True, "version": "3"}, "promoted"),
+        ({"proceed": True, "version": "2"}, "not-promoted"),
+    ):
+        said, (_, move) = offer(monkeypatch, checked, {**moved, "reason": "why"}, hand_moves="put_back")
+        assert (move.action, move.bound.champion, move.hand_moves) == ("move", "2", "put_back")
+        assert said == {"state": state, "promotion": "why"}
+    stale = {"proceed": False, "reason": "it was judged beside version 1"}
+    assert offer(monkeypatch, stale)[0] == {"state": "not-promoted", "promotion": stale["reason"]}

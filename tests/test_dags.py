@@ -329,9 +329,12 @@ def test_promotion_uses_the_events_newest_challenger(airflow_home, monkeypatch):
     context = {"run_id": "r", "triggering_asset_events": {challenger: [Event(2, "7"), Event(1, "6")]}}
     monkeypatch.setattr(module, "get_current_context", lambda: context)
     empty = {"version": None, "action": "promote", "reason": ""}
-    asked = module.requested("x", "put_back", empty)
+    asked = module.requested("x", {"hand_moves": "put_back", "asks": "first"}, empty)
     assert (asked.version, asked.only_challenger, asked.run) == ("7", True, "r")
-    assert asked.hand_moves == "put_back"
+    assert (asked.hand_moves, asked.asks) == ("put_back", "first")
+
+
+POLICY = {"hand_moves": "report", "asks": "never"}
 
 
 def test_an_event_says_which_version_and_no_more(airflow_home, monkeypatch):
@@ -372,12 +375,12 @@ def test_what_a_person_asks_for_in_the_form_comes_before_events(airflow_home, mo
 
     context = {"run_id": "r", "triggering_asset_events": {}, "dag_run": Run()}
     monkeypatch.setattr(module, "get_current_context", lambda: context)
-    asked = module.requested("x", "report", {"version": None, "action": "roll back", "reason": "too slow"})
+    asked = module.requested("x", POLICY, {"version": None, "action": "roll back", "reason": "too slow"})
     assert (asked.version, asked.intent, asked.by, asked.reason) == ("", "roll back", "ada", "too slow")
     assert not asked.only_challenger
     with pytest.raises(Exception, match="no version was given"):
-        module.requested("x", "report", {"version": None, "action": "promote", "reason": None})
-    asked = module.requested("x", "report", {"version": "3", "action": "promote", "reason": None})
+        module.requested("x", POLICY, {"version": None, "action": "promote", "reason": None})
+    asked = module.requested("x", POLICY, {"version": "3", "action": "promote", "reason": None})
     assert asked.reason == ""
 
 
@@ -387,6 +390,55 @@ def test_the_form_of_a_promotion_can_be_sent_as_it_is(promote):
     for name, value in params.items():
         required = "null" not in params.get_param(name).schema["type"]
         assert value or not required, name
+
+
+@pytest.mark.parametrize(
+    ("response", "outcome"),
+    [
+        (None, "rejected"),  # the task that asks was marked as a success, or as skipped
+        ({"chosen_options": ["Reject"], "responded_by_user": None}, "expired"),
+        ({"chosen_options": ["Reject"], "responded_by_user": {"name": "ada"}}, "rejected"),
+        ({"chosen_options": ["Approve"], "responded_by_user": {"name": "ada"}}, None),
+    ],
+)
+def test_only_an_answer_goes_on_where_a_person_is_asked(airflow_home, monkeypatch, response, outcome):
+    import promote as module
+
+    class Instance:
+        def xcom_pull(self, task_ids: str) -> dict | None:
+            return {"check": checked, "approve": response}[task_ids]
+
+    checked = {
+        **dict.fromkeys(module.KEPT),
+        "intent": "promote",
+        "version": "3",
+        "ask": True,
+        "asks": "first",
+    }
+    checked |= {"by": "policy", "sha256": "", "reason": "", "only_challenger": True, "run": "r"}
+    checked |= {"hand_moves": "report", "approved": False}
+    specs = []
+    monkeypatch.setattr(module, "get_current_context", lambda: {"ti": Instance()})
+    monkeypatch.setattr(module.notices, "tell", lambda text: None)
+    monkeypatch.setattr(module, "run", lambda stage, spec: specs.append(spec) or {"reason": "no"})
+    decided = module.decide.function("x")
+    assert [spec.outcome for spec in specs] == ([outcome] if outcome else [])
+    assert (decided.get("approved"), decided.get("by")) == ((None, None) if outcome else (True, "ada"))
+    if response is None:
+        assert "without an answer, which is a refusal" in specs[0].reason
+
+
+def test_what_has_no_result_moves_nothing(airflow_home, monkeypatch):
+    import promote as module
+
+    class Instance:
+        def xcom_pull(self, task_ids: str) -> None:
+            return None
+
+    monkeypatch.setattr(module, "get_current_context", lambda: {"ti": Instance()})
+    for task in (module.ask, module.decide, module.move):
+        with pytest.raises(Exception, match="has no result, so nothing is moved"):
+            task.function(*([] if task is module.ask else ["x"]))
 
 
 def test_the_first_champion_can_ask_a_person_although_others_do_not(promote):

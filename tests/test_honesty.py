@@ -115,7 +115,8 @@ class Nights:
             )
         )
         if version.state == "challenger":
-            move = {"action": "move", "pipeline": name, "version": version.version, "sha256": version.sha256}
+            offer = {"pipeline": name, "version": version.version, "sha256": version.sha256}
+            move = {"action": "move", "asks": "never", **offer}
             promote(PromoteSpec.model_validate(move))
         return evaluation, version.version
 

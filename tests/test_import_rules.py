@@ -24,6 +24,7 @@ LEVELS = {
         "runner",
         "signing",
         "signatures",
+        "logged_model",
     },
     2: {
         "annotations",
@@ -94,6 +95,7 @@ LEVELS = {
         "markdown",
         "approval",
         "audit",
+        "moves",
         "decisions",
         "ledger",
         "report",

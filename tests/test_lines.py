@@ -63,7 +63,10 @@ def test_another_form_is_refused(monkeypatch):
             QuantizeSpec(recipe="int8", vote="soft", checkpoints=(), settings=QuantizeSettings()),
             {"recipe": "int8", "vote": "soft"},
         ),
-        (PromoteSpec(action="check", pipeline="digits", run="m1"), {"pipeline": "digits", "run": "m1"}),
+        (
+            PromoteSpec(action="check", pipeline="digits", run="m1", asks="never"),
+            {"pipeline": "digits", "run": "m1"},
+        ),
         (CLOSE, {}),
     ],
 )

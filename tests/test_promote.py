@@ -229,6 +229,114 @@ def test_what_was_taken_back_is_no_measure_for_later_versions(registering):
     assert best.version == third
 
 
+def test_without_an_answer_nothing_moves_where_a_person_has_to_approve(registering):
+    """Somebody set the state of the task that asks; that is found out where the alias moves."""
+    first, second = challenger("unanswered", 1), challenger("unanswered", 2)
+    asked = act("check", "unanswered", first, asks="first")
+    assert asked.asks
+    result = act("move", "unanswered", first, asks="first", bound=asked.bound)
+    assert not result.proceed
+    assert "there is no answer, which is a refusal" in result.reason
+    assert champion("unanswered") is None
+    assert kinds("unanswered") == [("rejected", first, None)]
+    assert act("move", "unanswered", second, asks="first", approved=True).proceed
+    assert not act("check", "unanswered", first, asks="first").asks  # it is not the first any more
+    assert act("check", "unanswered", first, asks="always").asks
+    assert not act("move", "unanswered", first, asks="always").proceed
+    assert champion("unanswered") == second
+
+
+def test_a_deleted_champion_is_gone_and_locks_nothing(registering):
+    first, second = challenger("deleted", 1), challenger("deleted", 2)
+    act("move", "deleted", first)
+    act("move", "deleted", second)
+    registry.client().delete_model_version("deleted", second)
+    looked = act("check", "deleted", intent="audit", hand_moves="put_back")
+    assert not looked.proceed
+    assert f"version {second} was the champion and was deleted by hand in MLflow" in looked.reason
+    assert kinds("deleted")[-1] == ("gone", second, None)
+    assert ledger.history("deleted")[-1].settings_digest == f"{2:064}"  # so that its data are trained again
+    act("check", "deleted", intent="audit")
+    assert len(kinds("deleted")) == 3  # it is told once
+    assert act("move", "deleted", intent="roll back").version == first
+    assert champion("deleted") == first
+    third = challenger("deleted", 3)
+    assert act("move", "deleted", third).proceed
+
+
+def test_going_back_passes_over_what_was_deleted(registering):
+    first, second, third = (challenger("over", seed) for seed in (1, 2, 3))
+    for version in (first, second, third):
+        act("move", "over", version)
+    registry.client().delete_model_version("over", second)
+    with pytest.raises(InputError, match=f"version {second} of over is not in MLflow at .*, or not any more"):
+        act("check", "over", second, intent="roll back")
+    assert act("move", "over", intent="roll back").version == first
+
+
+def test_a_model_that_is_deleted_and_made_anew_begins_again(registering):
+    """Its versions begin at 1 again, which are others than those that the ledger knows by these numbers."""
+    act("move", "anew", challenger("anew", 1))
+    registry.client().delete_registered_model("anew")
+    again = challenger("anew", 2)
+    assert again == "1"
+    with pytest.raises(InputError, match="was never champion"):
+        act("check", "anew", again, intent="roll back")
+    assert act("move", "anew", again).proceed
+    assert [kind for kind, _, _ in kinds("anew")] == ["promoted", "gone", "promoted"]
+
+
+def test_a_best_version_that_is_lost_is_told_and_stood_in_for(registering, capsys):
+    first, second = challenger("lost", 1), challenger("lost", 2)
+    third = challenger("lost", 3, **{registry.BEST: second, registry.CHAMPION_THEN: first})
+    registry.set_alias("lost", "champion", third)
+    assert registry.champions("lost").best.version == second
+    registry.set_version_tag("lost", second, registry.SHA256, "0" * 64)  # not trusted any more
+    assert registry.champions("lost").best.version == first
+    assert f"version {second}, the best champion of lost so far, cannot be compared with" in (
+        capsys.readouterr().out
+    )
+    for version in (second, first):
+        registry.client().delete_model_version("lost", version)
+    assert registry.champions("lost").best.version == third
+
+
+def test_what_was_cut_off_for_good_is_done_by_whoever_comes_next(registering, monkeypatch):
+    first, second = challenger("left", 1), challenger("left", 2)
+    act("move", "left", first)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "set_alias", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            act("move", "left", second, run="r")
+    assert champion("left") == first
+    assert "that was cut off: it is done now" in act("check", "left", intent="audit").reason
+    assert champion("left") == second
+    third = challenger("left", 3)
+    act("move", "left", third)
+    late = act("move", "left", second, run="r")  # its last retry, which must not move the alias back
+    assert not late.proceed
+    assert "meanwhile version 3 is" in late.reason
+    assert champion("left") == third
+
+
+def test_a_first_champion_by_hand_that_is_not_accepted_is_taken_away(registering):
+    bad = challenger("nobody", 1, **{f"{registry.GATE}size": "FAIL: too large"})
+    registry.set_alias("nobody", "champion", bad)
+    assert act("check", "nobody", intent="audit", hand_moves="put_back").proceed
+    act("move", "nobody", intent="audit", hand_moves="put_back", run="r")
+    assert champion("nobody") is None
+    assert kinds("nobody") == [("disputed", bad, None), ("removed", bad, None)]
+
+
+def test_going_back_from_a_disputed_champion_leads_to_the_last_accepted_one(registering):
+    first, second = challenger("aside", 1), challenger("aside", 2)
+    bad = challenger("aside", 3, **{f"{registry.GATE}size": "FAIL: too large"})
+    act("move", "aside", first)
+    act("move", "aside", second)
+    registry.set_alias("aside", "champion", bad)
+    assert act("move", "aside", intent="roll back").version == second
+
+
 def wait(airflow: Airflow, run_id: str, *states: str) -> None:
     def reached() -> bool:
         found = {task["state"] for task in airflow.tasks("promote_asked", run_id)}

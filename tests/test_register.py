@@ -7,7 +7,7 @@ import pytest
 import speeds
 from ml_fixtures import Night
 
-from tasks import ledger, register, registry, signatures, signing, tracking
+from tasks import decisions, ledger, register, registry, signatures, signing, tracking
 from tasks.errors import InputError, NightshiftError
 from tasks.records import Evaluation, Scores, Verdict
 from tasks.register import SBOM
@@ -66,6 +66,27 @@ def test_a_challenger_is_signed_and_the_run_has_the_bill_of_materials(spec, tmp_
     assert json.loads(packages)["bomFormat"] == "CycloneDX"
     assert register.register(spec) == version
     assert registry.fetch_model(f"models:/{version.name}/{version.version}")[0] == model
+
+
+def test_registering_again_offers_nothing_that_is_older_or_was_decided(spec, monkeypatch):
+    """The task `register` of an old night is run again, as people do to sign its version."""
+    first = register.register(spec)
+    name = first.name
+    assert first.offered
+    assert register.register(spec).offered  # its task was cut off: it is still to be promoted
+    later = spec.model_copy(
+        update={
+            "plan": spec.plan.model_copy(update={"mlflow_run_id": tracking.open_night(name, "2", params={})})
+        }
+    )
+    second = register.register(later)
+    assert (second.version, second.offered) == ("2", True)
+    again = register.register(spec)
+    assert (again.version, again.offered) == ("1", False)
+    assert registry.alias_version(name, registry.CHALLENGER) == "2"
+    tag = decisions.record(name, "rejected", "2", None, "ada", run="r")
+    assert tag.version == "2"
+    assert not register.register(later).offered
 
 
 def test_a_key_that_is_not_trusted_is_said_before_anything_is_written(spec, tmp_path, monkeypatch):

@@ -15,8 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from small_models import onnx_model
 
 from tasks import registry, signatures, signing, tracking
+from tasks.audit import audit
 from tasks.config import PreprocessSettings
 from tasks.errors import InputError
+from tasks.promote import promote
+from tasks.specs import PromoteSpec
 
 MODEL, OTHER = onnx_model(1), onnx_model(2)
 PATH = f"signature/{hashlib.sha256(MODEL).hexdigest()}.json"
@@ -203,3 +206,47 @@ def test_the_private_key_shows_nowhere(mlflow_server, keys, tmp_path, monkeypatc
     )
     for secret in ("open sesame", body, number.hex(), base64.b64encode(number).decode()):
         assert [text for text in shown if secret in text] == []
+
+
+def judged(name: str, night: str, verdict: str) -> str:
+    """Register a version that one gate judged."""
+    run_id = tracking.open_night(name, night, params={})
+    tags = {f"{registry.GATE}size": f"{verdict}: so it is", registry.DATA: night}
+    return registry.register_version(run_id, name, MODEL, classes=2, shape=(4, 4, 3), tags=tags)
+
+
+def test_gates_that_were_not_signed_are_adopted_by_nobody(ml_store, mlflow_server, keys):
+    """Who may write to MLflow gives a signed file that was refused the tags of one that passed."""
+    keys("mine")
+    good, bad = judged("forged", "n1", "pass"), judged("forged", "n2", "FAIL")
+    assert promoted("forged", good) == good
+    registry.set_version_tag("forged", bad, f"{registry.GATE}size", "pass: so it is")
+    with pytest.raises(
+        InputError, match=r"nightshift\.gate\.size of models:/forged/2 are not as they were sign"
+    ):
+        promoted("forged", bad)
+    registry.set_alias("forged", registry.CHAMPION, bad)
+    assert "is disputed: nightshift.gate.size of models:/forged/2" in audit("forged").reason
+    assert judged("forged", "n2", "FAIL") == bad  # its night registers it again: as it was judged
+    assert registry.version_tags("forged", bad)[f"{registry.GATE}size"] == "FAIL: so it is"
+
+
+def test_a_signed_file_under_another_name_or_run_brings_no_gates(ml_store, mlflow_server, keys):
+    keys("mine")
+    good = judged("mine", "n1", "pass")
+    tags = registry.version_tags("mine", good)
+    original = tracking.client().get_model_version("mine", good)
+    tracking.client().create_registered_model("other")
+    for name, run_id in (("other", original.run_id), ("mine", tracking.open_night("mine", "n9", params={}))):
+        model_id = original.source.removeprefix("models:/")
+        made = tracking.client().create_model_version(name, original.source, run_id, tags, model_id=model_id)
+        with pytest.raises(InputError, match=r"signed for the model mine and another run|is not signed"):
+            promoted(name, made.version)
+    registry.set_version_tag("mine", good, f"{registry.GATE}more", "pass: of course")
+    with pytest.raises(InputError, match=r"gate\.more of models:/mine/1 are not as they were signed"):
+        promoted("mine", good)
+
+
+def promoted(name: str, version: str) -> str:
+    asked = {"action": "move", "pipeline": name, "version": version, "asks": "never"}
+    return promote(PromoteSpec.model_validate(asked)).version

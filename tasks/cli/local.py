@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from tasks.cli.follow import summary
 from tasks.config import Pipeline
-from tasks.records import Checkpoint, Drift, Evaluation, Plan, outcome, variants
+from tasks.records import Bound, Checkpoint, Drift, Evaluation, Plan, outcome, variants
 from tasks.runner import run_stage
 from tasks.specs import (
     AssembleSpec,
@@ -62,9 +62,8 @@ def run_night(pipeline: Pipeline, *, force: bool, echo: Callable[[str], None]) -
         return {**base, "state": "nothing-new", "reason": assembled["reason"]}
     registered, evaluation = found
     result = {**base, **summary(registered, evaluation)}
-    if registered["state"] == "challenger" and pipeline.promotion.mode == "auto":
-        asked = PromoteSpec(action="move", pipeline=pipeline.name, version=registered["version"])
-        result["state"] = "promoted" if stage("promote", asked)["proceed"] else "not-promoted"
+    if registered["offered"] and pipeline.promotion.mode != "never":
+        result |= _promotion(pipeline, registered, night, stage)
     return result
 
 
@@ -81,6 +80,31 @@ def signals_as_ctrl_c() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _promotion(pipeline: Pipeline, registered: dict[str, Any], night: str, stage: Stage) -> dict[str, str]:
+    """Offer the challenger as `promote_<name>` does, and promote it unless a person has to approve of it."""
+    version, policy = registered["version"], pipeline.promotion
+    asked = PromoteSpec(
+        action="check",
+        pipeline=pipeline.name,
+        version=version,
+        sha256=registered["sha256"],
+        run=night,
+        only_challenger=True,
+        hand_moves=policy.hand_moves,
+        asks=policy.asks,
+    )
+    found = stage("promote", asked)
+    if not found["proceed"]:
+        return {"state": "not-promoted", "promotion": found["reason"]}
+    if found["asks"]:
+        how = f"a person has to approve: nightshift promote {pipeline.name} --version {version}"
+        return {"state": "challenger", "promotion": how}
+    bound = Bound.model_validate(found["bound"])
+    moved = stage("promote", asked.model_copy(update={"action": "move", "bound": bound}))
+    done = moved["proceed"] and moved["version"] == version
+    return {"state": "promoted" if done else "not-promoted", "promotion": moved["reason"]}
 
 
 def _data(plan: Plan, stage: Stage) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from tasks.config.base import ADVANCED, Settings
 
+Asks = Literal["never", "first", "always"]  # when a person has to approve of a promotion
+
 
 class EvaluateSettings(Settings):
     latency_runs: int = Field(
@@ -217,6 +219,13 @@ class PromotionPolicy(Settings):
                 "first_champion 'approve' needs mode 'auto' or 'approve', got 'never', which promotes nothing"
             )
         return self
+
+    @property
+    def asks(self) -> Asks:
+        """When a person has to approve: of every promotion, of the very first champion, or of none."""
+        if self.mode == "approve":
+            return "always"
+        return "first" if self.first_champion == "approve" else "never"
 
     @property
     def approval_timeout(self) -> timedelta:

@@ -140,6 +140,7 @@ class ModelVersion(Record):
     version: str
     sha256: str
     state: Literal["challenger", "refused"]
+    offered: bool  # whether it is to be promoted: a challenger, none newer, and nothing was decided about it
     reasons: tuple[str, ...]
     mlflow_run_id: str
 
@@ -147,8 +148,10 @@ class ModelVersion(Record):
 Registering = Literal["challenger", "refused"]  # what a night does
 Staying = Literal["rejected", "expired", "superseded", "stale"]  # what did not become champion
 Moving = Literal["promoted", "rolled-back", "adopted", "put-back"]  # what became champion
-# Disputed is a champion that somebody set by hand and that is not accepted.
-DecisionKind = Registering | Staying | Moving | Literal["disputed"]
+# Disputed is a champion that somebody set by hand and that is not accepted, removed one whose alias was taken
+# away, gone a version that was deleted in MLflow.
+Noticing = Literal["disputed", "removed", "gone"]
+DecisionKind = Registering | Staying | Moving | Noticing
 
 
 class Bound(Record):
@@ -171,8 +174,9 @@ class Decision(Record):
     settings_digest: str
     instead_of: str | None
     by: str
-    at: str  # ISO 8601, UTC
+    at: str  # ISO 8601, UTC, by the writer's clock: for people, never for the order
     night: str
     reasons: tuple[str, ...]
     evidence: str = ""  # address of the report
     run: str = ""  # of the promotion that decided
+    number: int = 0  # place in the ledger, from 1
