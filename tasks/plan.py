@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from tasks import batches, ledger, schedule, start, storage
-from tasks.config import STAGE_SETTINGS, digest_of, store_root
+from tasks.config import STAGE_SETTINGS, Pipeline, digest_of, store_root
 from tasks.errors import InputError
 from tasks.labels import READY
 from tasks.lines import one_line
@@ -91,7 +91,7 @@ def outlook(spec: PlanSpec) -> Outlook:
             f"source {source} holds no complete batch ({len(waiting)} still arriving); "
             f"put one there with: nightshift ingest FOLDER --pipeline {pipeline.name}"
         )
-    asks = pipeline.promotion.mode == "approve"
+    asks = _asks(pipeline)
     last = ledger.latest(pipeline.name, waiting=asks)
     previous = ledger.dataset(last.dataset) if last else None
     digests = (_data_digest(parts), pipeline.settings_digest())
@@ -99,6 +99,13 @@ def outlook(spec: PlanSpec) -> Outlook:
     verdict = schedule.judge(Facts(pipeline, seen, last, previous, decided, forced=spec.force))
     todo = _todo(parts) if verdict.work else []
     return Outlook(verdict, seen, previous, waiting, parts, todo, clutter, newest)
+
+
+def _asks(pipeline: Pipeline) -> bool:
+    """Whether a challenger may wait for a person for days: it is as good as decided meanwhile."""
+    policy = pipeline.promotion
+    first = policy.asks == "first" and ledger.champion(pipeline.name) is None
+    return policy.mode != "auto" or first
 
 
 def open_run(draft: Plan) -> str | None:

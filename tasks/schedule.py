@@ -31,13 +31,12 @@ class Verdict(NamedTuple):
 
 def judge(facts: Facts) -> Verdict:
     """The first rule that gives the night work, in the order in which people would name it."""
-    policy = facts.pipeline.retrain
-    known = (
-        f"the same data and settings were {facts.decided.kind} as version {facts.decided.version} "
-        f"at {facts.decided.at}"
-        if facts.decided
-        else ""
-    )
+    policy, known = facts.pipeline.retrain, ""
+    if facts.decided is not None:
+        what = "offered for promotion" if facts.decided.kind == "challenger" else facts.decided.kind
+        known = (
+            f"the same data and settings were {what} as version {facts.decided.version} at {facts.decided.at}"
+        )
     if facts.forced:
         return Verdict(True, f"forced although {known}" if known else "forced", again=True)
     if policy.always:
@@ -72,7 +71,11 @@ def _changed(facts: Facts) -> Verdict | None:
     if gone := sorted(previous.batches.keys() - facts.batches.keys()):
         return Verdict(True, f"removed from the source: {_names(gone)}")
     if facts.batches == previous.batches:
-        return Verdict(True, "Nightshift itself makes other shards of the same images than before")
+        return Verdict(
+            True,
+            "what was decided on these images does not stand any more, or Nightshift itself makes other "
+            "shards of them than before",
+        )
     return None
 
 

@@ -1,11 +1,12 @@
 """Planning a night against a real store: what is new, what was decided, what is written down."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from tasks import ledger, storage
-from tasks.config import Pipeline, PreprocessSettings, RetrainPolicy, TrainSettings
+from tasks.config import Pipeline, PreprocessSettings, PromotionPolicy, RetrainPolicy, TrainSettings
 from tasks.errors import InputError
 from tasks.plan import outlook, plan
 from tasks.records import BatchSeen, Dataset, Decision, Duplicates, PartList, Plan, Profile
@@ -80,8 +81,8 @@ def test_decided_data_ends_the_night_unless_forced_or_grown(store):
     drop(store, "a", 3)
     first = plan(ask("n1"))
     assert (first.work, first.images) == (True, 3)
-    decide(store, first, "challenger")  # registered, then the promotion failed: not decided
-    assert plan(ask("n2")).work
+    decide(store, first, "challenger")
+    assert "offered for promotion as version 1" in plan(ask("n2")).reason
     decide(store, first, "promoted")
     again = plan(ask("n3"))
     assert not again.work
@@ -156,3 +157,31 @@ def test_looking_ahead_writes_nothing(store):
     assert seen.verdict.work
     assert seen.batches == {"a": BatchSeen(files=3, digest=seen.batches["a"].digest)}
     assert [stored.key for stored in storage.listing(store)] == before
+
+
+def test_a_night_that_was_queued_meanwhile_does_not_train_what_waits_for_its_promotion(store, monkeypatch):
+    drop(store, "a", 3)
+    first = plan(ask("n1"))
+    decide(store, first, "challenger")
+    queued = plan(ask("n2"))
+    assert not queued.work
+    assert "the same data and settings were offered for promotion as version 1" in queued.reason
+    monkeypatch.setattr(ledger, "OFFERED", timedelta())  # hours later: the promotion failed
+    assert plan(ask("n3")).work
+
+
+@pytest.mark.parametrize(
+    ("policy", "work"),
+    [
+        ({"mode": "never"}, False),
+        ({"mode": "approve"}, False),
+        ({"first_champion": "approve"}, False),
+        ({}, True),
+    ],
+)
+def test_what_is_only_recorded_or_waits_for_a_person_is_not_trained_again(store, monkeypatch, policy, work):
+    monkeypatch.setattr(ledger, "OFFERED", timedelta())
+    drop(store, "a", 3)
+    promotion = PromotionPolicy(**policy)
+    decide(store, plan(ask("n1", promotion=promotion)), "challenger")
+    assert plan(ask("n2", promotion=promotion)).work == work
