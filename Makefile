@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/installed-$(shell cksum < requirements.lock | cut -d' ' -f1)
 UV := $(shell sed -n 's/^uv==/uv==/p' requirements.lock)
 
-.PHONY: help demo test lint bench portability fuzz setup down lock
+.PHONY: help demo test test-all lint bench portability fuzz setup down lock
 help:
 	@echo "make demo   bring everything up and run one night on real handwritten digits"
 	@echo "make test   run the whole test suite"
+	@echo "make test-all  the same, and 500 steps of promotions in orders that nobody thought of"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  measure, and write bench.json; PHOTOS=FOLDER of JPEGs adds decoding, networks at"
 	@echo "            224 pixels, predictions and the endpoint, CIFAR10=FOLDER two hours of training"
@@ -37,6 +38,9 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest --numprocesses 2 --no-loadscope-reorder
+
+test-all: setup
+	NIGHTSHIFT_TEST_STEPS=500 $(BIN)/pytest --numprocesses 2 --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .
