@@ -90,6 +90,6 @@ def flat(field: str, described: dict[str, Any]) -> dict[str, Any]:
     if variants := schema.pop("anyOf", None):
         value = next(variant for variant in variants if variant["type"] != "null")
         schema |= {**value, "type": [value["type"], "null"]}
-    if schema.get("type") == "array":
+    if schema.get("type") == "array" and "enum" in schema["items"]:  # without, the form takes lines of text
         schema["examples"] = schema["items"]["enum"]
     return schema

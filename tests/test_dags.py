@@ -358,13 +358,13 @@ def test_an_event_says_which_version_and_no_more(airflow_home, monkeypatch):
         "hand_moves": "put_back",
     }
     event.extra = {**offered, **foreign, "only_challenger": False, "run": "other", "reason": "trust me"}
-    asked = module.requested("x", "report", empty)
+    asked = module.requested("x", POLICY, empty)
     event.extra = offered
-    assert asked == module.requested("x", "report", empty)
+    assert asked == module.requested("x", POLICY, empty)
     assert (asked.action, asked.pipeline, asked.by, asked.only_challenger) == ("check", "x", "policy", True)
     event.extra = foreign
     with pytest.raises(Exception, match="must name version and sha256, got action, pipeline"):
-        module.requested("x", "report", empty)
+        module.requested("x", POLICY, empty)
 
 
 def test_what_a_person_asks_for_in_the_form_comes_before_events(airflow_home, monkeypatch):
