@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from tasks import storage
+from tasks import outputs, storage
 from tasks.errors import InputError, OutageError
 from tasks.records import Artifact
 
@@ -40,7 +40,7 @@ class ShardCache:
         kept = shard.model_copy(update={"uri": f"file://{self._folder / shard.sha256}"})
         with contextlib.suppress(InputError, OSError):  # it is not there, or damaged
             return storage.read_artifact(kept)
-        data = storage.read_artifact(shard)
+        data = outputs.read(shard)
         if self._works:
             try:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from tasks import storage
+from tasks import outputs
 from tasks.errors import InputError
 from tasks.records import Artifact, Dataset, Shard, Split
 
@@ -124,9 +124,7 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     return order[turn.argsort(stable=True)[:count]].sort().values
 
 
-def read_rows(
-    rows: Rows, dataset: Dataset, read: Callable[[Artifact], bytes] = storage.read_artifact
-) -> Images:
+def read_rows(rows: Rows, dataset: Dataset, read: Callable[[Artifact], bytes] = outputs.read) -> Images:
     """Rows of a shard, with their labels mapped by class name onto the classes of the data set."""
     shard = rows.shard
     try:
@@ -169,7 +167,7 @@ def originals(dataset: Dataset, split: Split) -> list[str]:
     keys: list[str] = []
     for rows in rows_of(dataset, split):
         shard = rows.shard
-        data = storage.read_artifact(shard.file)
+        data = outputs.read(shard.file)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         named = json.loads(header.get("__metadata__", {}).get("keys", "[]"))
         if len(named) != shard.images:

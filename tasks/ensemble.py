@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from tasks import model, storage
+from tasks import model, outputs
 from tasks.config import VoteRule
 from tasks.dataset import load_split, scaled, standardised
 from tasks.device import find_device
@@ -56,7 +56,7 @@ def standings(checkpoints: Sequence[Checkpoint], dataset: Dataset) -> Standings:
 
 def _restore(checkpoint: Checkpoint, dataset: Dataset) -> nn.Module:
     return model.restore(
-        storage.read_artifact(checkpoint.weights),
+        outputs.read(checkpoint.weights),
         checkpoint.settings,
         classes=len(dataset.classes),
         image_size=dataset.image_size,

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from tasks import comparison, contenders, ensemble, evidence, gates, published, report, robustness, storage
+from tasks import (
+    comparison,
+    contenders,
+    ensemble,
+    evidence,
+    gates,
+    outputs,
+    published,
+    report,
+    robustness,
+    storage,
+)
 from tasks.contenders import Contender, Labels
 from tasks.dataset import Images, load_split
 from tasks.gates import Case, Rival, lead
@@ -36,7 +47,7 @@ def evaluate(spec: EvaluateSpec) -> Evaluation:
     made, missing = contenders.made(spec.candidates)
     candidates = comparison.left(made, missing)
     dataset = storage.read_record(spec.dataset_uri, Dataset)
-    models = {name: storage.read_artifact(candidate.model) for name, candidate in candidates.items()}
+    models = {name: outputs.read(candidate.model) for name, candidate in candidates.items()}
     test = load_split(dataset, "test")
     images, labels = test.images.numpy(), test.labels.numpy()
     champions = contenders.champions(spec.plan.pipeline.name)

@@ -1,17 +1,15 @@
 """What the test images show of each model: put together from `tasks.metrics`, for report and gates."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch import nn
 
-from tasks import storage
+from tasks import index, storage
 from tasks.contenders import Contender, Labels
 from tasks.dataset import Images, originals
 from tasks.metrics import activation, examples
@@ -19,7 +17,7 @@ from tasks.metrics.calibration import reliability
 from tasks.metrics.curves import curves
 from tasks.metrics.paired import compare
 from tasks.metrics.slices import Answers, slices
-from tasks.records import Dataset, Evidence, Example, Robustness
+from tasks.records import Dataset, Evidence, Example, PartResult, Robustness
 from tasks.runtime import Pixels
 
 FACTS: Final = ["key", "width", "height", "brightness", "extra"]
@@ -72,7 +70,7 @@ def columns(dataset: Dataset, keys: Sequence[str]) -> dict[str, list[Any]]:
     )
     facts: dict[str, dict[str, Any]] = {}
     for folder in folders:
-        facts |= _facts(storage.join(folder, "index.parquet"))
+        facts |= _facts(storage.join(folder, "part.json"))
     rows = [facts.get(key, {}) for key in keys]
     extras = [json.loads(row["extra"]) if row.get("extra") else {} for row in rows]
     found = {
@@ -97,12 +95,11 @@ def overlays(evidence: Evidence, network: nn.Module, test: Images, dataset: Data
 
 
 def _facts(uri: str) -> dict[str, dict[str, Any]]:
-    """Rows of one index by key; none where it was cleaned away."""
+    """Rows of the index of one part by key; none where it was cleaned away."""
     try:
-        data = storage.read(uri)
+        table = index.read(storage.read_record(uri, PartResult).index, columns=[*FACTS, "split"])
     except storage.MissingError:
         return {}
-    table = pq.read_table(io.BytesIO(data), columns=[*FACTS, "split"])
     rows = table.filter(pc.field("split") == "test").select(FACTS).to_pylist()
     return {row["key"]: row for row in rows}
 

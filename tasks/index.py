@@ -1,6 +1,6 @@
 """The index of a data set: one row per image with everything about it but its pixels, as a Parquet table.
 
-Each part of a batch has one, `index.parquet` beside its shards, in the order of the shards' rows. Duplicates,
+Each part of a batch has one beside its shards, in the order of the shards' rows. Duplicates,
 drift and the data card are found from the indexes alone, without reading a pixel again.
 """
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tasks import storage
+from tasks import outputs, storage
 from tasks.records import Artifact, PartResult
 
 THUMBNAIL: Final = 16  # side in pixels
@@ -42,12 +42,12 @@ SCHEMA: Final = pa.schema(
 WITHOUT_THUMBNAILS: Final = [name for name in SCHEMA.names if name != "thumbnail"]
 
 
-def write(uri: str, rows: Iterable[Mapping[str, Any]]) -> Artifact:
+def write(folder: str, rows: Iterable[Mapping[str, Any]]) -> Artifact:
     """Store rows; equal rows give equal bytes."""
     buffer = io.BytesIO()
     table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
     pq.write_table(table, buffer, compression="zstd", use_dictionary=["label", "split", "format", "extra"])
-    return storage.write(uri, buffer.getvalue())
+    return outputs.write(folder, "index.parquet", buffer.getvalue())
 
 
 def read(artifact: Artifact, columns: list[str] | None = None) -> pa.Table:

@@ -8,8 +8,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from tasks import batches, ledger, schedule, start, storage
-from tasks.config import STAGE_SETTINGS, Pipeline, digest_of, store_root
+from tasks import batches, ledger, schedule, shards, start, storage
+from tasks.config import STAGE_SETTINGS, Pipeline, digest_of
 from tasks.errors import InputError
 from tasks.labels import READY
 from tasks.lines import one_line
@@ -122,10 +122,10 @@ def open_run(draft: Plan) -> str | None:
 
 
 def _todo(parts: list[Part]) -> list[Part]:
-    """Parts without a manifest of their own, which is written when they are done."""
-    uris = [storage.join(store_root(), "shards", part.digest, "part.json") for part in parts]
+    """Parts that are not done, or lost something since."""
     with ThreadPoolExecutor(LOOKUPS) as pool:
-        return [part for part, done in zip(parts, pool.map(storage.exists, uris), strict=True) if not done]
+        done = pool.map(shards.found, (part.digest for part in parts))
+        return [part for part, result in zip(parts, done, strict=True) if result is None]
 
 
 def _data_digest(parts: list[Part]) -> str:

@@ -112,9 +112,9 @@ def _part(
 ) -> PartResult:
     folder = storage.join(store_root(), "shards", part.digest)
     done = storage.join(folder, "part.json")
-    if storage.exists(done):
+    if again := shards.found(part.digest):
         print(f"batch {one_line(part.batch)}: part {part.digest[:12]} is already done")
-        return storage.read_record(done, PartResult)
+        return again
     started = time.monotonic()
     refusals: list[Refusal] = []
     written: list[Shard] = []
@@ -127,13 +127,12 @@ def _part(
         part=part.digest,
         batch=part.batch,
         shards=tuple(written),
-        index=index.write(storage.join(folder, "index.parquet"), table),
+        index=index.write(folder, table),
         # Files are fetched ahead of their turn: only sorted are the reasons the same in every run.
         refusals=tuple(sorted(refusals, key=lambda refusal: refusal.key)),
         seconds=time.monotonic() - started,
     )
-    storage.write_record(done, result)
-    return result
+    return shards.claim(done, result)
 
 
 def _written(folder: str, buffers: Buffers, rows: Iterator[Row]) -> Iterator[tuple[Filled, Shard]]:

@@ -5,10 +5,10 @@ python -m tasks quantize --spec spec.json --result result.json
 
 import time
 
-from tasks import conditions, ensemble, export, graphs, pair_sums, recipes, storage, tuning
+from tasks import conditions, ensemble, export, graphs, outputs, pair_sums, recipes, storage, tuning
 from tasks.config import digest_of, store_root
 from tasks.errors import InputError
-from tasks.records import Candidate, Dataset, Unmade
+from tasks.records import Artifact, Candidate, Dataset, Unmade
 from tasks.specs import QuantizeSpec
 
 FORMAT = 5  # raise it when the same checkpoints and settings would give another file or record
@@ -21,16 +21,16 @@ def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
     """
     folder = storage.join(store_root(), "candidates", _key(spec))
     done = storage.join(folder, "candidate.json")
-    if storage.exists(done):
+    if again := outputs.found(done, Candidate, _files):
         print(f"found again, not made: {done}", flush=True)
-        return storage.read_record(done, Candidate)
+        return again
     begun = time.perf_counter()
     try:
         data, details, sums = _made(spec, folder)
     except InputError as error:
         print(f"{spec.name} is not made: {error}", flush=True)
         return Unmade(recipe=spec.recipe, vote=spec.vote, reason=str(error))
-    artifact = storage.write(storage.join(folder, "model.onnx"), data)
+    artifact = outputs.write(folder, "model.onnx", data)
     candidate = Candidate(
         recipe=spec.recipe,
         vote=spec.vote,
@@ -41,13 +41,17 @@ def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
         seconds=round(time.perf_counter() - begun, 3),
         made_with=conditions.describe(str(details.get("precision", "float32"))),
     )
-    storage.write_record(done, candidate)
+    candidate = outputs.claim(done, candidate, _files)
     tuning.forget(folder)
     facts = ", ".join(f"{name} {value}" for name, value in details.items())
     print(
         f"{candidate.name}: {artifact.size / 1e6:.2f} MB, {facts}, in {candidate.seconds:.1f} s", flush=True
     )
     return candidate
+
+
+def _files(candidate: Candidate) -> list[Artifact]:
+    return [candidate.model]
 
 
 def _made(spec: QuantizeSpec, folder: str) -> tuple[bytes, recipes.Details, dict[str, int]]:

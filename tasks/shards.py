@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks import storage
-from tasks.config import PreprocessSettings
-from tasks.records import SPLITS, Shard, Split
+from tasks import outputs, storage
+from tasks.config import PreprocessSettings, store_root
+from tasks.records import SPLITS, Artifact, PartResult, Shard, Split
 
 SHARD_BYTES: Final = 32 * 2**20  # S3 streams at full speed and a shuffle works shard by shard
 Moments = tuple[float, ...]  # one number per channel
@@ -83,13 +83,28 @@ def write(folder: str, number: int, filled: Filled) -> Shard:
     pieces = [tensor.reshape(-1).view(np.uint8).data for tensor in tensors.values()]
     mean, mean_square = moments(pixels)
     return Shard(
-        file=storage.write(storage.join(folder, f"{split}-{number:05d}.safetensors"), header, *pieces),
+        file=outputs.write(folder, f"{split}-{number:05d}.safetensors", header, *pieces),
         split=split,
         images=len(facts),
         classes=classes,
         mean=mean,
         mean_square=mean_square,
     )
+
+
+def found(part: str) -> PartResult | None:
+    """The result of a part, by its digest, that is done and whole."""
+    done = storage.join(store_root(), "shards", part, "part.json")
+    return outputs.found(done, PartResult, _files)
+
+
+def claim(done: str, result: PartResult) -> PartResult:
+    """Mark a part as done; the result that counts."""
+    return outputs.claim(done, result, _files)
+
+
+def _files(result: PartResult) -> list[Artifact]:
+    return [*(shard.file for shard in result.shards), result.index]
 
 
 def _header(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> bytes:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from tasks import conditions, loop, model, ranks, storage, weights
+from tasks import conditions, loop, model, outputs, ranks, storage, weights
 from tasks.config import digest_of, store_root
 from tasks.dataset import load_split
 from tasks.device import find_device
@@ -19,7 +19,7 @@ from tasks.history import History, Shown, shown
 from tasks.progress import Progress
 from tasks.ranks import Ranks
 from tasks.rate import find_rate
-from tasks.records import Checkpoint, Conditions, Dataset
+from tasks.records import Artifact, Checkpoint, Conditions, Dataset
 from tasks.specs import TrainSpec
 
 FORMAT = 3  # raise it when the same settings would train another network, or its record has another shape
@@ -45,8 +45,7 @@ def train(spec: TrainSpec, watch: Watch = lambda epoch: None) -> Checkpoint:
     dataset = storage.read_record(spec.dataset_uri, Dataset)
     folder = storage.join(store_root(), "checkpoints", _key(spec, dataset))
     done = storage.join(folder, "checkpoint.json")
-    if storage.exists(done):
-        checkpoint = storage.read_record(done, Checkpoint)
+    if checkpoint := outputs.found(done, Checkpoint, _files):
         print(f"found again, not trained: {done}", flush=True)
         history = storage.read_record(storage.join(folder, "history.json"), History)
         with shown(spec, dataset, reused=True) as show:
@@ -73,7 +72,7 @@ def train(spec: TrainSpec, watch: Watch = lambda epoch: None) -> Checkpoint:
             raise
         if group.leads:
             checkpoint = _written(spec, dataset, folder, trained, time.perf_counter() - begun)
-            storage.write_record(done, checkpoint)
+            checkpoint = outputs.claim(done, checkpoint, _files)
             progress.forget()
             show.end(trained.history)
             print(f"trained in {checkpoint.seconds:.1f} s: {checkpoint.weights.uri}", flush=True)
@@ -81,9 +80,13 @@ def train(spec: TrainSpec, watch: Watch = lambda epoch: None) -> Checkpoint:
     return storage.read_record(done, Checkpoint)
 
 
+def _files(checkpoint: Checkpoint) -> list[Artifact]:
+    return [checkpoint.weights]
+
+
 def _written(spec: TrainSpec, dataset: Dataset, folder: str, trained: Trained, seconds: float) -> Checkpoint:
     data = model.to_bytes(trained.network, weights.about(spec.settings, dataset))
-    artifact = storage.write(storage.join(folder, "model.safetensors"), data)
+    artifact = outputs.write(folder, "model.safetensors", data)
     storage.write_record(storage.join(folder, "history.json"), trained.history)
     return Checkpoint(
         weights=artifact,

@@ -18,6 +18,7 @@ LEVELS = {
         "storage",
         "journal",
         "lines",
+        "outputs",
         "tracking",
         "registry",
         "inventory",

@@ -5,11 +5,22 @@ from typing import Any
 
 import pytest
 
-from tasks import ledger, storage
+from tasks import index, ledger, outputs, storage
 from tasks.config import Pipeline, PreprocessSettings, PromotionPolicy, RetrainPolicy, TrainSettings
 from tasks.errors import InputError
 from tasks.plan import outlook, plan
-from tasks.records import BatchSeen, Dataset, Decision, Duplicates, PartList, Plan, Profile
+from tasks.records import (
+    BatchSeen,
+    Dataset,
+    Decision,
+    Duplicates,
+    Part,
+    PartList,
+    PartResult,
+    Plan,
+    Profile,
+    Shard,
+)
 from tasks.specs import PlanSpec
 
 SMALL = PreprocessSettings(part_seconds=0.0022)  # two files a part
@@ -25,8 +36,8 @@ def store(tmp_path, monkeypatch):
 
 
 def drop(store: str, batch: str, count: int) -> None:
-    for index in range(count):
-        storage.write(f"{store}/incoming/pets/{batch}/cat/{index:03d}.png", f"{batch}{index}".encode())
+    for number in range(count):
+        storage.write(f"{store}/incoming/pets/{batch}/cat/{number:03d}.png", f"{batch}{number}".encode())
     storage.write(f"{store}/incoming/pets/{batch}/_READY", b"")
 
 
@@ -113,12 +124,43 @@ def test_a_night_fixes_the_weights_that_it_starts_from(store):
     assert plan(ask("n4")).start is None
 
 
+def done(store: str, part: Part) -> PartResult:
+    """Leave behind what preprocessing leaves, in small."""
+    folder = f"{store}/shards/{part.digest}"
+    shard = Shard(
+        file=outputs.write(folder, "train-00000.safetensors", b"s"), split="train", images=1, classes=()
+    )
+    found = index.write(folder, [])
+    result = PartResult(
+        part=part.digest, batch=part.batch, shards=(shard,), index=found, refusals=(), seconds=1.0
+    )
+    storage.write_record(f"{folder}/part.json", result)
+    return result
+
+
+@pytest.mark.parametrize("harm", ["delete", "cut", "index", "record"])
+def test_a_part_that_lost_something_is_made_again(store, harm):
+    drop(store, "a", 1)
+    (part,) = storage.read_record(plan(ask()).parts_uri, PartList).parts
+    result = done(store, part)
+    assert plan(ask()).messages[0].parts == 0
+    if harm == "delete":
+        storage.delete(result.shards[0].file.uri)
+    elif harm == "cut":
+        storage.write(result.shards[0].file.uri, b"")
+    elif harm == "index":
+        storage.delete(result.index.uri)
+    else:
+        storage.write(f"{store}/shards/{part.digest}/part.json", b"{")
+    assert plan(ask()).messages[0].parts == 1
+
+
 def test_only_parts_that_nobody_has_done_are_sent(store):
     drop(store, "a", 4)
     first = plan(ask(preprocess=SMALL))
     parts = storage.read_record(first.parts_uri, PartList).parts
     assert [message.images for message in first.messages] == [2, 2]
-    storage.write(f"{store}/shards/{parts[0].digest}/part.json", b"{}")
+    done(store, parts[0])
     (message,) = plan(ask(preprocess=SMALL)).messages
     assert [part.digest for part in storage.read_record(message.parts_uri, PartList).parts] == [
         parts[1].digest
@@ -128,7 +170,7 @@ def test_only_parts_that_nobody_has_done_are_sent(store):
 def test_a_night_with_all_parts_done_sends_one_empty_message(store):
     drop(store, "a", 1)
     (part,) = storage.read_record(plan(ask()).parts_uri, PartList).parts
-    storage.write(f"{store}/shards/{part.digest}/part.json", b"{}")
+    done(store, part)
     (message,) = plan(ask()).messages
     assert (message.parts, message.images) == (0, 0)
 

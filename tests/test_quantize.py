@@ -34,7 +34,7 @@ def test_a_candidate_names_its_checkpoint_and_its_bytes(ml_night):
     assert candidate.checkpoints == (ml_night.checkpoint.weights,)
     assert len(storage.read_artifact(candidate.model)) == candidate.model.size
     assert candidate.details["calibration_images"] == 32
-    done = candidate.model.uri.replace("model.onnx", "candidate.json")
+    done = storage.join(candidate.model.uri.rpartition("/")[0], "candidate.json")
     assert storage.read_record(done, Candidate) == candidate
 
 
