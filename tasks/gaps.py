@@ -1,6 +1,6 @@
 """What registered versions lack in the store and in MLflow: it is told, and nothing is done about it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tasks import inventory, ledger, registry, storage
@@ -17,19 +17,30 @@ LOOKUPS = 32  # objects that are looked for at a time
 def check_mlflow(versions: Sequence[Version]) -> list[str]:
     """A sentence for each pipeline whose newest version MLflow does not have.
 
-    Raises InputError when that is so for all of them: then it is another server's registry, by which
-    everything in this store would look unwanted.
+    Raises InputError where it has none of a pipeline's versions: then they are another server's, and by this
+    one's registry all that belongs to them, a champion too, would look unwanted.
     """
     known = {(version.name, version.version): version.tags.get(registry.SHA256) for version in versions}
     newest = [found for name in _pipelines() if (found := ledger.registered(name))]
     missing = [each for each in newest if known.get((each.pipeline, each.version)) != each.sha256]
-    if newest and len(missing) == len(newest):
-        raise InputError(
-            f"MLflow at {address()} has none of the versions that the ledger of {store_root()} names, such "
-            f"as version {newest[0].version} of {newest[0].pipeline}; set MLFLOW_TRACKING_URI and "
-            "NIGHTSHIFT_STORE to those that belong together"
-        )
+    for each in missing:
+        if _is_foreign(each.pipeline, known):
+            raise InputError(
+                f"MLflow at {address()} has none of the versions that the ledger of {store_root()} names for "
+                f"{each.pipeline}, such as version {each.version}, so nothing is deleted; set "
+                "MLFLOW_TRACKING_URI and NIGHTSHIFT_STORE to those that belong together, give each MLflow a "
+                f"store of its own, or remove {storage.join(store_root(), 'ledger', each.pipeline)}/ where "
+                "the pipeline is gone for good"
+            )
     return [_unknown(each) for each in missing]
+
+
+def _is_foreign(pipeline: str, known: Mapping[tuple[str, str], str | None]) -> bool:
+    """Whether MLflow has no version that was registered, and the ledger does not say that they are gone."""
+    entries = ledger.history(pipeline)
+    gone = {(each.version, each.sha256) for each in entries if each.kind == "gone"}
+    there = {(each.version, each.sha256) for each in entries if each.kind in ledger.ONCE} - gone
+    return bool(there) and not any(known.get((pipeline, version)) == sha256 for version, sha256 in there)
 
 
 def _pipelines() -> list[str]:

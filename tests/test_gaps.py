@@ -70,12 +70,25 @@ def test_another_server_than_the_ledger_speaks_of_is_refused(registering):
     versions = inventory.versions()
     assert check_mlflow(versions) == []
     decide("mine", version, "f" * 64)  # there is a version 1, but it is another one
-    with pytest.raises(
-        InputError, match=r"MLflow at http.* has none of .* version 1 of mine; set MLFLOW_TRACK"
-    ):
+    with pytest.raises(InputError, match=r"MLflow at http.* has none of .* for mine, such as version 1"):
         check_mlflow(versions)
-    challenger("theirs", 2)
+
+
+def test_one_pipeline_of_another_server_keeps_everything(registering):
+    """Two servers that share a store know nothing of each other's models."""
+    challenger("here", 2)
     found = {each.name: each.tags[registry.SHA256] for each in inventory.versions()}
-    decide("theirs", "1", found["theirs"])
+    decide("here", "1", found["here"])
+    assert check_mlflow(inventory.versions()) == []
+    decide("there", "9", "a" * 64)
+    with pytest.raises(InputError, match=r"for there, such as version 9, so nothing is deleted; .*/there/"):
+        check_mlflow(inventory.versions())
+
+
+def test_a_newest_version_that_somebody_deleted_is_told(registering):
+    challenger("pruned", 3)
+    found = {each.name: each.tags[registry.SHA256] for each in inventory.versions()}
+    decide("pruned", "1", found["pruned"])
+    decide("pruned", "2", "e" * 64)
     (sentence,) = check_mlflow(inventory.versions())
-    assert sentence.startswith("the ledger names version 1 of mine with SHA-256 ffffffffffff, which MLflow")
+    assert sentence.startswith("the ledger names version 2 of pruned with SHA-256 eeeeeeeeeeee, which MLflow")
