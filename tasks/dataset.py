@@ -46,25 +46,28 @@ class Rows(NamedTuple):
     """Some rows of a shard, counted without those that the data set leaves out."""
 
     shard: Shard
-    rows: slice
+    rows: slice | Tensor  # int64 indices where they are not a stretch
 
     @property
     def total(self) -> int:
-        return int(self.rows.stop - self.rows.start)
+        return len(self.rows) if isinstance(self.rows, Tensor) else int(self.rows.stop - self.rows.start)
 
 
 def rows_of(dataset: Dataset, split: Split, rank: int = 0, world: int = 1) -> list[Rows]:
-    """What process `rank` of `world` reads of a split: a stretch of its rows, shard by shard."""
+    """What process `rank` of `world` reads of a split: an even share of its rows, drawn at random.
+
+    Rows lie in the order of the source, by class or in turn. Shares that follow any such order would have
+    classes and batch norm statistics of their own; the same draw in every process gives all of them to each.
+    """
     shards = [shard for shard in dataset.shards if shard.split == split]
-    total = sum(shard.images - len(shard.drop) for shard in shards)
-    begin, end = total * rank // world, total * (rank + 1) // world
-    found, start = [], 0
-    for shard in shards:
-        stop = start + shard.images - len(shard.drop)
-        if begin < stop and start < end:
-            found.append(Rows(shard, slice(max(begin, start) - start, min(end, stop) - start)))
-        start = stop
-    return found
+    counts = [shard.images - len(shard.drop) for shard in shards]
+    if world == 1:
+        return [Rows(shard, slice(0, count)) for shard, count in zip(shards, counts, strict=True) if count]
+    order = torch.randperm(sum(counts), generator=torch.Generator().manual_seed(0))
+    owner = torch.empty_like(order)
+    owner[order] = torch.arange(len(order)) % world
+    mine = [(share == rank).nonzero().squeeze(1) for share in torch.split(owner, counts)]
+    return [Rows(shard, rows) for shard, rows in zip(shards, mine, strict=True) if len(rows)]
 
 
 def load_split(dataset: Dataset, split: Split, rank: int = 0, world: int = 1) -> Images:

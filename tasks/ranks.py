@@ -69,6 +69,14 @@ class Ranks:
             distributed.all_reduce(value)
         return value
 
+    def of_first(self, value: float) -> float:
+        """The first process's value, in float32 and the same in all."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor(value, device=find_device())
+        distributed.broadcast(shared, 0)
+        return float(shared)
+
     def wait(self) -> None:
         """Go on when all have come here."""
         if self.world > 1:

@@ -3,6 +3,7 @@
 python -m tasks train --spec spec.json --result result.json
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from tasks.rate import find_rate
 from tasks.records import Artifact, Checkpoint, Conditions, Dataset
 from tasks.specs import TrainSpec
 
-FORMAT = 3  # raise it when the same settings would train another network, or its record has another shape
+FORMAT = 4  # raise it when the same settings would train another network, or its record has another shape
 MEMBER_STRIDE = 10_007  # keeps the seeds of the members apart from each other and from seeds close by
 
 
@@ -57,8 +58,10 @@ def train(spec: TrainSpec, watch: Watch = lambda epoch: None) -> Checkpoint:
     processes = ranks.count_for(spec.settings.processes)
     if processes > 1 and not ranks.started():
         ranks.launch("train", spec, processes)
-        for epoch in storage.read_record(storage.join(folder, "history.json"), History).epochs:
-            watch(epoch)
+        # It has ended, so there is nothing left to stop.
+        with contextlib.suppress(PrunedError):
+            for epoch in storage.read_record(storage.join(folder, "history.json"), History).epochs:
+                watch(epoch)
         return storage.read_record(done, Checkpoint)
     begun = time.perf_counter()
     with ranks.joined() as group, shown(spec, dataset, reused=False, leads=group.leads) as show:
@@ -147,7 +150,10 @@ def _prepared(spec: TrainSpec, dataset: Dataset, group: Ranks) -> loop.Training:
     )
     weights.begin(network, settings, dataset, spec.start)
     if settings.find_rate:
-        rate = find_rate(network, feed, validation, dataset=dataset, settings=settings, seed=seed)
+        rate = 0.0
+        if group.leads:
+            rate = find_rate(network, feed, validation, dataset=dataset, settings=settings, seed=seed)
+        rate = group.of_first(rate)
         print(
             f"learning rate {rate:.2g} is found, and taken instead of {settings.learning_rate:g}", flush=True
         )

@@ -4,7 +4,9 @@ import collections
 
 import pytest
 import torch
+from safetensors.torch import load, save
 
+from tasks import storage
 from tasks.config import TrainSettings
 from tasks.dataset import Images, load_split, rows_of
 from tasks.errors import InputError
@@ -80,6 +82,23 @@ def test_processes_share_the_images_and_take_as_many_steps(ml_dataset):
         seen = [name for feed in feeds for name in identities(list(feed.batches(1)))]
         assert len(set(seen)) == len(seen) == 80
         assert {feed.steps for feed in feeds} == {3}
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_each_process_has_its_share_of_every_class(ml_dataset, world):
+    """Rows lie sorted by class, as folders are read."""
+    (shard,) = [shard for shard in ml_dataset.shards if shard.split == "train"]
+    content = load(storage.read_artifact(shard.file))
+    order = torch.argsort(content["labels"], stable=True)
+    file = storage.write(
+        f"{shard.file.uri}.sorted", save({name: each[order] for name, each in content.items()})
+    )
+    dataset = ml_dataset.model_copy(update={"shards": (shard.model_copy(update={"file": file}),)})
+    shares = [load_split(dataset, "train", rank, world) for rank in range(world)]
+    assert sorted(identities(shares)) == sorted(identities([load_split(dataset, "train")]))
+    for share in shares:
+        counts = torch.bincount(share.labels, minlength=4)
+        assert counts.min() > 0
 
 
 def test_sampling_shows_every_class_as_often(ml_dataset):

@@ -1,9 +1,13 @@
 """Two processes train one network together."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
+from waiting import patience
 
 from tasks import model, ranks, storage
 from tasks.config import TrainSettings
@@ -53,6 +57,37 @@ def test_shares_of_rows_cover_all_of_them_once():
     for world in (1, 2, 3, 7):
         rows = [row for rank in range(world) for row in range(100)[Ranks(rank, world).span(100)]]
         assert rows == list(range(100))
+
+
+TOLD = """
+import sys
+from tasks import ranks
+with ranks.joined() as group:
+    taken = group.of_first(0.25 * (group.rank + 1))
+    print(f"rank {group.rank} takes {taken}", file=sys.stderr, flush=True)
+"""
+
+
+def test_all_processes_take_the_learning_rate_that_the_first_found(tmp_path):
+    script = tmp_path / "told.py"
+    script.write_text(TOLD)
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+    ]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": ranks.LOOPBACK, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, check=False, timeout=patience(60)
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert Ranks().of_first(0.3) == 0.3
+    for rank in range(2):
+        assert f"rank {rank} takes 0.25\n" in done.stderr
 
 
 def test_one_process_for_each_accelerator_and_one_without(monkeypatch):
