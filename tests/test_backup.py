@@ -112,11 +112,24 @@ def test_what_nights_make_again_is_left_out_unless_all_is_asked_for(small, folde
     put(small, "backups/old/manifest.json", b"{}")
     put(small, "incoming/p/b/cat/b.png.0a1b2c3d.partial", b"half")
     kept = manifest_of(keep(folder / "kept"))
-    assert [each.name for each in kept.objects] == ["incoming/p/b/cat/a.png", "ledger/p/1.json"]
+    assert {each.name for each in kept.objects} == {"incoming/p/b/cat/a.png", "ledger/p/1.json"}
     everything = manifest_of(keep(folder / "all", "--all"))
     assert {each.name.split("/")[0] for each in everything.objects} == {
         *("candidates", "incoming", "ledger", "shards")
     }
+
+
+def test_no_decision_is_kept_that_the_dump_of_mlflow_may_lack(small, folder, monkeypatch):
+    """A night that registers and promotes a version while the databases are dumped."""
+
+    def meanwhile(*given):
+        put(small, "ledger/p/2.json", b"version 2 is champion")
+        put(small, "incoming/p/c/cat/a.png", b"later")
+        return iter(())
+
+    monkeypatch.setattr(backup, "_databases", meanwhile)
+    names = [each.name for each in manifest_of(keep(folder / "kept")).objects]
+    assert names == ["ledger/p/1.json", "incoming/p/b/cat/a.png", "incoming/p/c/cat/a.png"]
 
 
 def test_every_file_is_in_the_manifest_with_its_digest_and_equal_objects_are_kept_once(small, folder):

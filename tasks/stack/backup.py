@@ -40,6 +40,7 @@ PRIVATE: Final = "private.sealed"
 SECRETS: Final = ("secrets.json", "ports.json", "keys/*")
 REMADE: Final = {"shards", "candidates"}  # folders of the store: the next night makes them again
 NEVER: Final = {"backups", "doctor"}
+LEDGER: Final = "ledger"
 UNFINISHED: Final = re.compile(r"\.[0-9a-f]{8}\.partial$")  # what rclone writes and then renames
 COPIES: Final = 4  # at a time, each of them in memory
 Say = Callable[[str], None]
@@ -87,8 +88,11 @@ def backup(
     _check_place(site, root)
     at = datetime.now(UTC)
     uri = storage.join(root, f"{at:%Y-%m-%dT%H%M%SZ}")
+    bucket, left_out = home / "s3" / BUCKET, NEVER if everything else NEVER | REMADE
+    # Before MLflow's dump, so that no decision is kept about a version that is not.
+    decisions = _objects(bucket, uri, lambda kind: kind == LEDGER)
     files = [*_databases(site, uri, say), _private(home, uri, key)]
-    objects = _objects(home / "s3" / BUCKET, uri, NEVER if everything else NEVER | REMADE)
+    objects = [*decisions, *_objects(bucket, uri, lambda kind: kind not in left_out | {LEDGER})]
     size = sum(each.size for each in objects) / 1e6
     say(f"{len(objects):,} objects are kept, {size:,.1f} MB")
     if not objects:
@@ -157,10 +161,10 @@ def _private(home: Path, uri: str, key: bytes) -> Saved:
     return Saved(name=PRIVATE, sha256=kept.sha256, size=kept.size)
 
 
-def _objects(bucket: Path, uri: str, left_out: set[str]) -> list[Saved]:
-    """All objects of the bucket's folder but for those that are made again; equal ones are kept once."""
+def _objects(bucket: Path, uri: str, wants: Callable[[str], bool]) -> list[Saved]:
+    """Objects of the bucket's folder by what their keys begin with; equal ones are kept once."""
     keys = [each.key for each in storage.listing(f"file://{bucket}", etags=False)]
-    wanted = [key for key in keys if key.partition("/")[0] not in left_out and not UNFINISHED.search(key)]
+    wanted = [key for key in keys if wants(key.partition("/")[0]) and not UNFINISHED.search(key)]
 
     def keep(key: str) -> Saved | None:
         try:
