@@ -224,6 +224,8 @@ class Decoders(Generic[Seeing]):
     def _refusal(self, error: Exception) -> Unreadable:
         if isinstance(error, ProcessExpired):
             code = error.exitcode or 0
+            if code == -signal.SIGKILL:
+                return Unreadable("killed", "its decoder was killed, by the kernel where memory ran out")
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             return Unreadable("crashed", f"its decoder ended with {how}; the file is damaged or hostile")
         return Unreadable(

@@ -111,7 +111,6 @@ def _part(
     part: Part, spec: PreprocessSpec, decoders: Decoders[Seen], buffers: Buffers, known: Known
 ) -> PartResult:
     folder = storage.join(store_root(), "shards", part.digest)
-    done = storage.join(folder, "part.json")
     if again := shards.found(part.digest):
         print(f"batch {one_line(part.batch)}: part {part.digest[:12]} is already done")
         return again
@@ -132,7 +131,7 @@ def _part(
         refusals=tuple(sorted(refusals, key=lambda refusal: refusal.key)),
         seconds=time.monotonic() - started,
     )
-    return shards.claim(done, result)
+    return shards.claim(result)
 
 
 def _written(folder: str, buffers: Buffers, rows: Iterator[Row]) -> Iterator[tuple[Filled, Shard]]:

@@ -13,6 +13,7 @@ from tasks.config import PreprocessSettings, store_root
 from tasks.records import SPLITS, Artifact, PartResult, Shard, Split
 
 SHARD_BYTES: Final = 32 * 2**20  # S3 streams at full speed and a shuffle works shard by shard
+TRANSIENT: Final = {"timeout", "killed", "gone"}  # reasons of refusals that another try may mend
 Moments = tuple[float, ...]  # one number per channel
 
 
@@ -93,14 +94,30 @@ def write(folder: str, number: int, filled: Filled) -> Shard:
 
 
 def found(part: str) -> PartResult | None:
-    """The result of a part, by its digest, that is done and whole."""
-    done = storage.join(store_root(), "shards", part, "part.json")
-    return outputs.found(done, PartResult, _files)
+    """The result of a part, by its digest, that is done, whole and as good as it gets.
+
+    What a busy machine or a store that flaps refused is tried again by the next night that reads the part.
+    """
+    result = outputs.found(_done(part), PartResult, _files)
+    if result is None:
+        return None
+    again = sum(refusal.reason in TRANSIENT for refusal in result.refusals)
+    if again:
+        print(f"part {part[:12]} is tried again: {again} files were refused for what may have passed")
+        return None
+    return result
 
 
-def claim(done: str, result: PartResult) -> PartResult:
+def claim(result: PartResult) -> PartResult:
     """Mark a part as done; the result that counts."""
-    return outputs.claim(done, result, _files)
+    first = found(result.part)
+    if first is None:
+        storage.write_record(_done(result.part), result)
+    return first or result
+
+
+def _done(part: str) -> str:
+    return storage.join(store_root(), "shards", part, "part.json")
 
 
 def _files(result: PartResult) -> list[Artifact]:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from tasks import batches, index, storage
+from tasks import batches, index, shards, storage
 from tasks.config import PreprocessSettings
-from tasks.images import prepare
+from tasks.fetching import fetch
+from tasks.images import Unreadable, prepare
 from tasks.labels import Label
 from tasks.preprocess import preprocess, split_of
 from tasks.records import Message, Part, PartList, PartResult, SplitFolders
@@ -138,6 +139,25 @@ def test_a_part_that_is_done_is_not_done_again(store):
     first = run(store, {"cat/1.png": png(1)})
     again = run(store, {"cat/1.png": png(1)})
     assert again == first  # the seconds that it took, too
+
+
+@pytest.mark.parametrize("reason", sorted(shards.TRANSIENT))
+def test_what_may_have_passed_refuses_a_file_for_one_night_only(store, monkeypatch, reason):
+    files = {"cat/1.png": png(1), "cat/2.png": png(2)}
+
+    def busy(uris, limit):
+        for uri, fetched in zip(uris, fetch(uris, limit), strict=True):
+            yield Unreadable(reason, "for once") if uri.endswith("1.png") else fetched
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.preprocess.fetch", busy)
+        first = run(store, files)
+    assert [refusal.reason for refusal in first.refusals] == [reason]
+    assert shards.found(first.part) is None
+    again = run(store, files)
+    assert again.refusals == ()
+    assert set(rows(again)) == {"b1/cat/1.png", "b1/cat/2.png"}
+    assert run(store, files) == again
 
 
 def test_a_part_that_lost_a_shard_is_done_again(store):
