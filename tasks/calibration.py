@@ -20,9 +20,10 @@ from onnxruntime.quantization import (
     create_calibrator,
     save_tensors_data,
 )
+from torch import Tensor
 
 from tasks.config import QuantizeSettings, digest_of
-from tasks.dataset import Images, centre_crop, read_rows, rows_of, stratified
+from tasks.dataset import Images, centre_crop, read_rows, rows_of, turns
 from tasks.errors import InputError
 from tasks.graphs import INPUT
 from tasks.records import Dataset
@@ -58,20 +59,35 @@ def calibration_images(dataset: Dataset, count: int, seed: int) -> Images:
         raise InputError(
             f"calibration needs training images of at least 2 classes, got {kinds}; add images of another"
         )
-    share = -(-count // len(dataset.classes))
-    missing = torch.tensor([min(share, counts.get(name, 0)) for name in dataset.classes])
+    missing = shares(torch.tensor([counts.get(name, 0) for name in dataset.classes]), count)
     draw = torch.Generator().manual_seed(seed)
     rows, found = rows_of(dataset, "train"), []
     for place in torch.randperm(len(rows), generator=draw).tolist():
         content = read_rows(rows[place], dataset)
-        found.append(content.at(stratified(content.labels, count, seed)))
-        missing -= content.labels.bincount(minlength=len(missing))
+        order = torch.randperm(len(content.labels), generator=draw)
+        labels = content.labels[order]
+        taken = content.at(order[turns(labels) < missing[labels]])  # a copy: the shard is not held
+        found.append(taken._replace(images=centre_crop(taken.images, dataset.image_size)))
+        missing -= taken.labels.bincount(minlength=len(missing))
         if missing.max() <= 0:
             break
     together = Images.joined(found)
-    chosen = stratified(together.labels, count, seed)
-    images = together.at(chosen[torch.randperm(len(chosen), generator=draw)])
-    return images._replace(images=centre_crop(images.images, dataset.image_size))
+    return together.at(torch.randperm(len(together.labels), generator=draw))
+
+
+def shares(counts: Tensor, count: int) -> Tensor:
+    """How many of `count` images each class gives, int64 [K], of those that it has, int64 [K].
+
+    Equally many, and where a class has too few, the others fill up.
+    """
+    given = torch.zeros_like(counts)
+    while (left := count - int(given.sum())) > 0 and (open_ := counts > given).any():
+        each = max(1, left // int(open_.sum()))
+        more = torch.where(open_, torch.minimum(counts - given, torch.tensor(each)), 0)
+        if int(more.sum()) > left:  # the last round: one each, as far as they go
+            more[open_.nonzero().squeeze(1)[left:]] = 0
+        given += more
+    return given
 
 
 def images_digest(images: Images) -> str:

@@ -119,12 +119,16 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
-    shuffled = labels[order]
-    turn = torch.empty_like(order)  # how many images of the same class come before
-    for label in torch.unique(shuffled):
-        rows = (shuffled == label).nonzero().squeeze(1)
+    return order[turns(labels[order]).argsort(stable=True)[:count]].sort().values
+
+
+def turns(labels: Tensor) -> Tensor:
+    """How many rows of the same class come before each, int64 [N]."""
+    turn = torch.empty_like(labels)
+    for label in torch.unique(labels):
+        rows = (labels == label).nonzero().squeeze(1)
         turn[rows] = torch.arange(len(rows))
-    return order[turn.argsort(stable=True)[:count]].sort().values
+    return turn
 
 
 def read_rows(rows: Rows, dataset: Dataset, read: Callable[[Artifact], bytes] = outputs.read) -> Images:

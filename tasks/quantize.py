@@ -11,7 +11,7 @@ from tasks.errors import InputError
 from tasks.records import Artifact, Candidate, Dataset, Unmade
 from tasks.specs import QuantizeSpec
 
-FORMAT = 5  # raise it when the same checkpoints and settings would give another file or record
+FORMAT = 6  # raise it when the same checkpoints and settings would give another file or record
 
 
 def quantize(spec: QuantizeSpec) -> Candidate | Unmade:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tasks import calibration, export
-from tasks.calibration import calibrated, calibration_images
+from tasks.calibration import calibrated, calibration_images, shares
 from tasks.config import QuantizeSettings
-from tasks.dataset import load_split
+from tasks.dataset import Images, load_split, stratified
 from tasks.errors import InputError
 from tasks.model import build
 from tasks.recipes.int8 import QUANTIZED
@@ -55,6 +55,35 @@ def test_no_more_shards_are_read_than_needed(ml_dataset, monkeypatch):
     assert len(read) == 1 + 2
 
 
+def test_no_more_images_are_held_than_asked_for(ml_dataset, monkeypatch):
+    """Of 1,000 classes, the first 512 of every shard that was read would be 182 GB."""
+    shards = [shard for shard in ml_dataset.shards if shard.split == "train"]
+    several = ml_dataset.model_copy(
+        update={
+            "shards": tuple(shards * 5),
+            "counts": ml_dataset.counts | {"train": dict.fromkeys(ml_dataset.classes, 100)},
+        }
+    )
+    held = []
+    real = Images.joined
+    monkeypatch.setattr(
+        Images, "joined", lambda parts: held.append(sum(len(p.labels) for p in parts)) or real(parts)
+    )
+    assert len(calibration_images(several, 200, seed=0).labels) == 200
+    assert held == [200]
+
+
+def test_shares_are_those_of_an_even_draw():
+    for seed in range(200):
+        generator = torch.Generator().manual_seed(seed)
+        counts = torch.randint(0, 40, (7,), generator=generator)
+        count = int(torch.randint(1, 300, (1,), generator=generator))
+        labels = torch.repeat_interleave(torch.arange(7), counts)
+        drawn = labels[stratified(labels, count, seed)].bincount(minlength=7)
+        assert shares(counts, count).sort().values.tolist() == drawn.sort().values.tolist()
+        assert (shares(counts, count) - drawn).abs().max() <= 1
+
+
 @pytest.mark.parametrize(
     ("counts", "said"),
     [({"top-left": 80, "top-right": 0}, "got 80 of top-left, 0 of top-right"), ({}, "got none")],
@@ -80,6 +109,7 @@ def seen(graph, dataset, settings) -> dict[str, float | int | str]:
 def test_images_are_added_until_ranges_settle(graph, ml_night, monkeypatch):
     monkeypatch.setattr(calibration, "FIRST", 10)
     settings = QuantizeSettings(calibration_images=80)
+    monkeypatch.setattr(calibration, "SETTLED", -1.0)  # never
     all_of_them = seen(graph, ml_night.dataset, settings)
     monkeypatch.setattr(calibration, "SETTLED", 0.5)
     few = seen(graph, ml_night.dataset, settings)
