@@ -103,9 +103,14 @@ def left_out(index: Index, settings: AssembleSettings) -> tuple[NDArray[np.bool_
     pairs = likeness.near(index.rows, index.thumbnails, bits=settings.near_duplicate_bits, keep=~exact.drop)
     near = np.zeros(len(exact.drop), np.bool_)
     near[[pair.row for pair in pairs]] = True
+    training = pc.equal(index.rows["split"], "train").to_numpy()
     excluded = settings.near_duplicates == "exclude"
     found = Duplicates(
-        merged=exact.merged, conflicting=exact.conflicting, near=int(near.sum()), near_excluded=excluded
+        merged=exact.merged,
+        conflicting=exact.conflicting,
+        near=int((near & training).sum()),
+        near_validation=int((near & ~training).sum()),
+        near_excluded=excluded,
     )
     lines = duplicates.found(index.rows, exact, pairs)
     return (exact.drop | near if excluded else exact.drop), found, lines

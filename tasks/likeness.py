@@ -1,4 +1,4 @@
-"""Training images that look like held-out ones, found from the index alone.
+"""Images that look like those of a split that they must not be in, found from the index alone.
 
 It takes two witnesses, since either alone is wrong too often: a perceptual hash within some bits, which can
 be searched for among millions, and thumbnails that agree, which are read for the few that the hash names.
@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from tasks.records import Split
 
 Rows = NDArray[np.int64]
 Thumbnails = Callable[[Rows], NDArray[np.uint8]]
@@ -27,7 +29,7 @@ BRIGHTER: Final = 64.0  # levels of 255 by which the mean of copies may differ
 
 
 class Pair(NamedTuple):
-    """A training row and the held-out row that it looks like; `bits` of their hashes differ."""
+    """A row and the held-out row that it looks like; `bits` of their hashes differ."""
 
     row: int
     other: int
@@ -35,14 +37,29 @@ class Pair(NamedTuple):
 
 
 def near(index: pa.Table, thumbnails: Thumbnails, bits: int, keep: NDArray[np.bool_]) -> list[Pair]:
-    """Training rows that look like a validation or test row, each with one of them, in rising order.
+    """Training rows that look like a validation or test row, and validation rows that look like a test row.
 
+    Each comes with one of them, in rising order: weights and recipes are chosen on validation images.
     `keep`, bool [N], holds for the rows to look at. `thumbnails` gives uint8 [n,256] for row indices, int64
     [n] rising, and is asked only for rows whose hashes are within `bits` of each other. Of several held-out
     rows the one with the nearest hash is named, then the one with the smallest key. Mirrored and turned
     images are not found.
     """
-    search = _Search(index, thumbnails, keep)
+    found = _against(index, thumbnails, bits, keep, ("train",), ("validation", "test"))
+    return sorted(found + _against(index, thumbnails, bits, keep, ("validation",), ("test",)))
+
+
+def _against(
+    index: pa.Table,
+    thumbnails: Thumbnails,
+    bits: int,
+    keep: NDArray[np.bool_],
+    ours: Sequence[Split],
+    theirs: Sequence[Split],
+) -> list[Pair]:
+    """Rows of some splits that look like rows of others."""
+    first, second = (keep & _of(index, splits) for splits in (ours, theirs))
+    search = _Search(index, thumbnails, first, second)
     waiting: list[tuple[Rows, Rows, Rows]] = []
     for chunk in search.candidates(bits):
         waiting.append(chunk)
@@ -75,16 +92,26 @@ def alike(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.boo
     return agree
 
 
+def _of(index: pa.Table, splits: Sequence[Split]) -> NDArray[np.bool_]:
+    inside = pc.is_in(index["split"], value_set=pa.array(splits, pa.string()))
+    return np.asarray(inside.to_numpy(zero_copy_only=False), np.bool_)
+
+
 class _Search:
     """Training rows, held-out rows, and for each training row the best pair so far."""
 
-    def __init__(self, index: pa.Table, thumbnails: Thumbnails, keep: NDArray[np.bool_]) -> None:
+    def __init__(
+        self,
+        index: pa.Table,
+        thumbnails: Thumbnails,
+        training: NDArray[np.bool_],
+        held_out: NDArray[np.bool_],
+    ) -> None:
         self._thumbnails = thumbnails
         hashes = index["phash"].to_numpy()
-        training = pc.equal(index["split"], "train").to_numpy()
-        held = np.flatnonzero(keep & ~training)
+        held = np.flatnonzero(held_out)
         held = held[pc.sort_indices(index["key"].take(pa.array(held))).to_numpy()]
-        self._training = _ByHash(np.flatnonzero(keep & training), hashes)
+        self._training = _ByHash(np.flatnonzero(training), hashes)
         self._held = _ByHash(_without_crowds(held, hashes, thumbnails), hashes)
         self._best = np.full(len(self._training.rows), np.iinfo(np.int64).max)  # bits, then place of the key
 

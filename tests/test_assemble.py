@@ -98,14 +98,16 @@ def test_training_images_that_look_like_tested_ones_are_left_out(store):
     rows = [f"images/{n}.png,{'cat' if n % 2 else 'dog'},{s}" for n, s in enumerate(["test"] * 6)]
     rows += [f"images/{n}.png,{'cat' if n % 2 else 'dog'},train" for n in range(10, 40)]
     rows += [f"images/{n}.png,{'cat' if n % 2 else 'dog'},validation" for n in range(50, 56)]
-    rows += ["images/alike.png,cat,train"]
+    rows += ["images/alike.png,cat,train", "images/similar.png,cat,validation"]
     names = [row.split(",")[0] for row in rows]
-    files = {name: photo(int(name[7:-4])) for name in names[:-1]}
+    files = {name: photo(int(name[7:-4])) for name in names[:-2]}
     files["images/alike.png"] = photo(1, noise=2)
+    files["images/similar.png"] = photo(3, noise=2)
     drop(store, "a", files, "path,label,split\n" + "\n".join(rows) + "\n")
     _, assembled = night()
     dataset = dataset_of(assembled)
-    assert dataset.duplicates.near == 1
+    assert (dataset.duplicates.near, dataset.duplicates.near_validation) == (1, 1)
+    assert sum(dataset.counts["validation"].values()) == 6
     assert sum(dataset.counts["train"].values()) == 30
     _, reported = night(assemble={"near_duplicates": "report"})
     assert sum(dataset_of(reported).counts["train"].values()) == 31

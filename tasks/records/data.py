@@ -154,6 +154,7 @@ class Duplicates(Record):
     merged: int  # exact copies beyond the first
     conflicting: int  # exact copies under several labels
     near: int  # training images that look like a validation or test image
+    near_validation: int = 0  # validation images that look like a test image
     near_excluded: bool
 
 

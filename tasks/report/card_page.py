@@ -39,7 +39,8 @@ img { max-width: 100%; background: #fff; border-radius: .3rem }
 <div><b>{{ rows | length | count }}</b>classes</div>
 <div><b>{{ '%.1f' | format(imbalance) }}</b>imbalance: largest to smallest class</div>
 <div><b>{{ dataset.refused | count }}</b>files refused</div>
-<div><b>{{ (duplicates.merged + duplicates.conflicting + (duplicates.near if duplicates.near_excluded else 0))
+<div><b>{{ (duplicates.merged + duplicates.conflicting
+  + (duplicates.near + duplicates.near_validation if duplicates.near_excluded else 0))
   | count }}</b>duplicates left out</div>
 </div>
 <img alt="Images per class, samples, and distributions of brightness, contrast, sharpness and size"
@@ -82,7 +83,8 @@ different, not that a model does worse on them.</p>
 <h2>Duplicates</h2>
 <p>Exact copies merged: {{ duplicates.merged | count }}. Copies with contradicting labels left out:
 {{ duplicates.conflicting | count }}. Training images that look like a validation or test image:
-{{ duplicates.near | count }}, {{ 'left out' if duplicates.near_excluded else 'listed only' }}.
+{{ duplicates.near | count }}; validation images that look like a test image:
+{{ duplicates.near_validation | count }}; {{ 'left out' if duplicates.near_excluded else 'listed only' }}.
 {% if lines %}All of them are in <code>duplicates.csv</code>, beside this page.{% endif %}</p>
 {% if lines %}
 <div class="scroll"><table>
