@@ -14,7 +14,7 @@ from tasks.dataset import load_split
 from tasks.evaluate import evaluate
 from tasks.promote import promote
 from tasks.quantize import quantize
-from tasks.records import Candidate, Evaluation
+from tasks.records import BatchSeen, Candidate, Evaluation
 from tasks.register import register
 from tasks.runtime import Session
 from tasks.specs import PromoteSpec, QuantizeSpec, RegisterSpec, TrainSpec
@@ -104,12 +104,16 @@ class Nights:
             "data_digest": f"{self.count:064}",
             "mlflow_run_id": tracking.open_night(name, f"night-{self.count}", params={}),
         }
+        new = {f"batch-{self.count}": BatchSeen(files=1, digest=f"{self.count:064}")}
+        dataset = self.night.dataset.model_copy(update={"batches": new})
+        uri = storage.write_record(f"{self.night.dataset_uri}.{self.count}.json", dataset).uri
         spec = spec_of(self.night, candidates=(candidate,), policy=self.policy, plan=plan)
+        spec = spec.model_copy(update={"dataset_uri": uri})
         evaluation = evaluate(spec)
         version = register(
             RegisterSpec(
                 plan=spec.plan,
-                dataset_uri=self.night.dataset_uri,
+                dataset_uri=uri,
                 members=spec.members,
                 evaluation=evaluation,
             )

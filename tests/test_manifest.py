@@ -57,7 +57,7 @@ def made(rows: Rows, drop: list[int] | None = None, **settings) -> Dataset:
     marked = np.zeros(len(rows), bool)
     marked[drop or []] = True
     seen = {"b": BatchSeen(files=len(rows), digest="1")}
-    return build(plan, seen, [part], index(rows), marked, NOTHING)
+    return build(plan, seen, [part], index(rows), marked, NOTHING, {})
 
 
 def test_classes_and_counts_come_from_the_rows_that_stay():
