@@ -79,11 +79,11 @@ def registering_spec(night: Night, name: str, title: str, seed: int, *, passed: 
     evaluation = Evaluation.model_construct(
         chosen="int8",
         candidate=candidate,
-        classes=night.dataset.classes,
         test={"int8": scores},
         passed_over={},
         champion_version=champion(name),
         best_version=None,
+        stays_best=None,
         verdicts=(verdict,),
         report=model,
         evidence=model,
