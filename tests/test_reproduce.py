@@ -261,7 +261,7 @@ def test_a_record_of_another_shape_is_refused_by_what_is_wrong_in_it(night, monk
 
 
 def test_a_version_that_does_not_exist_is_said(night, tmp_path):
-    with pytest.raises(InputError, match="version=9"):
+    with pytest.raises(InputError, match="version 9 of tiny is not in MLflow"):
         night.again(tmp_path, version="9")
 
 
