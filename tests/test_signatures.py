@@ -236,8 +236,9 @@ def test_a_signed_file_under_another_name_or_run_brings_no_gates(ml_store, mlflo
     good = judged("mine", "n1", "pass")
     tags = registry.version_tags("mine", good)
     original = tracking.client().get_model_version("mine", good)
-    tracking.client().create_registered_model("other")
-    for name, run_id in (("other", original.run_id), ("mine", tracking.open_night("mine", "n9", params={}))):
+    tracking.client().create_registered_model("elsewhere")
+    other_night = tracking.open_night("mine", "n9", params={})
+    for name, run_id in (("elsewhere", original.run_id), ("mine", other_night)):
         model_id = original.source.removeprefix("models:/")
         made = tracking.client().create_model_version(name, original.source, run_id, tags, model_id=model_id)
         with pytest.raises(InputError, match=r"signed for the model mine and another run|is not signed"):
