@@ -59,8 +59,8 @@ def calibration_images(dataset: Dataset, count: int, seed: int) -> Images:
         raise InputError(
             f"calibration needs training images of at least 2 classes, got {kinds}; add images of another"
         )
-    missing = shares(torch.tensor([counts.get(name, 0) for name in dataset.classes]), count)
     draw = torch.Generator().manual_seed(seed)
+    missing = shares(torch.tensor([counts.get(name, 0) for name in dataset.classes]), count, draw)
     rows, found = rows_of(dataset, "train"), []
     for place in torch.randperm(len(rows), generator=draw).tolist():
         content = read_rows(rows[place], dataset)
@@ -75,17 +75,18 @@ def calibration_images(dataset: Dataset, count: int, seed: int) -> Images:
     return together.at(torch.randperm(len(together.labels), generator=draw))
 
 
-def shares(counts: Tensor, count: int) -> Tensor:
+def shares(counts: Tensor, count: int, draw: torch.Generator) -> Tensor:
     """How many of `count` images each class gives, int64 [K], of those that it has, int64 [K].
 
-    Equally many, and where a class has too few, the others fill up.
+    Equally many, and where a class has too few, the others fill up; who gives one more is drawn.
     """
     given = torch.zeros_like(counts)
     while (left := count - int(given.sum())) > 0 and (open_ := counts > given).any():
         each = max(1, left // int(open_.sum()))
         more = torch.where(open_, torch.minimum(counts - given, torch.tensor(each)), 0)
         if int(more.sum()) > left:  # the last round: one each, as far as they go
-            more[open_.nonzero().squeeze(1)[left:]] = 0
+            some = open_.nonzero().squeeze(1)
+            more[some[torch.randperm(len(some), generator=draw)][left:]] = 0
         given += more
     return given
 

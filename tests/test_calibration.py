@@ -80,8 +80,18 @@ def test_shares_are_those_of_an_even_draw():
         count = int(torch.randint(1, 300, (1,), generator=generator))
         labels = torch.repeat_interleave(torch.arange(7), counts)
         drawn = labels[stratified(labels, count, seed)].bincount(minlength=7)
-        assert shares(counts, count).sort().values.tolist() == drawn.sort().values.tolist()
-        assert (shares(counts, count) - drawn).abs().max() <= 1
+        given = shares(counts, count, generator)
+        assert given.sort().values.tolist() == drawn.sort().values.tolist()
+        assert (given - drawn).abs().max() <= 1
+
+
+def test_of_more_classes_than_images_the_seed_chooses_those_that_give_one():
+    given = [shares(torch.full((1000,), 50), 512, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    for each in given:
+        assert (int(each.sum()), int(each.max())) == (512, 1)
+        assert 200 < int(each[:500].sum()) < 312
+    assert torch.equal(given[0], given[1])
+    assert not torch.equal(given[0], given[2])
 
 
 @pytest.mark.parametrize(
