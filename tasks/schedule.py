@@ -83,7 +83,8 @@ def _grown(facts: Facts) -> Verdict:
     policy, before = facts.pipeline.retrain, facts.previous.batches if facts.previous else {}
     new = [name for name, batch in facts.batches.items() if before.get(name) != batch]
     images = sum(_new_images(before.get(name), facts.batches[name]) for name in new)
-    counted = f"{images:,} new images in {_names(new)}, retrain.min_new_images is {policy.min_new_images:,}"
+    counted = f"{images:,} new or changed images in {_names(new)}, "
+    counted += f"retrain.min_new_images is {policy.min_new_images:,}"
     if images >= policy.min_new_images:
         return Verdict(True, counted)
     if policy.max_drift is not None:
@@ -94,8 +95,11 @@ def _grown(facts: Facts) -> Verdict:
 
 
 def _new_images(before: BatchSeen | None, now: BatchSeen) -> int:
-    """A batch that changed without growing holds at least one image that is new."""
-    return now.files if before is None else max(1, now.files - before.files)
+    """How many images are new; all of a batch that changed without growing, since a listing tells no more.
+
+    Its labels may have been corrected, or images replaced or moved to another class.
+    """
+    return now.files - before.files if before and now.files > before.files else now.files
 
 
 def _names(batches: list[str]) -> str:

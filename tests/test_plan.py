@@ -101,7 +101,7 @@ def test_decided_data_ends_the_night_unless_forced_or_grown(store):
     assert plan(ask("n4", force=True)).salt == "n4"
     drop(store, "b", 2)
     grown = plan(ask("n5"))
-    assert "2 new images in batch b" in grown.reason
+    assert "2 new or changed images in batch b" in grown.reason
     assert grown.data_digest != first.data_digest
     assert grown.previous == first.data_digest
     assert not plan(ask("n6", retrain=RetrainPolicy(min_new_images=3))).work

@@ -66,14 +66,21 @@ def test_what_was_decided_before_is_not_done_again_unless_forced():
 def test_new_images_are_counted_against_the_policy(limit, work):
     found = verdict({"min_new_images": limit}, batches=GROWN)
     assert found.work is work
-    assert f"30 new images in batch c, retrain.min_new_images is {limit}" in found.reason
+    assert f"30 new or changed images in batch c, retrain.min_new_images is {limit}" in found.reason
 
 
-def test_a_batch_that_changed_counts_by_how_it_grew_but_at_least_once():
-    assert (
-        "25 new images in batch b" in verdict(batches={**SEEN, "b": BatchSeen(files=75, digest="9")}).reason
-    )
-    assert "1 new images in batch a" in verdict(batches={**SEEN, "a": BatchSeen(files=90, digest="9")}).reason
+@pytest.mark.parametrize(
+    ("name", "now", "count"),
+    [
+        ("b", BatchSeen(files=75, digest="9"), 25),
+        ("a", BatchSeen(files=100, digest="9"), 100),  # labels that were corrected
+        ("a", BatchSeen(files=90, digest="9"), 90),
+    ],
+)
+def test_a_batch_that_changed_counts_by_how_it_grew_or_whole(name, now, count):
+    found = verdict({"min_new_images": count}, batches={**SEEN, name: now})
+    assert found.work
+    assert f"{count} new or changed images in batch {name}" in found.reason
 
 
 def test_a_removed_batch_is_worth_a_night():

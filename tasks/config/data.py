@@ -203,7 +203,8 @@ class RetrainPolicy(Settings):
         1,
         ge=1,
         le=1_000_000_000,
-        description="New images, since the last decision, from which a night trains.",
+        description="New images, since the last decision, from which a night trains; a batch whose labels or "
+        "images changed without growing counts whole.",
     )
     max_age_days: float | None = Field(
         None,
