@@ -232,20 +232,20 @@ def test_gates_that_were_not_signed_are_adopted_by_nobody(ml_store, mlflow_serve
 
 
 def test_a_signed_file_under_another_name_or_run_brings_no_gates(ml_store, mlflow_server, keys):
-    keys("mine")
-    good = judged("mine", "n1", "pass")
-    tags = registry.version_tags("mine", good)
-    original = tracking.client().get_model_version("mine", good)
+    keys("honest")
+    good = judged("honest", "n1", "pass")
+    tags = registry.version_tags("honest", good)
+    original = tracking.client().get_model_version("honest", good)
     tracking.client().create_registered_model("elsewhere")
-    other_night = tracking.open_night("mine", "n9", params={})
-    for name, run_id in (("elsewhere", original.run_id), ("mine", other_night)):
+    other_night = tracking.open_night("honest", "n9", params={})
+    for name, run_id in (("elsewhere", original.run_id), ("honest", other_night)):
         model_id = original.source.removeprefix("models:/")
         made = tracking.client().create_model_version(name, original.source, run_id, tags, model_id=model_id)
-        with pytest.raises(InputError, match=r"signed for the model mine and another run|is not signed"):
+        with pytest.raises(InputError, match=r"signed for the model honest and another run|is not signed"):
             promoted(name, made.version)
-    registry.set_version_tag("mine", good, f"{registry.GATE}more", "pass: of course")
-    with pytest.raises(InputError, match=r"gate\.more of models:/mine/1 are not as they were signed"):
-        promoted("mine", good)
+    registry.set_version_tag("honest", good, f"{registry.GATE}more", "pass: of course")
+    with pytest.raises(InputError, match=rf"gate\.more of models:/honest/{good} are not as they were signed"):
+        promoted("honest", good)
 
 
 def promoted(name: str, version: str) -> str:
