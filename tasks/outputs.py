@@ -68,12 +68,12 @@ def missing(files: Iterable[Artifact]) -> list[str]:
 def read(artifact: Artifact) -> bytes:
     """The bytes of a file that a stage made, checked against its digest.
 
-    Raises InputError where it is missing or damaged; then the mark beside it is gone, so that the night after
-    makes it again.
+    Raises InputError. Where it is missing or damaged, the mark beside it is gone then, so that the next
+    night makes it again; the mark of what may not be read stays.
     """
     try:
         return storage.read_artifact(artifact)
-    except InputError as error:
+    except (storage.MissingError, storage.DamagedError) as error:
         folder = artifact.uri.rpartition("/")[0]
         for mark in MARKS:
             storage.delete(storage.join(folder, mark))

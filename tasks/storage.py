@@ -27,6 +27,12 @@ from tasks.s3.objects import Stored as Stored
 from tasks.s3.uploads import Upload as Upload
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class DamagedError(InputError):
+    """The bytes of an object are not those that were written."""
+
+
 PARTIAL: Final = ".partial-"  # what the name of a file begins with until it is whole
 
 
@@ -65,11 +71,11 @@ def write(uri: str, *pieces: bytes | memoryview) -> Artifact:
 
 
 def read_artifact(artifact: Artifact) -> bytes:
-    """The artifact's bytes, checked against its digest."""
+    """The artifact's bytes, checked against its digest. Raises MissingError and DamagedError."""
     data = read(artifact.uri)
     digest = hashlib.sha256(data).hexdigest()
     if digest != artifact.sha256:
-        raise InputError(
+        raise DamagedError(
             f"{artifact.uri} has SHA-256 {digest}, expected {artifact.sha256}: it was changed or damaged"
         )
     return data

@@ -68,3 +68,19 @@ def test_damaged_bytes_take_the_mark_beside_them_away(folder, mark):
     with pytest.raises(InputError, match="changed or damaged; the next night makes it again"):
         outputs.read(file)
     assert not storage.exists(f"{folder}/{mark}")
+
+
+@pytest.mark.parametrize("mark", outputs.MARKS)
+def test_the_mark_stays_where_the_store_refuses_to_answer(folder, mark, monkeypatch):
+    file = outputs.write(folder, "model.onnx", b"mine")
+    storage.write(f"{folder}/{mark}", b"{}")
+    refusal = InputError("the store answers 403 AccessDenied")
+
+    def refuse(_: str) -> bytes:
+        raise refusal
+
+    monkeypatch.setattr(storage, "read", refuse)
+    with pytest.raises(InputError) as raised:
+        outputs.read(file)
+    assert raised.value is refusal
+    assert storage.exists(f"{folder}/{mark}")
