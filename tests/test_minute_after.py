@@ -83,6 +83,19 @@ def test_doctor_names_each_wrong_file_and_line_and_counts_what_is_read(pipelines
     assert not ids["retrain_tiny"]["is_stale"]
 
 
+def runs(airflow: Airflow) -> list[str]:
+    """Ids of the newest predictions of `tiny`."""
+    newest = {"order_by": "-run_after", "limit": 20}
+    page = airflow._call("GET", "/api/v2/dags/predict_tiny/dagRuns", params=newest)
+    return [str(run["dag_run_id"]) for run in page["dag_runs"]]
+
+
+def looked(airflow: Airflow, run: str) -> bool:
+    """Whether a prediction has looked for batches: of what comes later it knows nothing."""
+    tasks = airflow.tasks("predict_tiny", run)
+    return any(each["task_id"] == "look" and each["state"] == "success" for each in tasks)
+
+
 def test_two_uploads_while_a_prediction_runs_are_predicted_without_another_event(watched, tmp_path):
     airflow = Airflow()
     for name in ("first", "second", "third"):
@@ -90,8 +103,12 @@ def test_two_uploads_while_a_prediction_runs_are_predicted_without_another_event
             (tmp_path / name).mkdir()
         source = next((ROOT / "docs").glob("*.png"))
         (tmp_path / name / f"{name}.png").write_bytes(source.read_bytes() + name.encode())
+    before = runs(airflow)
     nightshift("ingest", str(tmp_path / "first"), "--pipeline", "tiny", "--unlabelled")
-    wait_for(lambda: "predict_tiny" in airflow.running(), "the prediction of the first upload")
+    wait_for(
+        lambda: any(looked(airflow, run) for run in runs(airflow) if run not in before),
+        "the prediction of the first upload to have looked",
+    )
     for name in ("second", "third"):
         nightshift("ingest", str(tmp_path / name), "--pipeline", "tiny", "--unlabelled")
 
