@@ -175,7 +175,7 @@ def _case(
         champion=rivals.get("champion"),
         best=max(reversed(rivals.values()), key=lead, default=None),
         robustness=tried,
-        fresher=champion is not None and champion.tags.get("nightshift.batches") != dataset.batches_digest,
+        fresher=champion is not None and champion.batches != dataset.batches_digest,
         drift=next((found for found in spec.drifts if found.against == "champion"), None),
         leakage=0.0 if twice.near_excluded else twice.near / trained,
         data_age_days=(time.time() - newest) / DAY if newest else None,

@@ -21,14 +21,16 @@ from tasks.tracking import address, client, worded
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 # Tags of a version; every reader of the registry goes by these names.
-SHA256, STATE, REASONS = "nightshift.sha256", "nightshift.state", "nightshift.reasons"
+SHA256, GATE = signatures.SHA256, signatures.GATE
+STATE, REASONS = "nightshift.state", "nightshift.reasons"
 CLASSES, PREPROCESS, BEST = "nightshift.classes", "nightshift.preprocess", "nightshift.best_version"
 DATA, SETTINGS = "nightshift.data_digest", "nightshift.settings_digest"
 BATCHES = "nightshift.batches"  # digest of the files that it was made of
 ACCURACY, DATASET = "nightshift.test_accuracy", "nightshift.dataset"
-GATE, DECISION = "nightshift.gate.", "nightshift.decision"  # what these tags begin with
+DECISION = "nightshift.decision"  # what these tags begin with
 CHAMPION_THEN, TEST = "nightshift.champion", "nightshift.test_digest"  # beside which, and on which images
 CHANGING = (STATE, REASONS)  # tags that are not signed, since what becomes of a version changes them
+DESCRIPTION = 5000  # characters that PostgreSQL's column of MLflow takes
 WITHDRAWN = "rolled-back"  # state of a version that a rollback took back
 REPORT = "nightshift.report"  # address of the page that shows the evidence
 MADE = "nightshift.made"  # what the version was made of and with, the Artifact of a record Made
@@ -45,20 +47,17 @@ class Registered(NamedTuple):
     preprocess: PreprocessSettings
     tags: dict[str, str]
 
+    @property
+    def batches(self) -> str:
+        """Digest of the files that it was made of, `Dataset.batches_digest`; empty where nothing says it."""
+        return self.tags.get(BATCHES, "")
+
 
 class Champions(NamedTuple):
     """The present champion and the best champion so far; the same version when nothing was lost."""
 
     current: Registered | None
     best: Registered | None
-
-
-@worded()
-def try_model(name: str) -> None:
-    """Register a model without versions, tag it and remove it again."""
-    client().create_registered_model(name)
-    client().set_registered_model_tag(name, STATE, "tried")
-    client().delete_registered_model(name)
 
 
 def register_version(
@@ -92,7 +91,7 @@ def register_version(
         bound = {**tags, SHA256: sha256, **signed}
         source = f"models:/{model_id}"
         created = mlflow_client.create_model_version(
-            name, source, run_id, bound, description=description, model_id=model_id
+            name, source, run_id, bound, description=description[:DESCRIPTION], model_id=model_id
         )
         return str(created.version)
 

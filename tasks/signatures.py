@@ -14,7 +14,8 @@ from tasks.records import Record
 
 SIGNED_BY = "nightshift.signed_by"  # tag of a version, the fingerprint; it tells people and is never trusted
 FOLDER: Final = "signature"
-GATES: Final = "nightshift.gate."  # tags of which no more may be there than were signed
+SHA256: Final = "nightshift.sha256"  # tag of a version, the digest of its file
+GATE: Final = "nightshift.gate."  # what tags begin with of which no more may be there than were signed
 
 
 class Judgement(Record):
@@ -53,14 +54,14 @@ def check_judgement(uri: str, name: str, run_id: str | None, tags: Mapping[str, 
 
     Tags beside those that were signed are anybody's, but there is no gate among them.
     """
-    digest = tags.get("nightshift.sha256", "")
+    digest = tags.get(SHA256, "")
     text = _stored(run_id, f"{digest}.judgement.json") if signing.trusted_keys() else None
     _checked(f"the judgement of {uri}", run_id, f"{digest}.judgement.signature", text)
     if text is None:
         return
     signed = Judgement.model_validate_json(text)
     changed = [key for key, value in signed.tags.items() if tags.get(key) != value]
-    changed += [key for key in tags if key.startswith(GATES) and key not in signed.tags]
+    changed += [key for key in tags if key.startswith(GATE) and key not in signed.tags]
     if (signed.name, signed.run_id) != (name, run_id):
         raise InputError(
             f"the judgement of {uri} is signed for the model {signed.name} and another run: do not use it"

@@ -28,10 +28,8 @@ from tasks.journal import BATCH, Journal
 
 NIGHT = "nightshift.night"  # the tag that finds a night's run again
 PARAMS: Final = "nightshift.params"  # the tag with the digest of its parameters
-
 SAMPLE_SECONDS: Final = 15  # between two looks at the machine
-PATIENCE: Final = 60.0  # seconds for what is not sent when a training ends, and when it fails
-FAILED_PATIENCE: Final = 10.0
+PATIENCE, FAILED_PATIENCE = 60.0, 10.0  # seconds for what is not sent when a training ends, and when it fails
 Row = tuple[str, float, int]  # name, value, step
 
 

@@ -81,3 +81,12 @@ def test_a_malformed_address_is_refused_with_examples(uri):
 def test_an_unknown_alias_is_named(stack):
     with pytest.raises(InputError, match=r"models:/nobody@champion does not exist at http"):
         registry.fetch_model("models:/nobody@champion")
+
+
+def test_a_description_is_cut_to_what_the_database_takes(stack):
+    run_id = tracking.open_night("wordy", "n1", params={})
+    text = "ä" * (registry.DESCRIPTION + 1)
+    version = registry.register_version(
+        run_id, "wordy", onnx_model(1), classes=2, shape=(4, 4, 3), tags={}, description=text
+    )
+    assert registry.described("wordy", version).description == text[:-1]

@@ -64,10 +64,10 @@ def classes(case: Case, policy: PromotionPolicy) -> Iterator[Verdict]:
 
 def _known_classes(case: Case, policy: PromotionPolicy, version: str) -> Verdict:
     """Fewer classes are an easier test, so a class is lost by decision only, never by absent images."""
-    lost = [name for name in case.lost_classes if name not in policy.retired]
+    retired = [name for name in case.lost_classes if name in policy.retired]
+    lost = [name for name in case.lost_classes if name not in retired]
     found = f"it does not know {some(lost)}" if lost else "it knows them all"
-    if len(lost) < len(case.lost_classes):
-        found += f", retired {some([name for name in case.lost_classes if name in policy.retired])} aside"
+    found += f", retired {some(retired)} aside" if retired else ""
     sentence = f"a challenger knows every class of champion version {version}; {found}"
     if lost:
         sentence += "; add training images of it, or name it in promotion.retired"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tasks.cli.checks import Finding, timed
 from tasks.errors import InputError
-from tasks.pipelines import load_pipeline
+from tasks.pipelines import load_pipeline, pipeline_files
 
 KINDS: Final = ("retrain", "promote", "predict", "sweep")  # a DAG of each for every pipeline
 OVERDUE: Final = 600.0  # seconds; Airflow reads each file twice a minute, and may break it off after three
@@ -67,7 +67,7 @@ def _dags(known: dict[str, dict[str, Any]]) -> Iterator[Finding]:
     """Whether Airflow has read the DAGs of the pipelines that are here, and reads them again and again."""
     from tasks.cli.connection import pipelines_folder
 
-    names = sorted(path.stem for path in pipelines_folder().glob("*.toml") if _valid(path))
+    names = sorted(path.stem for path in pipeline_files(pipelines_folder()) if _valid(path))
     wanted = [f"{kind}_{name}" for name in names for kind in KINDS]
     new = [dag for dag in wanted if dag not in known]
     stale = [dag for dag in wanted if dag in known and known[dag]["is_stale"]]
