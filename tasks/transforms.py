@@ -110,10 +110,13 @@ def eight_bit(pixels: NDArray[Any], white: int | None = None) -> Pixels:
 
     Raises Unreadable for anything else.
     """
+    scale = 1.0
     if white not in (None, 255 if pixels.dtype == np.uint8 else 65535):
-        return np.asarray(cv2.convertScaleAbs(pixels, alpha=255 / white), np.uint8)
-    if pixels.dtype == np.uint16:
-        return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257), np.uint8)  # 65535 / 257 is 255, rounded
+        scale = 255 / white
+    elif pixels.dtype == np.uint16:
+        scale = 1 / 257  # 65535 / 257 is 255, rounded
+    if scale != 1:  # OpenCV drops the axis of a single channel
+        return np.asarray(cv2.convertScaleAbs(pixels, alpha=scale), np.uint8).reshape(pixels.shape)
     if pixels.dtype != np.uint8:
         raise Unreadable(
             "unsupported", f"its pixels are {pixels.dtype}; only 8 and 16 bit whole numbers are read"

@@ -51,6 +51,17 @@ def test_every_channel_is_resized_as_if_it_were_alone(resize, channels):
         assert np.array_equal(single[..., 0], together[..., number])
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(SIDE, SIDE), (SIDE, SIDE, 1), (SIDE, SIDE, 3)])
+def test_grey_arrays_and_colours_of_either_depth_become_both(kind, shape):
+    """OpenCV drops the axis of a single channel where it converts."""
+    grey = np.full(shape, 200 if kind is np.uint8 else 200 * 257, kind)
+    for channels in (1, 3):
+        pixels = prepare(array(grey), PreprocessSettings(image_size=SIDE, channels=channels))
+        assert pixels.shape == (SIDE, SIDE, channels)
+        assert set(pixels.ravel()) == {200}
+
+
 def test_sixteen_bits_become_eight():
     deep = np.random.default_rng(0).integers(0, 65536, (SIDE, SIDE, CHANNELS), np.uint16)
     for order in ("<u2", ">u2"):
