@@ -17,6 +17,7 @@ from typing import Any
 from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference, get_current_context
 from airflow.sdk.bases.notifier import BaseNotifier
 
+from tasks import lengths
 from tasks.errors import InputError
 
 NOTIFY = "NIGHTSHIFT_NOTIFY"
@@ -65,7 +66,8 @@ def tell(text: str) -> None:
 
 def _send(text: str, context: Any) -> None:
     try:
-        found = notifiers("{% raw %}" + text.replace("{%", "{ %") + "{% endraw %}")
+        said = lengths.cut(text, lengths.NOTICE).replace("{%", "{ %")
+        found = notifiers("{% raw %}" + said + "{% endraw %}")
     except InputError as error:  # a typing mistake in the setting must not cost the night
         log.warning("nobody is told: %s", error)
         return
@@ -120,7 +122,7 @@ def _arguments(kind: str, address: str, text: str) -> dict[str, Any]:
     if kind == "smtp":
         return {
             "to": address,
-            "subject": f"Nightshift: {text}"[:200],
+            "subject": lengths.cut(f"Nightshift: {text}", lengths.SUBJECT),
             "html_content": html.escape(text, quote=False),
         }
     if kind == "slack":

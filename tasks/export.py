@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from tasks import model_facts
 from tasks.errors import InputError
 from tasks.graphs import INPUT
 from tasks.pair_sums import pair_sums
@@ -99,8 +100,8 @@ def finish(graph: onnx.ModelProto, dataset: Dataset, recipe: str) -> bytes:
     graph = _without_traces(graph)
     _shorten(graph.graph)
     facts = {
-        "nightshift.classes": json.dumps(list(dataset.classes), ensure_ascii=False),
-        "nightshift.preprocess": json.dumps(dataset.preprocess.pixel_settings()),
+        model_facts.CLASSES: json.dumps(list(dataset.classes), ensure_ascii=False),
+        model_facts.PREPROCESS: json.dumps(dataset.preprocess.pixel_settings()),
         "nightshift.recipe": recipe,
         PAIR_SUM: str(max(pair_sums(graph).values(), default=0)),
     }

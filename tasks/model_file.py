@@ -4,13 +4,10 @@ From the registry (`models:/digits@champion`, `models:/digits/3`), a store (`s3:
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
-from tasks import processor, sealing, storage
+from tasks import model_facts, processor, sealing, storage
 from tasks.config import PreprocessSettings
 from tasks.errors import InputError
 from tasks.portability import PAIR_LIMIT, pair_sum_of, saturates_here
@@ -114,14 +111,5 @@ def _facts(uri: str, data: bytes) -> tuple[tuple[str, ...], PreprocessSettings, 
         raise InputError(
             f"model {uri} cannot be loaded by onnxruntime ({reason}); give a model that Nightshift made"
         ) from error
-    facts = loaded.get_modelmeta().custom_metadata_map
-    try:
-        classes = tuple(str(name) for name in json.loads(facts["nightshift.classes"]))
-        settings = PreprocessSettings.model_validate_json(facts["nightshift.preprocess"])
-    except (KeyError, ValueError, ValidationError) as error:
-        raise InputError(
-            f"model {uri} does not say its classes and preprocessing in its metadata "
-            f"({type(error).__name__}: {error}); give a model that Nightshift made"
-        ) from error
-
-    return classes, settings, pair_sum_of(facts, data)
+    metadata = loaded.get_modelmeta().custom_metadata_map
+    return *model_facts.of(uri, metadata), pair_sum_of(metadata, data)

@@ -83,7 +83,7 @@ def _log(
     tracking.log_metrics(run_id, [(name, value, 0) for name, value in numbers(findings).items()])
     # One tag for all of them, so that a second try leaves nothing of the first.
     passed_over = "; ".join(findings.comparison.passed_over.values())
-    tracking.set_tags(run_id, {"nightshift.passed_over": passed_over[:4000]})
+    tracking.set_tags(run_id, {"nightshift.passed_over": passed_over})
     drawn = {f"{name}.png": data for name, data in pictures._asdict().items() if data}
     tracking.log_artifacts(run_id, "report", {**files, **drawn})
 

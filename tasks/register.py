@@ -1,8 +1,9 @@
 """Stage 6: record the night's model as a version, `challenger` or refused with reasons, and end the night."""
 
 import json
+from collections.abc import Sequence
 
-from tasks import ledger, registry, storage, tracking
+from tasks import ledger, lengths, registry, storage, tracking
 from tasks.config import digest_of, store_root
 from tasks.errors import InputError, NightshiftError
 from tasks.lines import one_line
@@ -112,7 +113,7 @@ def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, s
         tracking.NIGHT: plan.night,
         registry.STATE: "challenger" if evaluation.passed else "refused",
         registry.REASONS: "; ".join(v.sentence for v in evaluation.verdicts if not v.passed),
-        registry.CLASSES: json.dumps(dataset.classes),
+        registry.CLASSES: _shown(dataset.classes),
         registry.PREPROCESS: dataset.preprocess.model_dump_json(),
         registry.DATA: plan.data_digest,
         registry.SETTINGS: plan.settings_digest,
@@ -131,6 +132,11 @@ def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, s
         registry.REPORT: evaluation.report.uri,
         "nightshift.evidence": evaluation.evidence.uri,
     }
+
+
+def _shown(classes: Sequence[str]) -> str:
+    """How many classes there are, and as many of their names as people read."""
+    return lengths.cut(one_line(f"{len(classes):,}: {', '.join(classes)}"), lengths.CLASSES)
 
 
 def _decision(plan: Plan, result: ModelVersion, dataset: str, champion: str | None) -> Decision:

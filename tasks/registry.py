@@ -13,7 +13,7 @@ from typing import NamedTuple
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from tasks import logged_model, signatures
+from tasks import lengths, logged_model, model_facts, signatures
 from tasks.config import PreprocessSettings
 from tasks.errors import InputError
 from tasks.records import Artifact, Start
@@ -23,14 +23,14 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 # Tags of a version; every reader of the registry goes by these names.
 SHA256, GATE = signatures.SHA256, signatures.GATE
 STATE, REASONS = "nightshift.state", "nightshift.reasons"
-CLASSES, PREPROCESS, BEST = "nightshift.classes", "nightshift.preprocess", "nightshift.best_version"
+CLASSES = "nightshift.classes"  # how many and the first ones, for people: all are in the file
+PREPROCESS, BEST = "nightshift.preprocess", "nightshift.best_version"
 DATA, SETTINGS = "nightshift.data_digest", "nightshift.settings_digest"
 BATCHES = "nightshift.batches"  # digest of the files that it was made of
 ACCURACY, DATASET = "nightshift.test_accuracy", "nightshift.dataset"
 DECISION = "nightshift.decision"  # what these tags begin with
 CHAMPION_THEN, TEST = "nightshift.champion", "nightshift.test_digest"  # beside which, and on which images
 CHANGING = (STATE, REASONS)  # tags that are not signed, since what becomes of a version changes them
-DESCRIPTION = 5000  # characters that PostgreSQL's column of MLflow takes
 WITHDRAWN = "rolled-back"  # state of a version that a rollback took back
 REPORT = "nightshift.report"  # address of the page that shows the evidence
 MADE = "nightshift.made"  # what the version was made of and with, the Artifact of a record Made
@@ -76,7 +76,8 @@ def register_version(
     registered, when it is configured wrongly, and when the stored file does not have the digest of `model`.
     """
     sha256 = hashlib.sha256(model).hexdigest()
-    lasting = {key: value for key, value in {**tags, SHA256: sha256}.items() if key not in CHANGING}
+    texts = {key: lengths.cut(value, lengths.VERSION_TAG) for key, value in {**tags, SHA256: sha256}.items()}
+    lasting = {key: value for key, value in texts.items() if key not in CHANGING}
     signed = signatures.attach(run_id, model, signatures.Judgement(name=name, run_id=run_id, tags=lasting))
     with worded():
         mlflow_client = client()
@@ -88,10 +89,9 @@ def register_version(
                         mlflow_client.set_model_version_tag(name, version.version, key, value)
                 return str(version.version)
         model_id = logged_model.log(run_id, model, classes, shape)
-        bound = {**tags, SHA256: sha256, **signed}
-        source = f"models:/{model_id}"
+        source, words = f"models:/{model_id}", lengths.cut(description, lengths.DESCRIPTION)
         created = mlflow_client.create_model_version(
-            name, source, run_id, bound, description=description[:DESCRIPTION], model_id=model_id
+            name, source, run_id, {**texts, **signed}, description=words, model_id=model_id
         )
         return str(created.version)
 
@@ -146,7 +146,7 @@ def find_tags(name: str, version: str) -> dict[str, str] | None:
 
 @worded()
 def set_version_tag(name: str, version: str, key: str, value: str) -> None:
-    client().set_model_version_tag(name, version, key, value)
+    client().set_model_version_tag(name, version, key, lengths.cut(value, lengths.VERSION_TAG))
 
 
 @worded()
@@ -262,15 +262,9 @@ def _best(name: str, current: Registered) -> Registered:
 
 
 def _registered(name: str, version: str) -> Registered:
-    model, tags = fetch_model(f"models:/{name}/{version}")
-    return Registered(
-        version=version,
-        sha256=tags[SHA256],
-        model=model,
-        classes=tuple(json.loads(tags[CLASSES])),
-        preprocess=PreprocessSettings.model_validate_json(tags[PREPROCESS]),
-        tags=tags,
-    )
+    uri = f"models:/{name}/{version}"
+    model, tags = fetch_model(uri)
+    return Registered(version, tags[SHA256], model, *model_facts.read(uri, model), tags)
 
 
 def _version_of(uri: str) -> tuple[str, str]:

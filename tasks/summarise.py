@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from tasks import drift, ledger, predictions, quarantine, storage
+from tasks import drift, ledger, lengths, predictions, quarantine, storage
 from tasks.errors import InputError
 from tasks.records import BatchPredictions, Forecast, PartList, PartPredictions, Profile, Refusal
 from tasks.specs import SummariseSpec
@@ -149,7 +149,7 @@ def _log(forecast: Forecast, finished: Sequence[BatchPredictions], whole: Whole,
         **{f"drift/{of}": index for of, index in whole.drift.items()},
     }
     tracking.log_metrics(
-        run_id, [(tracking.metric_name(key), float(value), 0) for key, value in numbers.items()]
+        run_id, [(lengths.metric_name(key), float(value), 0) for key, value in numbers.items()]
     )
     tracking.log_artifact(
         run_id, "predictions.png", figure(whole.profile, whole.training, whole.confidences, whole.drift)

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import json
 import os
-import re
 import tempfile
 import threading
 import time
@@ -22,6 +21,7 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
 
+from tasks import lengths
 from tasks.config import digest_of
 from tasks.errors import InputError, NightshiftError, OutageError, PrunedError
 from tasks.journal import BATCH, Journal
@@ -119,7 +119,7 @@ def close_night(run_id: str, *, failed: bool, reason: str) -> None:
     below = f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'"
     for child in mlflow.search_runs([experiment], below):
         mlflow.set_terminated(child.info.run_id, status="KILLED")
-    mlflow.set_tag(run_id, "nightshift.reason", reason[:4000])
+    set_tags(run_id, {"nightshift.reason": reason})
     mlflow.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
 
 
@@ -151,17 +151,14 @@ def child_run(
 
 @worded()
 def log_params(run_id: str, params: Mapping[str, object]) -> None:
-    client().log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in params.items()])
+    texts = {key: lengths.cut(str(value), lengths.PARAM) for key, value in params.items()}
+    client().log_batch(run_id, params=[Param(*text) for text in texts.items()])
 
 
 @worded()
 def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
-    client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-
-def metric_name(name: str) -> str:
-    """The name with what MLflow does not allow replaced, for names that strangers chose."""
-    return re.sub(r"[^/\w.\- :]", "_", name)[:250]
+    texts = {key: lengths.cut(value, lengths.RUN_TAG) for key, value in tags.items()}
+    client().log_batch(run_id, tags=[RunTag(*text) for text in texts.items()])
 
 
 def log_metrics(run_id: str, rows: Sequence[Row]) -> None:
@@ -274,7 +271,7 @@ def log_dataset(run_id: str, *, name: str, digest: str, source: str, rows: int) 
     """Record the data set version as an input of the run."""
     entity = Dataset(
         name=name,
-        digest=digest[:36],
+        digest=digest[: lengths.DATASET_DIGEST],
         source_type="s3" if source.startswith("s3:") else "local",
         source=json.dumps({"uri": source}),
         profile=json.dumps({"num_rows": rows}),

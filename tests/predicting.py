@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from mlflow_server import Door
-from small_models import BRIGHTNESS, brightness
+from small_models import brightness
 
 from tasks import registry, storage, tracking
 from tasks.config import Pipeline, PreprocessSettings, store_root
@@ -36,7 +36,6 @@ class Lights:
         self.runs += 1
         run = tracking.open_night(self.pipeline.name, f"night {self.runs}", params={})
         tags = {
-            registry.CLASSES: BRIGHTNESS["nightshift.classes"],
             registry.PREPROCESS: PREPROCESS.model_dump_json(),
             registry.DATASET: dataset,
         }

@@ -1,6 +1,5 @@
 """Versions registered as nights do, and promotions of them, in a store and a registry of the test's own."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,6 @@ def challenger(name: str, seed: int, state: str = "challenger", **tags: str) -> 
     """Register a version as a night does."""
     run_id = tracking.open_night(name, f"night {seed}", params={})
     facts = {
-        registry.CLASSES: json.dumps(["cat", "dog"]),
         registry.PREPROCESS: PreprocessSettings(image_size=8).model_dump_json(),
         registry.STATE: state,
         registry.REASONS: "too slow",

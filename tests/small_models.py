@@ -1,10 +1,13 @@
 """ONNX files of a few bytes, for tests of what happens to models rather than of what they see."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from tasks.model_facts import CLASSES, PREPROCESS
 
 BRIGHTNESS = {
     "nightshift.classes": '["dark", "bright"]',
@@ -12,9 +15,13 @@ BRIGHTNESS = {
 }
 
 
-def onnx_model(seed: int) -> bytes:
-    """uint8 [N,4,4,3] -> probabilities [N,2] and label [N], weights from `seed`."""
-    weights = np.random.default_rng(seed).normal(size=(48, 2)).astype(np.float32)
+def onnx_model(seed: int, classes: Sequence[str] = ("cat", "dog")) -> bytes:
+    """uint8 [N,4,4,3] -> probabilities [N,K] and label [N], weights from `seed`.
+
+    Without classes the file says nothing of itself, and K is 2.
+    """
+    count = len(classes) or 2
+    weights = np.random.default_rng(seed).normal(size=(48, count)).astype(np.float32)
     nodes = [
         helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["float"], ["flat"]),
@@ -27,13 +34,17 @@ def onnx_model(seed: int) -> bytes:
         "tiny",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 4, 4, 3])],
         [
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2]),
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", count]),
             helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]),
         ],
         [numpy_helper.from_array(weights, "weights")],
     )
     opset = [helper.make_opsetid("", 17)]
-    return bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+    made = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    if classes:
+        facts = {CLASSES: json.dumps(list(classes)), PREPROCESS: '{"image_size": 8}'}
+        helper.set_model_props(made, facts)
+    return bytes(made.SerializeToString())
 
 
 def brightness(facts: Mapping[str, str] = BRIGHTNESS, *, side: int = 8) -> bytes:

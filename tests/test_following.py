@@ -80,7 +80,7 @@ def test_a_version_that_cannot_be_trusted_or_loaded_leaves_the_old_one_serving(
         assert endpoint.health()["following"] == "ok"
         registry.set_alias("light", "champion", unsigned)
         wait_for(lambda: "is not signed" in endpoint.health()["following"])
-        promoted("light", "foreign", 4, onnx_model(1))
+        promoted("light", "foreign", 4, onnx_model(1, classes=()))
         wait_for(lambda: "does not say its classes" in endpoint.health()["following"])
         answer = endpoint.predict(picture()).json()
         assert (answer["model"]["version"], answer["predictions"][0]["label"]) == (first, "bright")

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = {
     0: {
         *("clutter", "config", "records", "specs", "errors", "pipelines"),
-        *("processor", "spaces", "trials", "toml"),
+        *("processor", "spaces", "trials", "toml", "lengths", "model_facts"),
     },
     1: {
         "s3",

@@ -119,6 +119,7 @@ def test_a_version_that_nobody_here_made_is_refused(lights: Lights) -> None:
 
     lights.batch("b1", [0])
     run = tracking.open_night(lights.pipeline.name, "n", params={})
-    registry.register_version(run, lights.pipeline.name, onnx_model(1), classes=2, shape=(4, 4, 3), tags={})
+    model = onnx_model(1, classes=())
+    registry.register_version(run, lights.pipeline.name, model, classes=2, shape=(4, 4, 3), tags={})
     with pytest.raises(InputError, match="does not say how its images are prepared"):
         lights.look(version="1")

@@ -47,7 +47,7 @@ def test_length_does_not_count_and_zero_is_far_from_all():
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    made = onnx.load_model_from_string(onnx_model(1))
+    made = onnx.load_model_from_string(onnx_model(1, classes=()))
     facts = {"nightshift.classes": '["a", "b"]', "nightshift.preprocess": '{"image_size": 8}'}
     graph = made.graph
     graph.input[0].type.tensor_type.shape.dim[1].dim_value = 8

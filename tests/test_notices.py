@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from webhook import webhook
 
+from tasks import lengths
 from tasks.errors import InputError
 
 
@@ -62,6 +63,13 @@ def test_names_of_strangers_are_no_templates(notices, monkeypatch, hook):
     monkeypatch.setattr(notices, "get_current_context", dict)
     notices.tell("{{ 1 + 1 }} {% endraw %} <b>")
     assert hook.texts == ["{{ 1 + 1 }} { % endraw %} <b>"]
+
+
+def test_an_endless_notice_is_cut(notices, monkeypatch, hook):
+    monkeypatch.setenv(notices.NOTIFY, "http:hook")
+    monkeypatch.setattr(notices, "get_current_context", dict)
+    notices.tell("ö" * 200_000)
+    assert [len(text) for text in hook.texts] == [lengths.NOTICE]
 
 
 def test_a_notice_that_cannot_be_sent_fails_nothing(notices, monkeypatch, caplog):

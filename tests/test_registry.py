@@ -7,7 +7,7 @@ import onnx
 import pytest
 from small_models import onnx_model
 
-from tasks import registry, tracking
+from tasks import lengths, registry, tracking
 from tasks.config import PreprocessSettings
 from tasks.errors import InputError
 from tasks.records import Artifact, Start
@@ -15,10 +15,7 @@ from tasks.records import Artifact, Start
 
 def register(name: str, night: str, seed: int) -> str:
     run_id = tracking.open_night(name, night, params={})
-    tags = {
-        registry.CLASSES: json.dumps(["cat", "dog"]),
-        registry.PREPROCESS: PreprocessSettings(image_size=8).model_dump_json(),
-    }
+    tags = {registry.PREPROCESS: PreprocessSettings(image_size=8).model_dump_json()}
     return registry.register_version(run_id, name, onnx_model(seed), classes=2, shape=(4, 4, 3), tags=tags)
 
 
@@ -85,8 +82,8 @@ def test_an_unknown_alias_is_named(stack):
 
 def test_a_description_is_cut_to_what_the_database_takes(stack):
     run_id = tracking.open_night("wordy", "n1", params={})
-    text = "ä" * (registry.DESCRIPTION + 1)
+    text = "ä" * (lengths.DESCRIPTION + 1)
     version = registry.register_version(
         run_id, "wordy", onnx_model(1), classes=2, shape=(4, 4, 3), tags={}, description=text
     )
-    assert registry.described("wordy", version).description == text[:-1]
+    assert registry.described("wordy", version).description == f"{text[:-2]}…"

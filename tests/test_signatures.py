@@ -52,7 +52,6 @@ def register(name: str, model: bytes = MODEL, night: str = "n1") -> str:
     """The address of a version registered as a night does it."""
     run_id = tracking.open_night(name, night, params={})
     tags = {
-        registry.CLASSES: json.dumps(["cat", "dog"]),
         registry.PREPROCESS: PreprocessSettings(image_size=8).model_dump_json(),
     }
     version = registry.register_version(run_id, name, model, classes=2, shape=(4, 4, 3), tags=tags)

@@ -75,10 +75,7 @@ def registered(data: bytes) -> tuple[object, str]:
 
     found = model_file.of_bytes("model.onnx", data)
     run = tracking.open_night("photos", "bench", params={})
-    tags = {
-        registry.CLASSES: json.dumps(found.classes),
-        registry.PREPROCESS: found.preprocess.model_dump_json(),
-    }
+    tags = {registry.PREPROCESS: found.preprocess.model_dump_json()}
     shape = (SIDE, SIDE, 3)
     version = registry.register_version(
         run, "photos", data, classes=len(found.classes), shape=shape, tags=tags
