@@ -218,6 +218,8 @@ def _parquet(data: bytes, where: str) -> Iterator[tuple[str, dict[str, str]]]:
         header = _check_columns(file.schema_arrow.names, where)
         number = 0
         for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
+            if batch.schema.names != file.schema_arrow.names:
+                raise InputError(f"{where}: its columns are not those of its own schema; write it again")
             for row in batch.to_pylist():
                 number += 1
                 at = f"{where}, row {number}"

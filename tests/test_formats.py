@@ -209,3 +209,17 @@ def test_a_thumbnail_s_size_is_not_taken_for_the_image_s() -> None:
 )
 def test_what_has_no_header_of_ours_says_why(data: bytes, reason: str) -> None:
     assert reason_of(data) == reason
+
+
+def test_memory_for_a_strip_or_tile_is_that_of_its_image() -> None:
+    """A decoder takes room for what a JPEG inside of a strip says, and for what a tile says."""
+    pixels = saved(Image.new("L", (16, 8), 200), "JPEG")
+    whole = made_tiff(8, 1, pixels, 16, 8, t259=("H", [7]))
+    assert set(decode(whole, PreprocessSettings()).pixels.ravel()) == {200}
+    at = pixels.index(b"\xff\xc0") + 5
+    large = pixels[:at] + struct.pack(">HH", 58000, 58000) + pixels[at + 4 :]
+    with pytest.raises(Unreadable, match="a strip of 16x8 pixels holds a JPEG of 58000x58000"):
+        decode(made_tiff(8, 1, large, 16, 8, t259=("H", [7])), PreprocessSettings())
+    tiles = {f"t{tag}": ("I", [value]) for tag, value in ((322, 58000), (323, 58000), (324, 8), (325, 9))}
+    with pytest.raises(Unreadable, match="its tiles are 58000x58000 pixels of an image of 16x8"):
+        decode(made_tiff(8, 1, bytes(9), 16, 8, t259=("H", [5]), **tiles), PreprocessSettings())

@@ -1,8 +1,10 @@
 """Labels from manifests: both formats say the same, and every mistake is said with its place."""
 
+import base64
 import csv
 import io
 import json
+import zlib
 from datetime import date
 from typing import Any
 
@@ -203,3 +205,19 @@ def test_a_mistake_in_a_table_is_said_with_its_row(data: bytes, words: str) -> N
 def test_names_that_mean_something_in_a_batch_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="must not be _READY or"):
         check_name("class folder", name)
+
+
+def test_a_parquet_manifest_whose_columns_are_not_those_of_its_schema_is_refused():
+    """A group without fields, which pyarrow counts among the columns and then gives no values of."""
+    packed = (
+        b"c-obd&2G~`5XWcNjulloq!D9zB_DEVRz;$rtrQL@QngMKS`pON5(-9KoYZnFh1#Sk;URbgjywP-PCQDFJOoE(*ZH7LE{xWm@"
+        b"qcE1yB;U!Dm*|NcW|dq4r%};0Qk_%Z&Do$b%201tUaTA6&-"
+        b"Z^7qDA039l4ux4li3oGzO&i&L48{(@$aJc_5<U1pm|7RjDPC2N!_R{O{erLaFokNdsyBD0EIzPmwP(k;d~pe_0>@SNMxRq`="
+        b"L2e8uMo}I_js|NIaDl<Z991oN6Txo0}_pCTgz_o=h+7f)Mh!!|iQFJ0D+;5DQJdx#1Qxf{*fV4l*3vg(=PlO{R*o6NVSL|ze"
+        b"Ul}cV&*XRJw;oPwomP23+nUq#nGNd~qb2XT{K5Zka%($1rG2=bru*A+ZCNG<!uKjF49^BHX{z%tW+`nKs<78e%~X)8o>Hmmq"
+        b"(%z@rQYbEqtvMpR$djUU|&aPOH?O&PG(BJ7;&_!H+HOV(cp4y^i=aA?F&nfqeXuZ8YOzv-_y6@tKRkd!A#>$b$wT<xBA?~In"
+        b"nQ74zq0P_PPdQ^zI6EVZ`WNm@S@zc^<ra9#1~qCDXl8p6|tzNj9s0PA0e4*-ibh)!c6$h&KK1iUmJu+UN9N{R_Ubspb"
+    )
+    data = zlib.decompress(base64.b85decode(packed))
+    with pytest.raises(InputError, match=r"m\.parquet: its columns are not those of its own schema"):
+        list(labels.rows(data, "m.parquet"))
