@@ -4,6 +4,7 @@ Only manifests and indexes are read, and a few pixels for the data card: counts 
 the shards were written. Duplicates and drift are found here, because only here all parts are seen together.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from tasks import drift, duplicates, ledger, likeness, manifest, quarantine, storage
-from tasks.config import AssembleSettings, store_root
+from tasks import drift, duplicates, ledger, likeness, manifest, quarantine, storage, uploads
+from tasks.config import store_root
 from tasks.duplicates import Found
 from tasks.errors import InputError
 from tasks.index import Index
@@ -46,7 +47,7 @@ def assemble(spec: AssembleSpec) -> Assembled:
         results = list(pool.map(lambda uri: storage.read_record(uri, PartResult), uris))
         check_refusals(plan, results)
         index = Index.of(pool, results)
-    drop, found, twice = left_out(index, plan.pipeline.assemble)
+    drop, found, twice = left_out(plan, index)
     untrained = manifest.without_training_images(index.rows, drop)
     if untrained:
         names = ", ".join(f"{name!r} ({images:,} images)" for name, images in list(untrained.items())[:20])
@@ -97,9 +98,11 @@ def check_refusals(plan: Plan, results: Sequence[PartResult]) -> None:
             )
 
 
-def left_out(index: Index, settings: AssembleSettings) -> tuple[NDArray[np.bool_], Duplicates, list[Found]]:
+def left_out(plan: Plan, index: Index) -> tuple[NDArray[np.bool_], Duplicates, list[Found]]:
     """Rows that the data set leaves out, bool [N], their counts, and every duplicate for people to read."""
-    exact = duplicates.exact(index.rows, settings.conflicting_labels)
+    settings, settle = plan.pipeline.assemble, plan.pipeline.settle_minutes * 60
+    said = functools.partial(uploads.said, plan.source, settle_seconds=settle)
+    exact = duplicates.exact(index.rows, settings.conflicting_labels, said)
     pairs = likeness.near(index.rows, index.thumbnails, bits=settings.near_duplicate_bits, keep=~exact.drop)
     near = np.zeros(len(exact.drop), np.bool_)
     near[[pair.row for pair in pairs]] = True
@@ -108,6 +111,7 @@ def left_out(index: Index, settings: AssembleSettings) -> tuple[NDArray[np.bool_
     found = Duplicates(
         merged=exact.merged,
         conflicting=exact.conflicting,
+        corrected=exact.corrected,
         near=int((near & training).sum()),
         near_validation=int((near & ~training).sum()),
         near_excluded=excluded,

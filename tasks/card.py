@@ -55,7 +55,9 @@ def numbers(dataset: Dataset, drifts: Sequence[Drift], refused: Counter[str]) ->
     counts = {f"images_{split}": sum(dataset.counts[split].values()) for split in SPLITS}
     counts["images_refused"] = dataset.refused
     counts |= {f"refused/{reason}": count for reason, count in refused.items()}
-    counts |= dataset.duplicates.model_dump(include={"merged", "conflicting", "near", "near_validation"})
+    counts |= dataset.duplicates.model_dump(
+        include={"merged", "conflicting", "corrected", "near", "near_validation"}
+    )
     sizes = list(dataset.profile.classes.values())
     values = {name: float(count) for name, count in counts.items()}
     values["imbalance"] = max(sizes) / max(1, min(sizes))

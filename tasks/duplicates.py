@@ -5,7 +5,7 @@ Files are equal by their SHA-256; images that only look alike are found by `task
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from tasks.cells import harmless
 from tasks.likeness import Pair
+from tasks.uploads import Said, newest
 
 Rows = NDArray[np.int64]
+Kind = Literal["copy", "conflict", "corrected", "near"]
+Row = tuple[dict[str, str], int]  # key, label and split of a row, and its place
 
 PREFERENCE: Final = {"test": 0, "validation": 1, "train": 2}  # which of equal images stays
 
@@ -25,7 +28,7 @@ class Copy(NamedTuple):
 
     row: int
     other: int
-    conflict: bool  # the other has another label; otherwise it stays
+    kind: Kind  # a conflict goes with the other, which has another label; otherwise the other stays
 
 
 class Exact(NamedTuple):
@@ -36,17 +39,24 @@ class Exact(NamedTuple):
 
     @property
     def merged(self) -> int:
-        return len(self.copies) - self.conflicting
+        return self._count("copy")
 
     @property
     def conflicting(self) -> int:
-        return sum(copy.conflict for copy in self.copies)
+        return self._count("conflict")
+
+    @property
+    def corrected(self) -> int:
+        return self._count("corrected")
+
+    def _count(self, kind: Kind) -> int:
+        return sum(copy.kind == kind for copy in self.copies)
 
 
 class Found(NamedTuple):
     """A line for people: `key` is left out (or listed) because of `other_key`."""
 
-    kind: Literal["copy", "conflict", "near"]
+    kind: Kind
     key: str
     label: str
     split: str
@@ -56,37 +66,56 @@ class Found(NamedTuple):
     bits: int | None
 
 
-def exact(index: pa.Table, conflicts: Literal["refuse", "keep"]) -> Exact:
+def nothing_said(keys: Sequence[str]) -> Mapping[str, Said]:
+    """For tables of which nobody knows when their labels were said."""
+    return {}
+
+
+def exact(
+    index: pa.Table,
+    conflicts: Literal["refuse", "keep"],
+    said: Callable[[Sequence[str]], Mapping[str, Said]] = nothing_said,
+) -> Exact:
     """Rows of `index` with the same `id`, merged the same way whatever the order of the rows.
 
     Of copies with one label, one stays: of the test split rather than validation rather than train, so that
-    nothing that is tested on is trained on, then the smallest key. Copies with several labels contradict each
-    other: `refuse` leaves all of them out, `keep` takes the label of the smallest key, and the rest go.
+    nothing that is tested on is trained on, then the smallest key. Of copies with several labels those of the
+    newest upload are right, as `said` tells of keys. Where it does not, they contradict each other: `refuse`
+    leaves all of them out, `keep` takes the label of the smallest key, and the rest go.
     """
     groups = _equal(_digests(index))
     members = np.concatenate([np.empty(0, np.int64), *groups])
     facts = iter(index.select(["key", "label", "split"]).take(pa.array(members)).to_pylist())
-    copies: list[Copy] = []
-    for group in groups:
-        rows = sorted(((next(facts), int(row)) for row in group), key=lambda entry: entry[0]["key"])
-        label = rows[0][0]["label"]
-        same = [(fact, row) for fact, row in rows if fact["label"] == label]
-        others = [row for fact, row in rows if fact["label"] != label]
-        _, stays = min(same, key=lambda entry: PREFERENCE.get(entry[0]["split"], len(PREFERENCE)))
-        copies += [Copy(row, stays, conflict=True) for row in others]
-        if others and conflicts == "refuse":
-            copies += [Copy(row, others[0], conflict=True) for _, row in same]
-        else:
-            copies += [Copy(row, stays, conflict=False) for _, row in same if row != stays]
+    alike: list[list[Row]] = [
+        sorted(((next(facts), int(row)) for row in group), key=lambda entry: entry[0]["key"])
+        for group in groups
+    ]
+    unlike = [rows for rows in alike if len({fact["label"] for fact, _ in rows}) > 1]
+    times = said([fact["key"] for rows in unlike for fact, _ in rows]) if unlike else {}
+    copies = [copy for rows in alike for copy in _copies(rows, conflicts, times)]
     drop = np.zeros(index.num_rows, np.bool_)
     drop[[copy.row for copy in copies]] = True
     return Exact(drop, tuple(copies))
 
 
+def _copies(rows: Sequence[Row], conflicts: str, times: Mapping[str, Said]) -> list[Copy]:
+    """What goes of rows with the same image, sorted by key."""
+    keys, labels = [fact["key"] for fact, _ in rows], [fact["label"] for fact, _ in rows]
+    told = newest(labels, [times.get(key) for key in keys], [key.partition("/")[0] for key in keys])
+    label = labels[0] if told is None else told
+    same = [(fact, row) for fact, row in rows if fact["label"] == label]
+    others = [row for fact, row in rows if fact["label"] != label]
+    _, stays = min(same, key=lambda entry: PREFERENCE.get(entry[0]["split"], len(PREFERENCE)))
+    copies = [Copy(row, stays, "conflict" if told is None else "corrected") for row in others]
+    if others and told is None and conflicts == "refuse":
+        return copies + [Copy(row, others[0], "conflict") for _, row in same]
+    return copies + [Copy(row, stays, "copy") for _, row in same if row != stays]
+
+
 def found(index: pa.Table, exact: Exact, near: Sequence[Pair]) -> list[Found]:
     """Every copy, contradiction and look-alike, sorted by kind and key; rows are those of `index`."""
-    triples: list[tuple[Literal["copy", "conflict", "near"], int, int, int | None]] = [
-        *(("conflict" if conflict else "copy", row, other, None) for row, other, conflict in exact.copies),
+    triples: list[tuple[Kind, int, int, int | None]] = [
+        *((kind, row, other, None) for row, other, kind in exact.copies),
         *(("near", row, other, bits) for row, other, bits in near),
     ]
     wanted = pa.array([row for _, row, other, _ in triples for row in (row, other)], pa.int64())

@@ -32,7 +32,7 @@ def build(
     counts = count(index.rows, ~drop)
     classes = tuple(sorted({name for split in SPLITS for name in counts[split]}))
     refused = sum(len(result.refusals) for result in results)
-    check(plan.source, classes, counts, refused, untrained)
+    check(plan.source, classes, counts, refused, untrained, duplicates)
     check_spellings(plan.source, classes, index.rows)
     left_out = index.places(drop)
     shards = tuple(
@@ -41,8 +41,10 @@ def build(
     )
     mean, std = statistics([shard for shard in shards if shard.split == "train"])
     settings = plan.pipeline.assemble.model_dump(mode="json")
+    # The times of uploads decide which labels are corrected, and are not part of the data's digest.
+    corrected = sorted(left_out.items()) if duplicates.corrected else []
     return Dataset(
-        digest=digest_of([plan.data_digest, classes, settings]),
+        digest=digest_of([plan.data_digest, classes, settings, corrected]),
         classes=classes,
         shards=shards,
         counts=counts,
@@ -116,6 +118,7 @@ def check(
     counts: dict[Split, dict[str, int]],
     refused: int,
     untrained: Mapping[str, int],
+    duplicates: Duplicates,
 ) -> None:
     if untrained and len(classes) < 2:
         names = ", ".join(list(untrained)[:5])
@@ -125,7 +128,9 @@ def check(
         )
     if not classes:
         raise InputError(
-            f"no image of {source} could be used ({refused} refused); quarantine has the reasons"
+            f"no image of {source} could be used: {refused:,} are refused, and of {duplicates.conflicting:,} "
+            "another copy has another label; nightshift quarantine has the reasons of the former, and of the "
+            "latter the copy that is right must be uploaded last, or the others be removed"
         )
     if len(classes) == 1:
         raise InputError(

@@ -36,6 +36,7 @@ LEVELS = {
         "dicom",
         "drift",
         "duplicates",
+        "uploads",
         "features",
         "formats",
         "images",

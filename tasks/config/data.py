@@ -177,7 +177,7 @@ class AssembleSettings(Settings):
     )
     conflicting_labels: Literal["refuse", "keep"] = Field(
         "refuse",
-        description="The same image under two labels: leave out all its copies, or keep the first one.",
+        description="An image under two labels in one upload: leave out all its copies, or keep the first.",
         json_schema_extra=ADVANCED,
     )
     near_duplicates: Literal["exclude", "report"] = Field(

@@ -153,6 +153,7 @@ class Duplicates(Record):
 
     merged: int  # exact copies beyond the first
     conflicting: int  # exact copies under several labels
+    corrected: int = 0  # exact copies under a label that a newer upload corrects
     near: int  # training images that look like a validation or test image
     near_validation: int = 0  # validation images that look like a test image
     near_excluded: bool

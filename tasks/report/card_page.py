@@ -39,7 +39,7 @@ img { max-width: 100%; background: #fff; border-radius: .3rem }
 <div><b>{{ rows | length | count }}</b>classes</div>
 <div><b>{{ '%.1f' | format(imbalance) }}</b>imbalance: largest to smallest class</div>
 <div><b>{{ dataset.refused | count }}</b>files refused</div>
-<div><b>{{ (duplicates.merged + duplicates.conflicting
+<div><b>{{ (duplicates.merged + duplicates.conflicting + duplicates.corrected
   + (duplicates.near + duplicates.near_validation if duplicates.near_excluded else 0))
   | count }}</b>duplicates left out</div>
 </div>
@@ -82,7 +82,8 @@ different, not that a model does worse on them.</p>
 
 <h2>Duplicates</h2>
 <p>Exact copies merged: {{ duplicates.merged | count }}. Copies with contradicting labels left out:
-{{ duplicates.conflicting | count }}. Training images that look like a validation or test image:
+{{ duplicates.conflicting | count }}. Copies whose label a newer upload corrects:
+{{ duplicates.corrected | count }}. Training images that look like a validation or test image:
 {{ duplicates.near | count }}; validation images that look like a test image:
 {{ duplicates.near_validation | count }}; {{ 'left out' if duplicates.near_excluded else 'listed only' }}.
 {% if lines %}All of them are in <code>duplicates.csv</code>, beside this page.{% endif %}</p>

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from tasks import storage
+from tasks import storage, uploads
 from tasks.clutter import is_clutter
 from tasks.errors import InputError
 from tasks.labels import MANIFESTS, READY
@@ -57,6 +57,7 @@ def ingest(batch: Batch, source: str, *, advance: Callable[[int], None] = lambda
     advance(len(same))
     manifest = Item(MANIFEST, "", batch.manifest) if batch.manifest is not None else None
     new_labels = manifest is not None and (MANIFEST not in there or _same(manifest, there[MANIFEST]) is None)
+    before = uploads.ended(uri, there.values())
     if (todo or new_labels) and READY in there:
         storage.delete(storage.join(uri, READY))
     if manifest is not None and new_labels:
@@ -66,7 +67,8 @@ def ingest(batch: Batch, source: str, *, advance: Callable[[int], None] = lambda
         total += size
         advance(1)
     if todo or new_labels or READY not in there:
-        storage.write(storage.join(uri, READY), json.dumps({"files": len(batch.items) + others}).encode())
+        marker = {"files": len(batch.items) + others, uploads.ENDED: before}
+        storage.write(storage.join(uri, READY), json.dumps(marker).encode())
     return Ingested(
         batch=batch.name,
         uri=uri,
