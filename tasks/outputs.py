@@ -48,8 +48,10 @@ def found(uri: str, kind: type[Model], files: Callable[[Model], Iterable[Artifac
 def claim(uri: str, record: Model, files: Callable[[Model], Iterable[Artifact]]) -> Model:
     """Mark as done what another may have marked meanwhile, and return the record that counts."""
     first = found(uri, type(record), files)
-    if first is None:
-        storage.write_record(uri, record)
+    if first is None and not storage.create_record(uri, record):
+        first = found(uri, type(record), files)  # of one who was quicker, or what lost its files
+        if first is None:
+            storage.write_record(uri, record)
     return first or record
 
 

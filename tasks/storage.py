@@ -70,6 +70,17 @@ def write(uri: str, *pieces: bytes | memoryview) -> Artifact:
     return Artifact(uri=uri, sha256=digest.hexdigest(), size=sum(len(piece) for piece in pieces))
 
 
+def create_record(uri: str, record: BaseModel) -> bool:
+    """Write a record where there is none, and say whether there was none; of several writers one is first.
+
+    A server of S3 that does not know `If-None-Match` writes in any case.
+    """
+    data, path = record.model_dump_json().encode(), _local(uri)
+    if path is None:
+        return objects.create(uri, data)
+    return _write_file(path, (data,), instead=False)
+
+
 def read_artifact(artifact: Artifact) -> bytes:
     """The artifact's bytes, checked against its digest. Raises MissingError and DamagedError."""
     data = read(artifact.uri)
@@ -166,14 +177,15 @@ def _local(uri: str) -> Path | None:
     return path
 
 
-def _write_file(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
+def _write_file(path: Path, pieces: Sequence[bytes | memoryview], *, instead: bool = True) -> bool:
+    """Write a file whole or not at all; without `instead` only where there is none, which is answered."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=PARTIAL, delete=False) as file:
             try:
                 file.writelines(pieces)
                 file.flush()
-                Path(file.name).replace(path)
+                return _named(Path(file.name), path, instead)
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)
                 raise
@@ -181,6 +193,20 @@ def _write_file(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
         raise OutageError(
             f"{path} cannot be written ({error.strerror}); make room on its disk or correct its rights"
         ) from error
+
+
+def _named(written: Path, path: Path, instead: bool) -> bool:
+    """Give a file that is whole its name; False where the name is taken and stays with what is there."""
+    if instead:
+        written.replace(path)
+        return True
+    try:
+        path.hardlink_to(written)
+    except FileExistsError:
+        return False
+    finally:
+        written.unlink()
+    return True
 
 
 def _walk(root: Path, etags: bool) -> Iterator[Stored]:

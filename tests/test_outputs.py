@@ -1,7 +1,14 @@
 """What stages made: named by its bytes, found again while it is whole, the first record stays."""
 
+import hashlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 from pydantic import BaseModel
+from test_storage import use_endpoint
 
 from tasks import outputs, storage
 from tasks.errors import InputError
@@ -84,3 +91,75 @@ def test_the_mark_stays_where_the_store_refuses_to_answer(folder, mark, monkeypa
         outputs.read(file)
     assert raised.value is refusal
     assert storage.exists(f"{folder}/{mark}")
+
+
+class OneObject(BaseHTTPRequestHandler):
+    """An S3 server of one object that knows `If-None-Match`, as AWS does."""
+
+    protocol_version = "HTTP/1.1"
+    lock = threading.Lock()
+    content: bytes | None = None
+
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        with self.lock:
+            if self.headers["If-None-Match"] == "*" and type(self).content is not None:
+                return self.answer(412)
+            type(self).content = data
+        return self.answer(200)
+
+    def do_GET(self) -> None:
+        self.answer(404 if self.content is None else 200, self.content or b"")
+
+    def answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("ETag", f'"{hashlib.md5(body).hexdigest()}"')  # noqa: S324 (as S3 has it)
+        self.send_header("Last-Modified", "Tue, 01 Dec 2026 00:00:00 GMT")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture(params=["disk", "S3 with conditions"])
+def contested(request, tmp_path, monkeypatch) -> Iterator[str]:
+    """Where several write the same record; on S3 the bucket `test`."""
+    if request.param == "disk":
+        yield f"file://{tmp_path}/checkpoint.json"
+        return
+    OneObject.content = None
+    with ThreadingHTTPServer(("127.0.0.1", 0), OneObject) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        use_endpoint(f"http://127.0.0.1:{server.server_port}", monkeypatch)
+        yield "s3://test/checkpoint.json"
+        server.shutdown()
+
+
+def test_of_many_writers_at_once_one_is_first(contested):
+    records = [Made(file=Artifact(uri="x", sha256="0", size=1), by=str(number)) for number in range(24)]
+    start = threading.Barrier(len(records))
+
+    def write(record: Made) -> bool:
+        start.wait()
+        return storage.create_record(contested, record)
+
+    with ThreadPoolExecutor(len(records)) as pool:
+        first = list(pool.map(write, records))
+    assert sum(first) == 1
+    assert storage.read_record(contested, Made) == records[first.index(True)]
+
+
+def test_who_comes_between_looking_and_writing_is_first(folder, monkeypatch):
+    uri = f"{folder}/checkpoint.json"
+    mine = Made(file=outputs.write(folder, "model.safetensors", b"mine"), by="me")
+    late = Made(file=outputs.write(folder, "model.safetensors", b"late"), by="twin")
+    real = storage.create_record
+
+    def create(at: str, record: BaseModel) -> bool:
+        real(at, mine)
+        return real(at, record)
+
+    monkeypatch.setattr(storage, "create_record", create)
+    assert outputs.claim(uri, late, files) == mine

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
 from tasks.errors import InputError, OutageError
@@ -68,6 +68,24 @@ def write(uri: str, pieces: Sequence[bytes | memoryview]) -> None:
     """One request whatever the size, so that the ETag is the MD5 of the content."""
     key = _key(uri)
     _asked(uri, lambda store: obstore.put(store, key, pieces, use_multipart=False))
+
+
+def create(uri: str, data: bytes) -> bool:
+    """Write an object where there is none, and say whether there was none.
+
+    Atomic where the server knows `If-None-Match`, as AWS does; a server that does not know it writes in any
+    case.
+    """
+    key = _key(uri)
+
+    def put(store: S3Store) -> bool:
+        try:
+            obstore.put(store, key, data, use_multipart=False, mode="create")
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        return True
+
+    return _asked(uri, put)
 
 
 def exists(uri: str) -> bool:
