@@ -14,6 +14,7 @@ from tasks.records import SPLITS, Artifact, PartResult, Shard, Split
 
 SHARD_BYTES: Final = 32 * 2**20  # S3 streams at full speed and a shuffle works shard by shard
 TRANSIENT: Final = {"timeout", "killed", "gone"}  # reasons of refusals that another try may mend
+MOST_TRIES: Final = 3  # nights that try such files, which may hang a decoder for ever
 Moments = tuple[float, ...]  # one number per channel
 
 
@@ -96,24 +97,34 @@ def write(folder: str, number: int, filled: Filled) -> Shard:
 def found(part: str) -> PartResult | None:
     """The result of a part, by its digest, that is done, whole and as good as it gets.
 
-    What a busy machine or a store that flaps refused is tried again by the next night that reads the part.
+    What a busy machine or a store that flaps refused is tried again by the next nights that read the part.
     """
     result = outputs.found(_done(part), PartResult, _files)
-    if result is None:
+    if result is None or not _unsure(result):
+        return result
+    if result.tries < MOST_TRIES:
+        print(
+            f"part {part[:12]} is tried again: {_unsure(result)} files were refused for what may have passed"
+        )
         return None
-    again = sum(refusal.reason in TRANSIENT for refusal in result.refusals)
-    if again:
-        print(f"part {part[:12]} is tried again: {again} files were refused for what may have passed")
-        return None
+    print(f"part {part[:12]}: {_unsure(result)} files stay refused after {result.tries} tries")
     return result
 
 
 def claim(result: PartResult) -> PartResult:
     """Mark a part as done; the result that counts."""
-    first = found(result.part)
-    if first is None:
-        storage.write_record(_done(result.part), result)
-    return first or result
+    where = _done(result.part)
+    first = outputs.claim(where, result, _files)
+    if first == result or not _unsure(first) or first.tries >= MOST_TRIES:
+        return first
+    later = result.model_copy(update={"tries": first.tries + 1})
+    storage.write_record(where, later)
+    return later
+
+
+def _unsure(result: PartResult) -> int:
+    """How many files were refused for what another try may mend."""
+    return sum(refusal.reason in TRANSIENT for refusal in result.refusals)
 
 
 def _done(part: str) -> str:

@@ -160,6 +160,20 @@ def test_what_may_have_passed_refuses_a_file_for_one_night_only(store, monkeypat
     assert run(store, files) == again
 
 
+def test_what_never_passes_stays_refused_after_some_nights(store, monkeypatch, capsys):
+    def hangs(uris, limit):
+        for uri, fetched in zip(uris, fetch(uris, limit), strict=True):
+            yield Unreadable("timeout", "again") if uri.endswith("1.png") else fetched
+
+    monkeypatch.setattr("tasks.preprocess.fetch", hangs)
+    files = {"cat/1.png": png(1), "cat/2.png": png(2)}
+    tried = [run(store, files) for _ in range(5)]
+    assert [result.tries for result in tried] == [1, 2, 3, 3, 3]
+    assert [result.refusals for result in tried] == [tried[0].refusals] * 5
+    assert "1 files stay refused after 3 tries" in capsys.readouterr().out
+    monkeypatch.undo()
+
+
 def test_a_part_that_lost_a_shard_is_done_again(store):
     first = run(store, {"cat/1.png": png(1)})
     storage.delete(first.shards[0].file.uri)

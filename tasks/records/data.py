@@ -125,6 +125,7 @@ class PartResult(Record):
     index: Artifact  # one row per image, see tasks.index
     refusals: tuple[Refusal, ...]
     seconds: float
+    tries: int = 1  # nights that preprocessed it, because of refusals that might have passed
 
 
 class Profile(Record):
