@@ -61,6 +61,13 @@ def versions() -> list[Version]:
 
 
 @worded()
+def experiments() -> set[tuple[str, int]]:
+    """Ids of all experiments, deleted ones among them, with the milliseconds of their creation."""
+    found = _pages(client().search_experiments, view_type=ViewType.ALL)
+    return {(str(each.experiment_id), int(each.creation_time or 0)) for each in found}
+
+
+@worded()
 def runs() -> set[str]:
     """Ids of all runs, deleted ones among them."""
     found = _pages(
@@ -127,7 +134,7 @@ def remove(name: str, version: str) -> bool:
 
 
 def _experiments() -> list[str]:
-    return [str(each.experiment_id) for each in _pages(client().search_experiments, view_type=ViewType.ALL)]
+    return [experiment for experiment, _ in experiments()]
 
 
 def _pages(search: Any, **arguments: Any) -> Iterator[Any]:

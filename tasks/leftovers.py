@@ -17,7 +17,7 @@ from tasks.storage import Stored
 TEMPORARY: Final = "doctor"  # written, read and deleted at once
 TEMPORARY_DAYS: Final = 1.0
 LOGS: Final = "logs"  # of Airflow's tasks, where it is told to keep them in the store
-UNTOUCHED: Final = {"incoming", "unlabelled", "ledger", "quarantine", "backups"}
+UNTOUCHED: Final = {"incoming", "unlabelled", "ledger", "quarantine", "backups", "owners"}
 KNOWN: Final = {*DEPTHS, *UNTOUCHED, TEMPORARY, LOGS, "mlflow"}
 NAMING: Final = {"checkpoint.json", "candidate.json", "sweep.json"}  # records that name what they are made of
 RUN: Final = re.compile(r"mlflow/[^/]+/([0-9a-f]{32})/")

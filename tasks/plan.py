@@ -110,7 +110,7 @@ def _asks(pipeline: Pipeline) -> bool:
 
 def open_run(draft: Plan) -> str | None:
     """Open the night's MLflow run with every setting as a parameter."""
-    from tasks import tracking
+    from tasks import owners, tracking
 
     params = {
         f"{stage}.{field}": value
@@ -118,7 +118,9 @@ def open_run(draft: Plan) -> str | None:
         for field, value in getattr(draft.pipeline, stage).model_dump(mode="json").items()
     }
     params |= {"data_digest": draft.data_digest, "settings_digest": draft.settings_digest}
-    return tracking.open_night(draft.pipeline.name, draft.night, params=params)
+    run = tracking.open_night(draft.pipeline.name, draft.night, params=params)
+    owners.note(draft.pipeline.name)
+    return run
 
 
 def _todo(parts: list[Part]) -> list[Part]:

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from pydantic import BaseModel
 
-from tasks import gaps, inventory, retention, storage
+from tasks import gaps, inventory, owners, retention, storage
 from tasks.config import store_root
 from tasks.config.upkeep import Retention
 from tasks.errors import OutageError
@@ -87,6 +87,7 @@ def look(settings: Retention, named: Sequence[str], now: float) -> Upkept:
 
 def survey(settings: Retention, named: Sequence[str], now: float) -> Survey:
     """Mark what is named, then sweep the rest; `now` in seconds since 1970."""
+    owners.check()
     versions = inventory.versions()
     findings = gaps.check_mlflow(versions)
     gone = retention.removable(versions, settings, now)

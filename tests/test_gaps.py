@@ -1,15 +1,20 @@
 """What registered versions lack is told."""
 
 import json
+import os
 import shutil
+import time
 
 import pytest
 from promotions import challenger
 
-from tasks import inventory, ledger, registry, storage
+from tasks import inventory, ledger, owners, registry, storage, tracking
+from tasks.config import store_root
+from tasks.config.upkeep import Retention
 from tasks.errors import InputError
 from tasks.gaps import check_mlflow, lacking
 from tasks.records import Decision
+from tasks.upkeep import survey
 
 
 def complete(name: str, root: str) -> str:
@@ -92,3 +97,36 @@ def test_a_newest_version_that_somebody_deleted_is_told(registering):
     decide("pruned", "2", "e" * 64)
     (sentence,) = check_mlflow(inventory.versions())
     assert sentence.startswith("the ledger names version 2 of pruned with SHA-256 eeeeeeeeeeee, which MLflow")
+
+
+def test_a_store_says_which_servers_write_to_it(registering):
+    """Before a night of another server has registered anything, its images and checkpoints are there."""
+    tracking.open_night("ours", "night-1", params={})
+    owners.note("ours")
+    owners.note("ours")
+    owners.note("never opened")
+    assert owners.strangers() == []
+    owners.check()
+    theirs = owners.Owner(pipeline="theirs", experiment="1", created=7, server="https://mlflow.example.org")
+    uri = storage.join(store_root(), "owners", "theirs-1-7.json")
+    storage.write_record(uri, theirs)
+    assert owners.strangers() == [theirs]
+    why = rf"also that of theirs of https://mlflow\.example\.org, .*nothing is deleted; .* remove {uri} where"
+    with pytest.raises(InputError, match=why):
+        survey(Retention(), (), time.time())
+    storage.delete(uri)
+    owners.check()
+
+
+def test_an_owner_s_record_holds_no_login(registering, monkeypatch):
+    address = os.environ["MLFLOW_TRACKING_URI"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("://", "://me:secret@"))
+    tracking.open_night("guarded", "night-1", params={})
+    owners.note("guarded")
+    (record,) = [
+        storage.read(storage.join(store_root(), "owners", stored.key))
+        for stored in storage.listing(storage.join(store_root(), "owners"))
+        if stored.key.startswith("guarded-")
+    ]
+    assert address.encode() in record
+    assert b"secret" not in record

@@ -37,6 +37,7 @@ LEVELS = {
         "drift",
         "duplicates",
         "uploads",
+        "owners",
         "features",
         "formats",
         "images",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.cli.checks import Finding, clock, timed
+from tasks.errors import InputError, OutageError
 
 if TYPE_CHECKING:
     from tasks.stack import web
@@ -33,6 +34,7 @@ def tracking() -> Iterator[Finding]:
     yield from _version(web.get(f"{address}/version", context, ":".join(login) if any(login) else ""))
     yield from clock(f"MLflow at {address}", health.date)
     yield from _round_trips()
+    yield from _owners()
 
 
 def _version(answer: "web.Answer") -> Iterator[Finding]:
@@ -72,6 +74,18 @@ def _round_trips() -> Iterator[Finding]:
         yield Finding(
             False, "MLflow does not return the artifact that it was given; look at its store and log"
         )
+
+
+def _owners() -> Iterator[Finding]:
+    """Whether nights of another MLflow write to the same store."""
+    from tasks import owners
+
+    try:
+        owners.check()
+    except OutageError:  # of the store, which has checks of its own
+        return
+    except InputError as error:
+        yield Finding(False, str(error))
 
 
 def _try_model(name: str) -> None:
