@@ -8,8 +8,8 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from tasks.config import STAGE_SETTINGS, Pipeline, Settings
-from tasks.specs import MOST_TRIALS
+from nightshift.config import STAGE_SETTINGS, Pipeline, Settings
+from nightshift.specs import MOST_TRIALS
 
 FORCE = "force"
 OVER, TRIALS = "over", "trials"

@@ -17,8 +17,8 @@ from typing import Any
 from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference, get_current_context
 from airflow.sdk.bases.notifier import BaseNotifier
 
-from tasks import lengths
-from tasks.errors import InputError
+from nightshift import lengths
+from nightshift.errors import InputError
 
 NOTIFY = "NIGHTSHIFT_NOTIFY"
 KINDS = ("smtp", "slack", "http")

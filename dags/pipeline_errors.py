@@ -10,7 +10,7 @@ import promote
 import retrain
 import sweep
 import wiring
-from tasks.errors import InputError
+from nightshift.errors import InputError
 
 errors = wiring.pipelines()[1]
 for module in (retrain, promote, predict, sweep):

@@ -10,9 +10,9 @@ from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, get_current_context, task
 
-from tasks.config import Pipeline
-from tasks.records import Forecast, Message
-from tasks.specs import LookSpec, PredictSpec, SummariseSpec
+from nightshift.config import Pipeline
+from nightshift.records import Forecast, Message
+from nightshift.specs import LookSpec, PredictSpec, SummariseSpec
 from wiring import RETRY, asset, dags, run
 
 FORECAST = "forecast"  # XCom key of what the look task found

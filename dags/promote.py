@@ -13,8 +13,8 @@ from airflow.sdk import DAG, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 import notices
-from tasks.config import Pipeline
-from tasks.specs import PromoteSpec
+from nightshift.config import Pipeline
+from nightshift.specs import PromoteSpec
 from wiring import RETRY, asset, dags, run
 
 APPROVE, REJECT = "Approve", "Reject"

@@ -13,10 +13,10 @@ from airflow.sdk import DAG, AssetAlias, CronTriggerTimetable, dag, get_current_
 import notices
 from forms import FORCE, chosen, night_params
 from links import REPORT, ReportLink
-from tasks.config import Pipeline
-from tasks.pipelines import override
-from tasks.records import Checkpoint, Drift, Evaluation, Message, Plan, Variant, outcome, variants
-from tasks.specs import (
+from nightshift.config import Pipeline
+from nightshift.pipelines import override
+from nightshift.records import Checkpoint, Drift, Evaluation, Message, Plan, Variant, outcome, variants
+from nightshift.specs import (
     AssembleSpec,
     CloseSpec,
     EvaluateSpec,

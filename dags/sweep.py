@@ -10,9 +10,9 @@ from typing import Any
 from airflow.sdk import DAG, TriggerRule, dag, task
 
 from forms import OVER, TRIALS, chosen, sweep_params
-from tasks.config import Pipeline
-from tasks.pipelines import override
-from tasks.specs import ConcludeSpec, SweepSpec, TrialSpec
+from nightshift.config import Pipeline
+from nightshift.pipelines import override
+from nightshift.specs import ConcludeSpec, SweepSpec, TrialSpec
 from wiring import RETRY, dags, run
 
 DOC = """

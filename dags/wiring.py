@@ -14,9 +14,9 @@ from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from pydantic import BaseModel
 
-from tasks.config import Pipeline
-from tasks.errors import InputError, NightshiftError
-from tasks.pipelines import load_pipeline, pipeline_files
+from nightshift.config import Pipeline
+from nightshift.errors import InputError, NightshiftError
+from nightshift.pipelines import load_pipeline, pipeline_files
 
 PIPELINES = Path(__file__).parent / "pipelines"
 RETRY_SECONDS = "NIGHTSHIFT_RETRY_SECONDS"
@@ -104,7 +104,7 @@ def run(stage: str, spec: BaseModel) -> dict[str, Any]:
 
     Refused input fails the task at once; an outage or a killed stage is tried again.
     """
-    from tasks.runner import run_stage
+    from nightshift.runner import run_stage
 
     try:
         return run_stage(stage, spec)

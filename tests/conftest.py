@@ -20,8 +20,8 @@ from waiting import SLOWNESS, patience, slowness
 from webhook import Hook, webhook
 from xdist.scheduler import LoadScopeScheduling
 
-from tasks import signing
-from tasks.stack import environment, lifecycle
+from nightshift import signing
+from nightshift.stack import environment, lifecycle
 
 # Two workers on two cores: a computation of one must not wait for threads that the other has.
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -18,12 +18,12 @@ import pytest
 from small_models import brightness
 from waiting import patience, wait_for
 
-from tasks import registry, runtime, tracking
-from tasks.serving import http
-from tasks.serving.app import create
-from tasks.serving.following import Follower
-from tasks.serving.meters import Meters
-from tasks.serving.served import Options
+from nightshift import registry, runtime, tracking
+from nightshift.serving import http
+from nightshift.serving.app import create
+from nightshift.serving.following import Follower
+from nightshift.serving.meters import Meters
+from nightshift.serving.served import Options
 
 
 class Endpoint(NamedTuple):
@@ -75,7 +75,7 @@ def running(uri: str, *, wait: bool = False, **options: Any) -> Iterator[Endpoin
 @contextmanager
 def serving(uri: str, log: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The command as a process of its own, and the port it listens at."""
-    command = [sys.executable, "-m", "tasks.cli", "serve", uri, "--port", "0", "--poll-seconds", "0.1"]
+    command = [sys.executable, "-m", "nightshift.cli", "serve", uri, "--port", "0", "--poll-seconds", "0.1"]
     with log.open("wb") as file, subprocess.Popen([*command, *arguments], stderr=file) as process:
         try:
             wait_for(lambda: process.poll() is not None or "event=listening" in log.read_text())

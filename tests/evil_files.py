@@ -5,10 +5,10 @@ import os
 import resource
 import time
 
-from tasks.config import PreprocessSettings
-from tasks.decoders import Seen
-from tasks.decoders import see as see_image
-from tasks.formats import Unreadable
+from nightshift.config import PreprocessSettings
+from nightshift.decoders import Seen
+from nightshift.decoders import see as see_image
+from nightshift.formats import Unreadable
 
 CRASH, HANG, SURPRISE = b"crash", b"hang", b"surprise"
 

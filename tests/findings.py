@@ -1,6 +1,6 @@
 """What a night found out, made up, with the names that strangers give to classes and files."""
 
-from tasks.records import (
+from nightshift.records import (
     Attack,
     ClassScores,
     Corruption,

@@ -73,7 +73,7 @@ def noted(home: Path) -> Iterator[None]:
 
 def take_down(home: Path) -> None:
     """Take a stack down and insist that nothing of it lives, then remove its folder."""
-    from tasks.stack import lifecycle, processes  # the guardian needs them at the end, and hardly ever
+    from nightshift.stack import lifecycle, processes  # the guardian needs them at the end, and hardly ever
 
     session = processes.load(home)
     if session is not None:

@@ -24,8 +24,8 @@ from typing import Any
 import psutil
 from waiting import patience
 
-from tasks.stack.environment import LOOPBACK, Site
-from tasks.stack.roles import build_roles
+from nightshift.stack.environment import LOOPBACK, Site
+from nightshift.stack.roles import build_roles
 
 NAMESPACES = ("unshare", "--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x40000000, 0x8914, 0x1
@@ -112,7 +112,7 @@ class Machine:
         """The processes of a stage that run here."""
         for process in self.process.children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if process.cmdline()[1:4] == ["-m", "tasks", stage]:
+                if process.cmdline()[1:4] == ["-m", "nightshift", stage]:
                     yield process
 
     def logs(self, dag: str, run_id: str, task: str) -> list[Path]:

@@ -16,8 +16,8 @@ import speeds
 import torch
 from safetensors.numpy import save
 
-from tasks import contenders, storage, timing
-from tasks.config import (
+from nightshift import contenders, storage, timing
+from nightshift.config import (
     EvaluateSettings,
     Pipeline,
     PreprocessSettings,
@@ -26,9 +26,9 @@ from tasks.config import (
     TrainSettings,
     digest_of,
 )
-from tasks.config.quantization import RECIPES
-from tasks.quantize import quantize
-from tasks.records import (
+from nightshift.config.quantization import RECIPES
+from nightshift.quantize import quantize
+from nightshift.records import (
     SPLITS,
     BatchSeen,
     Candidate,
@@ -40,11 +40,11 @@ from tasks.records import (
     Shard,
     variants,
 )
-from tasks.specs import EvaluateSpec, QuantizeSpec, TrainSpec
-from tasks.train import train
+from nightshift.specs import EvaluateSpec, QuantizeSpec, TrainSpec
+from nightshift.train import train
 
 if TYPE_CHECKING:
-    from tasks.registry import Registered
+    from nightshift.registry import Registered
 
 CLASSES = ("bottom-left", "bottom-right", "top-left", "top-right")
 PER_SPLIT = {"train": 80, "validation": 24, "test": 24}
@@ -153,7 +153,7 @@ def make_plan(dataset: Dataset, settings: TrainSettings = SETTINGS) -> Plan:
 
 def registered(night: Night, recipe: str = "fp32", **changes: Any) -> "Registered":
     """A candidate of the night as version 3 of its model, with changes."""
-    from tasks.registry import Registered  # imports mlflow, which takes seconds
+    from nightshift.registry import Registered  # imports mlflow, which takes seconds
 
     candidate = night.candidates[recipe]
     values = {
@@ -281,7 +281,7 @@ def _settle(patch: pytest.MonkeyPatch, root: Path) -> None:
 def crowned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets the champions that the registry answers with; the registry itself has its own tests."""
 
-    from tasks.registry import Champions  # imports mlflow, which takes seconds
+    from nightshift.registry import Champions  # imports mlflow, which takes seconds
 
     def crown(current: "Registered", best: "Registered | None" = None) -> None:
         monkeypatch.setattr(contenders, "champions", lambda name: Champions(current, best or current))

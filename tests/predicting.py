@@ -9,13 +9,13 @@ import pytest
 from mlflow_server import Door
 from small_models import brightness
 
-from tasks import registry, storage, tracking
-from tasks.config import Pipeline, PreprocessSettings, store_root
-from tasks.look import look
-from tasks.predict import predict
-from tasks.records import Forecast
-from tasks.specs import LookSpec, PredictSpec, SummariseSpec
-from tasks.summarise import Summary, summarise
+from nightshift import registry, storage, tracking
+from nightshift.config import Pipeline, PreprocessSettings, store_root
+from nightshift.look import look
+from nightshift.predict import predict
+from nightshift.records import Forecast
+from nightshift.specs import LookSpec, PredictSpec, SummariseSpec
+from nightshift.summarise import Summary, summarise
 
 PREPROCESS = PreprocessSettings(image_size=8, resize="stretch")
 

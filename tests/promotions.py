@@ -8,11 +8,11 @@ from ml_fixtures import Night
 from mlflow_server import Door
 from small_models import onnx_model
 
-from tasks import ledger, registry, signing, storage, tracking
-from tasks.config import PreprocessSettings, store_root
-from tasks.promote import Promotion, promote
-from tasks.records import Evaluation, Scores, Verdict
-from tasks.specs import PromoteSpec, RegisterSpec
+from nightshift import ledger, registry, signing, storage, tracking
+from nightshift.config import PreprocessSettings, store_root
+from nightshift.promote import Promotion, promote
+from nightshift.records import Evaluation, Scores, Verdict
+from nightshift.specs import PromoteSpec, RegisterSpec
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from guardian import noted
 
-from tasks.stack import lifecycle
+from nightshift.stack import lifecycle
 
 
 @pytest.fixture

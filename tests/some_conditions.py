@@ -1,6 +1,6 @@
 """Conditions for records whose making is not asked about."""
 
-from tasks.records import Code, Conditions
+from nightshift.records import Code, Conditions
 
 CONDITIONS = Conditions(
     code=Code(version="0.1.0", commit="", sha256="c" * 64),

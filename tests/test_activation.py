@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks import ensemble
-from tasks.dataset import load_split
-from tasks.metrics import activation
+from nightshift import ensemble
+from nightshift.dataset import load_split
+from nightshift.metrics import activation
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ CARELESS = {
 @pytest.mark.parametrize("rule", CARELESS)
 def test_careless_code_in_the_package_or_the_dags_is_refused(rule: str) -> None:
     """By the project's own settings, which continuous integration checks all files with."""
-    for place in ("tasks/x.py", "dags/x.py"):
+    for place in ("tasks/nightshift/x.py", "dags/x.py"):
         command = [RUFF, "check", "--output-format=concise", "--stdin-filename", place, "-"]
         done = subprocess.run(
             command, cwd=ROOT, input=CARELESS[rule], capture_output=True, text=True, check=False
@@ -105,7 +105,7 @@ def test_careless_code_in_the_package_or_the_dags_is_refused(rule: str) -> None:
 
 
 def sources() -> list[Path]:
-    return [*(ROOT / "tasks").rglob("*.py"), *(ROOT / "dags").rglob("*.py")]
+    return [*(ROOT / "tasks" / "nightshift").rglob("*.py"), *(ROOT / "dags").rglob("*.py")]
 
 
 def test_exceptions_to_the_rules_are_few_and_known() -> None:
@@ -117,11 +117,11 @@ def test_exceptions_to_the_rules_are_few_and_known() -> None:
         for rule in re.findall(r"S\d+", silenced)
     }
     assert found == {
-        ("tasks/calibration.py", "S101"),
-        ("tasks/stack/web.py", "S310"),  # the addresses that a person's own variables name
-        ("tasks/decoders.py", "S301"),  # frames between a stage and the decoders that it started
-        ("tasks/s3/connection.py", "S105"),  # names of variables
-        ("tasks/signing.py", "S105"),
+        ("tasks/nightshift/calibration.py", "S101"),
+        ("tasks/nightshift/stack/web.py", "S310"),  # the addresses that a person's own variables name
+        ("tasks/nightshift/decoders.py", "S301"),  # frames between a stage and the decoders that it started
+        ("tasks/nightshift/s3/connection.py", "S105"),  # names of variables
+        ("tasks/nightshift/signing.py", "S105"),
     }
 
 

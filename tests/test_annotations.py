@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import annotations, labels, preprocess, storage
-from tasks.annotations import Labels
-from tasks.config import PreprocessSettings
-from tasks.errors import InputError
-from tasks.labels import Label
-from tasks.records import Message, Part, PartList
-from tasks.specs import PreprocessSpec
+from nightshift import annotations, labels, preprocess, storage
+from nightshift.annotations import Labels
+from nightshift.config import PreprocessSettings
+from nightshift.errors import InputError
+from nightshift.labels import Label
+from nightshift.records import Message, Part, PartList
+from nightshift.specs import PreprocessSpec
 
 TEXT = b"path,label,split\na.png,cat,\n./b//2.png,dog,train\nc.png,cat,val\nd.png,.bad,\n"
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from tasks import ledger, quarantine, storage
-from tasks.assemble import Assembled, assemble
-from tasks.config import Pipeline, PreprocessSettings
-from tasks.dataset import load_split
-from tasks.errors import InputError
-from tasks.plan import plan
-from tasks.preprocess import preprocess
-from tasks.records import Dataset, Decision, Plan
-from tasks.specs import AssembleSpec, PlanSpec, PreprocessSpec
+from nightshift import ledger, quarantine, storage
+from nightshift.assemble import Assembled, assemble
+from nightshift.config import Pipeline, PreprocessSettings
+from nightshift.dataset import load_split
+from nightshift.errors import InputError
+from nightshift.plan import plan
+from nightshift.preprocess import preprocess
+from nightshift.records import Dataset, Decision, Plan
+from nightshift.specs import AssembleSpec, PlanSpec, PreprocessSpec
 
 SIDE = 32
 
@@ -35,7 +35,7 @@ def store(tmp_path, monkeypatch):
     monkeypatch.setenv("NIGHTSHIFT_STORE", root)
     monkeypatch.setenv("NIGHTSHIFT_THREADS", "1")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("tasks.plan.open_run", lambda draft: None)
+    monkeypatch.setattr("nightshift.plan.open_run", lambda draft: None)
     return root
 
 

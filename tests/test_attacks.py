@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from tasks import ensemble
-from tasks.dataset import load_split
-from tasks.metrics.attacks import ascend, attack, log_probabilities
-from tasks.networks.vote import Vote
+from nightshift import ensemble
+from nightshift.dataset import load_split
+from nightshift.metrics.attacks import ascend, attack, log_probabilities
+from nightshift.networks.vote import Vote
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def trained(ml_night):
 
 
 def accuracy(network, images, labels, dataset) -> float:
-    from tasks.dataset import scaled, standardised
+    from nightshift.dataset import scaled, standardised
 
     with torch.inference_mode():
         logits = network(standardised(scaled(torch.from_numpy(images)), dataset))

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tasks.augmentation import augment, mix, shrunk, side_in
-from tasks.config import TrainSettings
-from tasks.errors import InputError
+from nightshift.augmentation import augment, mix, shrunk, side_in
+from nightshift.config import TrainSettings
+from nightshift.errors import InputError
 
 ALONE = [
     {"flip": True},

@@ -13,11 +13,11 @@ import pytest
 from promotions import act, challenger
 from typer.testing import CliRunner
 
-from tasks import ledger, registry, sealing, signing
-from tasks.cli import app
-from tasks.runtime import Session
-from tasks.stack import backup, environment, lifecycle, prepare, state
-from tasks.stack.backup import Manifest
+from nightshift import ledger, registry, sealing, signing
+from nightshift.cli import app
+from nightshift.runtime import Session
+from nightshift.stack import backup, environment, lifecycle, prepare, state
+from nightshift.stack.backup import Manifest
 
 KEY = "5a" * 32
 IMAGES = np.random.default_rng(0).integers(0, 255, (8, 4, 4, 3), np.uint8)

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from tasks.batches import MAX_MESSAGES, Batch, complete, cut, grouped, work
-from tasks.config import PreprocessSettings
-from tasks.storage import Stored
+from nightshift.batches import MAX_MESSAGES, Batch, complete, cut, grouped, work
+from nightshift.config import PreprocessSettings
+from nightshift.storage import Stored
 
 OLD, NEW = 1_000.0, 4e9  # seconds since 1970: long settled, and still changing
 SETTINGS = PreprocessSettings()
@@ -103,9 +103,9 @@ def test_a_million_keys_are_cut_within_a_gigabyte():
     code = """
 import re
 from collections import Counter
-from tasks.batches import complete, cut, grouped
-from tasks.config import PreprocessSettings
-from tasks.storage import Stored
+from nightshift.batches import complete, cut, grouped
+from nightshift.config import PreprocessSettings
+from nightshift.storage import Stored
 settings = PreprocessSettings()
 objects = (
     Stored(f"batch-{b:03d}/class-{c}/photo-of-things-{n:012d}.jpg", 150_000, f"{n + 10**6 * b:032x}", 1.0)

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from tasks import calibration, export
-from tasks.calibration import calibrated, calibration_images, shares
-from tasks.config import QuantizeSettings
-from tasks.dataset import Images, load_split, stratified
-from tasks.errors import InputError
-from tasks.model import build
-from tasks.recipes.int8 import QUANTIZED
+from nightshift import calibration, export
+from nightshift.calibration import calibrated, calibration_images, shares
+from nightshift.config import QuantizeSettings
+from nightshift.dataset import Images, load_split, stratified
+from nightshift.errors import InputError
+from nightshift.model import build
+from nightshift.recipes.int8 import QUANTIZED
 
 
 def ids(images) -> list[bytes]:

@@ -8,10 +8,10 @@ import pytest
 from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
-from tasks.choice import Comparison, front
-from tasks.config import PromotionPolicy
-from tasks.records import Artifact, Candidate, Speed
-from tasks.report.candidates import CHOSEN, USUAL, figure, machine_line, rows
+from nightshift.choice import Comparison, front
+from nightshift.config import PromotionPolicy
+from nightshift.records import Artifact, Candidate, Speed
+from nightshift.report.candidates import CHOSEN, USUAL, figure, machine_line, rows
 
 FILE = Artifact(uri="s3://x/y", sha256="0" * 64, size=1)
 POLICY = PromotionPolicy()

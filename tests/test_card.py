@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks import drift, index
-from tasks.config import PreprocessSettings
-from tasks.duplicates import Found
-from tasks.records import SPLITS, Dataset, Drift, Duplicates, Split
-from tasks.report.card import Card, Reference, render
-from tasks.report.card_figure import COLOURS, LIMIT, NAME, STEP, TITLE, WIDTH, figure
+from nightshift import drift, index
+from nightshift.config import PreprocessSettings
+from nightshift.duplicates import Found
+from nightshift.records import SPLITS, Dataset, Drift, Duplicates, Split
+from nightshift.report.card import Card, Reference, render
+from nightshift.report.card_figure import COLOURS, LIMIT, NAME, STEP, TITLE, WIDTH, figure
 
 Counts = dict[str, tuple[int, int, int]]
 CELLS: Counts = {"platelets": (8, 0, 2), "red": (160, 20, 20), "white": (16, 2, 2)}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.cells import harmless, original
+from nightshift.cells import harmless, original
 
 NAMES = [
     *(

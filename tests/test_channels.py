@@ -9,20 +9,20 @@ import pytest
 from safetensors.numpy import load
 from typer.testing import CliRunner
 
-from tasks import storage
-from tasks.assemble import assemble
-from tasks.cli import app
-from tasks.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
-from tasks.errors import InputError
-from tasks.images import Unreadable, prepare
-from tasks.plan import plan
-from tasks.preprocess import preprocess
-from tasks.quantize import quantize
-from tasks.records import Dataset
-from tasks.runtime import Session
-from tasks.sources import find, ingest
-from tasks.specs import AssembleSpec, PlanSpec, PreprocessSpec, QuantizeSpec, TrainSpec
-from tasks.train import train
+from nightshift import storage
+from nightshift.assemble import assemble
+from nightshift.cli import app
+from nightshift.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
+from nightshift.errors import InputError
+from nightshift.images import Unreadable, prepare
+from nightshift.plan import plan
+from nightshift.preprocess import preprocess
+from nightshift.quantize import quantize
+from nightshift.records import Dataset
+from nightshift.runtime import Session
+from nightshift.sources import find, ingest
+from nightshift.specs import AssembleSpec, PlanSpec, PreprocessSpec, QuantizeSpec, TrainSpec
+from nightshift.train import train
 
 SIDE, CHANNELS = 12, 5
 SETTINGS = PreprocessSettings(image_size=SIDE, channels=CHANNELS)
@@ -126,7 +126,7 @@ def dataset_uri(source, tmp_path, monkeypatch):
     monkeypatch.setenv("NIGHTSHIFT_STORE", f"file://{tmp_path}/store")
     monkeypatch.setenv("NIGHTSHIFT_THREADS", "1")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("tasks.plan.open_run", lambda draft: None)
+    monkeypatch.setattr("nightshift.plan.open_run", lambda draft: None)
     with find(source[0]) as batch:
         ingest(batch, f"file://{tmp_path}/store/incoming/scenes")
     pipeline = Pipeline(name="scenes", preprocess=SETTINGS)

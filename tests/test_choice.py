@@ -4,9 +4,9 @@ import pytest
 from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
-from tasks.choice import Comparison, choose, front, not_portable, unproven
-from tasks.config import PromotionPolicy
-from tasks.records import Artifact, Candidate
+from nightshift.choice import Comparison, choose, front, not_portable, unproven
+from nightshift.config import PromotionPolicy
+from nightshift.records import Artifact, Candidate
 
 POLICY = PromotionPolicy(max_accuracy_loss=0.01)
 ACCURACY = {"fp32": 0.950, "int8": 0.942, "fast": 0.90}

@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner
 from waiting import patience
 
-from tasks import signing
-from tasks.cli import app
-from tasks.cli.connection import connect, connect_signing, decided, pipelines_folder
-from tasks.errors import InputError
-from tasks.stack.kept import Ports, ensure_secrets, store_ports
+from nightshift import signing
+from nightshift.cli import app
+from nightshift.cli.connection import connect, connect_signing, decided, pipelines_folder
+from nightshift.errors import InputError
+from nightshift.stack.kept import Ports, ensure_secrets, store_ports
 
 NIGHTSHIFT = sysconfig.get_path("scripts") + "/nightshift"
 
@@ -73,7 +73,7 @@ def test_every_verb_is_there_and_explained() -> None:
 
 def test_the_command_starts_without_anything_heavy() -> None:
     heavy = ("torch", "mlflow", "boto3", "airflow", "numpy", "cv2", "onnxruntime", "pandas", "sklearn")
-    program = f"import sys, tasks.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    program = f"import sys, nightshift.cli; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

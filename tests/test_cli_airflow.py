@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tasks.cli import airflow as api
-from tasks.cli.airflow import Airflow
-from tasks.cli.checks.airflow import KINDS, _dags
-from tasks.errors import InputError
+from nightshift.cli import airflow as api
+from nightshift.cli.airflow import Airflow
+from nightshift.cli.checks.airflow import KINDS, _dags
+from nightshift.errors import InputError
 
 
 class Server(BaseHTTPRequestHandler):

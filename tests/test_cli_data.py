@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tasks import ledger, storage
-from tasks.cli import app
-from tasks.config import PreprocessSettings
-from tasks.records import Dataset, Decision, Duplicates, Profile
+from nightshift import ledger, storage
+from nightshift.cli import app
+from nightshift.config import PreprocessSettings
+from nightshift.records import Dataset, Decision, Duplicates, Profile
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +178,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path: Path, monkeypatch: 
         raise KeyboardInterrupt
 
     image(tmp_path / "monday" / "cat" / "a.png", 1)
-    monkeypatch.setattr("tasks.sources.ingest", interrupt)
+    monkeypatch.setattr("nightshift.sources.ingest", interrupt)
     result = nightshift(str(tmp_path / "monday"), "--pipeline", "digits")
     assert result.exit_code == 130
     assert (

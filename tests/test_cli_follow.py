@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from ml_fixtures import spec_of
 
-from tasks import tracking
-from tasks.cli.follow import follow, goes_on
-from tasks.cli.tables import messages
-from tasks.evaluate import evaluate
-from tasks.records import Unmade
+from nightshift import tracking
+from nightshift.cli.follow import follow, goes_on
+from nightshift.cli.tables import messages
+from nightshift.evaluate import evaluate
+from nightshift.records import Unmade
 
 
 class Ended:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tasks import quarantine, storage
-from tasks.cli import app
-from tasks.records import Refusal
+from nightshift import quarantine, storage
+from nightshift.cli import app
+from nightshift.records import Refusal
 
 RUN = CliRunner()
 

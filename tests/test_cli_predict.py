@@ -15,9 +15,9 @@ import pytest
 from small_models import BRIGHTNESS, brightness
 from typer.testing import CliRunner, Result
 
-from tasks import answers, classifier, processor, runtime, storage
-from tasks.cli import app
-from tasks.portability import PAIR_SUM
+from nightshift import answers, classifier, processor, runtime, storage
+from nightshift.cli import app
+from nightshift.portability import PAIR_SUM
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_a_model_in_the_store_is_read_by_its_address(tmp_path: Path, images: Pat
 def test_a_registered_champion_is_fetched_checked_and_used(
     stack: Any, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks import registry, tracking
+    from nightshift import registry, tracking
 
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(stack.home))
     for name, value in stack.environment.items():
@@ -289,7 +289,7 @@ def test_a_disk_that_is_full_leaves_no_half_file(tmp_path: Path, images: Path, o
     to = tmp_path / "rows.parquet"
     to.write_bytes(b"an earlier one")
     code = (
-        "import resource, sys; from tasks.cli import app; "
+        "import resource, sys; from nightshift.cli import app; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64)); app(sys.argv[1:])"
     )
     command = [sys.executable, "-c", code, "predict", str(onnx_file), str(images), "--parquet", str(to)]

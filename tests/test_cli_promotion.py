@@ -9,9 +9,9 @@ from test_ledger import decision
 from typer.testing import CliRunner
 from waiting import wait_for
 
-from tasks import ledger, registry
-from tasks.cli import app
-from tasks.cli.airflow import Airflow
+from nightshift import ledger, registry
+from nightshift.cli import app
+from nightshift.cli.airflow import Airflow
 
 
 def command(*arguments: str):

@@ -12,8 +12,8 @@ from small_models import brightness
 from typer.testing import CliRunner, Result
 from waiting import patience, wait_for
 
-from tasks import registry, signing
-from tasks.cli import app
+from nightshift import registry, signing
+from nightshift.cli import app
 
 
 def serve(*arguments: str) -> Result:

@@ -15,9 +15,9 @@ from guardian import noted
 from typer.testing import CliRunner
 from waiting import patience
 
-from tasks.cli.stack import app
-from tasks.errors import InputError
-from tasks.stack import lifecycle, processes
+from nightshift.cli.stack import app
+from nightshift.errors import InputError
+from nightshift.stack import lifecycle, processes
 
 LEFT_OUT = "postgres,s3,mlflow,api-server,scheduler,dag-processor,triggerer,janitor,worker,worker-train"
 
@@ -81,7 +81,7 @@ def test_without_a_stack_the_verbs_say_so(home: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_foreground_takes_everything_down(home: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-c", "from tasks.cli.stack import app; app()", "up", "--random-ports"]
+    command = [sys.executable, "-c", "from nightshift.cli.stack import app; app()", "up", "--random-ports"]
     child = subprocess.Popen(
         [*command, "--without", LEFT_OUT],
         stdout=subprocess.PIPE,

@@ -11,11 +11,11 @@ import mlflow
 import pytest
 from typer.testing import CliRunner
 
-from tasks import ledger, storage
-from tasks.cli import app
-from tasks.config import Pipeline
-from tasks.records import Decision
-from tasks.trials import Sweep
+from nightshift import ledger, storage
+from nightshift.cli import app
+from nightshift.config import Pipeline
+from nightshift.records import Decision
+from nightshift.trials import Sweep
 
 OVER = ("--over", "train.learning_rate=0.05,0.02,1e-9", "--set", "train.epochs=2")
 
@@ -25,7 +25,7 @@ def tracked(ml_dataset, tmp_path, monkeypatch) -> None:
     """A data set on which a night decided, and an MLflow of its own."""
     monkeypatch.chdir(tmp_path)  # MLflow keeps artifacts there
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent / "tasks"))
     decision = {"pipeline": "tiny", "kind": "refused", "version": "1", "sha256": "", "data_digest": "d"}
     decision |= {"settings_digest": "s", "instead_of": None, "by": "", "night": "", "reasons": ()}
     decision |= {"dataset": ml_dataset.digest, "at": ledger.now()}

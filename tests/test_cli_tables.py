@@ -8,7 +8,7 @@ from rich.progress import TextColumn
 from rich.table import Table
 from typer.testing import CliRunner
 
-from tasks.cli import app, local, nights, tables
+from nightshift.cli import app, local, nights, tables
 
 CLI = Path(tables.__file__).parent
 LINES = ("refused n/img [copy].png: empty", "refused x [/b].png: empty", "kept :cat:.png", "[bold]no[/bold]")

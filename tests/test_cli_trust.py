@@ -12,8 +12,8 @@ import pytest
 from small_models import onnx_model
 from typer.testing import CliRunner, Result
 
-from tasks import registry, sealing, signing, tracking
-from tasks.cli import app
+from nightshift import registry, sealing, signing, tracking
+from nightshift.cli import app
 
 MODEL = onnx_model(1)
 KEY = bytes(range(32))

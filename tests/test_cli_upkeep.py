@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tasks import storage
-from tasks.cli import app
+from nightshift import storage
+from nightshift.cli import app
 
 OLD = time.time() - 100 * 86400
 DAGS = Path(__file__).resolve().parent.parent / "dags"

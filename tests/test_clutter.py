@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from source_files import folder
 
-from tasks import batches, storage
-from tasks.clutter import LEFT_BEHIND, is_clutter
-from tasks.errors import InputError
-from tasks.pipelines import find_pipeline, pipeline_files
-from tasks.sources import find, ingest
-from tasks.sources.plain import unlabelled
+from nightshift import batches, storage
+from nightshift.clutter import LEFT_BEHIND, is_clutter
+from nightshift.errors import InputError
+from nightshift.pipelines import find_pipeline, pipeline_files
+from nightshift.sources import find, ingest
+from nightshift.sources.plain import unlabelled
 
 PATHS = [
     *(".DS_Store", "cat/.DS_Store", "cat/._1.png", ".Trashes/1.png", ".fseventsd/1", "cat/Icon\r"),

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks import code
+from nightshift import code
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A small package in a folder of its own."""
-    folder = tmp_path / "project" / "tasks"
+    folder = tmp_path / "project" / "tasks" / "nightshift"
     (folder / "cli").mkdir(parents=True)
     (folder / "one.py").write_text("x = 1\n")
     (folder / "cli" / "two.py").write_text("y = 2\n")
@@ -32,7 +32,7 @@ def git(folder: Path, *arguments: str) -> str:
 def test_a_changed_a_renamed_and_a_new_file_are_other_code(package, tmp_path):
     before = code.describe(package)
     assert before == code.describe(package)
-    assert (before.version, before.commit) == (version("nightshift"), "")
+    assert (before.version, before.commit) == (version("nightshift-ml"), "")
     seen = {before.sha256}
     (package / "cli" / "two.py").write_text("y = 3\n")
     seen.add(code.describe(package).sha256)
@@ -42,15 +42,15 @@ def test_a_changed_a_renamed_and_a_new_file_are_other_code(package, tmp_path):
     seen.add(code.describe(package).sha256)
     assert len(seen) == 4
     (package / "notes.txt").write_text("no code")
-    shutil.copytree(package, tmp_path / "tasks")
-    assert code.describe(tmp_path / "tasks").sha256 == code.describe(package).sha256
+    shutil.copytree(package, tmp_path / "copy")
+    assert code.describe(tmp_path / "copy").sha256 == code.describe(package).sha256
 
 
 def test_the_commit_is_that_of_its_own_repository_and_of_no_other_around_it(package):
-    git(package.parent, "init", "--quiet")
-    git(package.parent, "add", ".")
-    git(package.parent, "commit", "--quiet", "--message", "first")
-    assert code.describe(package).commit == git(package.parent, "rev-parse", "HEAD")
-    inside = package.parent / "lib" / "tasks"
+    git(package.parents[1], "init", "--quiet")
+    git(package.parents[1], "add", ".")
+    git(package.parents[1], "commit", "--quiet", "--message", "first")
+    assert code.describe(package).commit == git(package.parents[1], "rev-parse", "HEAD")
+    inside = package.parents[1] / "lib" / "tasks" / "nightshift"
     shutil.copytree(package, inside)
     assert code.describe(inside).commit == ""

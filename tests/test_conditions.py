@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import torch
 
-from tasks import conditions
-from tasks.device import find_device
+from nightshift import conditions
+from nightshift.device import find_device
 
 
 def test_they_are_those_of_this_process(ml_store):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tasks.config import (
+from nightshift.config import (
     STAGE_SETTINGS,
     Pipeline,
     PreprocessSettings,
@@ -19,8 +19,8 @@ from tasks.config import (
     digest_of,
     store_root,
 )
-from tasks.config.data import PIXELS
-from tasks.config.upkeep import Upkeep
+from nightshift.config.data import PIXELS
+from nightshift.config.upkeep import Upkeep
 
 
 def test_defaults_are_valid_and_every_knob_is_explained() -> None:
@@ -174,7 +174,7 @@ def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
 
 
 def test_a_digest_is_the_same_in_another_process() -> None:
-    program = "from tasks.config import Pipeline; print(Pipeline(name='digits').settings_digest())"
+    program = "from nightshift.config import Pipeline; print(Pipeline(name='digits').settings_digest())"
     environment = os.environ | {"PYTHONHASHSEED": "7"}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True

@@ -12,7 +12,7 @@ import pytest
 from mlflow_server import Door
 from predicting import Lights, png
 
-from tasks import registry
+from nightshift import registry
 
 ROOT = Path(__file__).parent.parent
 LOGIN = "the-reader-s-own-password"
@@ -30,13 +30,13 @@ def consumer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = f"import setuptools.build_meta as build; build.build_wheel({str(folder)!r})"
     done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    (wheel,) = folder.glob("nightshift-*.whl")
+    (wheel,) = folder.glob("nightshift_ml-*.whl")
     python = folder / "env" / "bin" / "python"
     for command in (
         [UV, "venv", "--quiet", "--python", sys.executable, str(folder / "env")],
         [
             *(UV, "pip", "install", "--quiet", "--python", str(python)),
-            *("--constraint", str(ROOT / "requirements.lock"), f"nightshift[predict] @ file://{wheel}"),
+            *("--constraint", str(ROOT / "requirements.lock"), f"nightshift-ml[predict] @ file://{wheel}"),
         ],
     ):
         done = subprocess.run(command, capture_output=True, check=False)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from ml_fixtures import registered
 
-from tasks import contenders, storage
-from tasks.config import PreprocessSettings
-from tasks.dataset import load_split
-from tasks.records import Unmade
-from tasks.registry import Champions
+from nightshift import contenders, storage
+from nightshift.config import PreprocessSettings
+from nightshift.dataset import load_split
+from nightshift.records import Unmade
+from nightshift.registry import Champions
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
 
-from tasks.errors import InputError
-from tasks.metrics.corruptions import FAMILIES, SEVERITIES, corrupt
+from nightshift.errors import InputError
+from nightshift.metrics.corruptions import FAMILIES, SEVERITIES, corrupt
 
 
 def photos(side: int) -> np.ndarray:

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tasks.loop import Epoch
-from tasks.report.curves import TRAIN, VALIDATION, duration, figure
+from nightshift.loop import Epoch
+from nightshift.report.curves import TRAIN, VALIDATION, duration, figure
 
 
 def epochs_of(count: int) -> list[Epoch]:

@@ -6,12 +6,12 @@ import sys
 import pytest
 from dag_files import DAGS
 
-from tasks.config import STAGE_SETTINGS, TrainSettings
-from tasks.errors import InputError
-from tasks.pipelines import load_pipeline, override
-from tasks.records import Artifact, Start, Unmade
-from tasks.spaces import parse
-from tasks.specs import EvaluateSpec, SweepSpec
+from nightshift.config import STAGE_SETTINGS, TrainSettings
+from nightshift.errors import InputError
+from nightshift.pipelines import load_pipeline, override
+from nightshift.records import Artifact, Start, Unmade
+from nightshift.spaces import parse
+from nightshift.specs import EvaluateSpec, SweepSpec
 
 NAMES = sorted(path.stem for path in (DAGS / "pipelines").glob("*.toml"))
 

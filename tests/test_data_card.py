@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 from safetensors.numpy import load
 
-from tasks import storage
-from tasks.card import SHOWN_IMAGES, numbers, pictures
-from tasks.records import Drift, Duplicates, Profile
+from nightshift import storage
+from nightshift.card import SHOWN_IMAGES, numbers, pictures
+from nightshift.records import Drift, Duplicates, Profile
 
 
 def test_numbers_can_be_compared_from_night_to_night(ml_dataset):

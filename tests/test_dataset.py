@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from tasks import storage
-from tasks.dataset import Images, centre_crop, load_split, standardised, stratified
-from tasks.errors import InputError
+from nightshift import storage
+from nightshift.dataset import Images, centre_crop, load_split, standardised, stratified
+from nightshift.errors import InputError
 
 
 def test_a_split_holds_its_images_labels_and_ids(ml_dataset):

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from waiting import patience, slowness, wait_for
 
-from tasks.config import PreprocessSettings
-from tasks.decoders import AHEAD, CHUNK_IMAGES, Decoders, Room, Seen, _packed, _unpacked, see
-from tasks.errors import StageError
-from tasks.images import Unreadable, load, prepare, stored
+from nightshift.config import PreprocessSettings
+from nightshift.decoders import AHEAD, CHUNK_IMAGES, Decoders, Room, Seen, _packed, _unpacked, see
+from nightshift.errors import StageError
+from nightshift.images import Unreadable, load, prepare, stored
 
 SETTINGS = PreprocessSettings(image_size=16, stored_size=24)
 ROOT = Path(__file__).parents[1]
@@ -174,7 +174,7 @@ def test_a_memory_bomb_costs_one_image() -> None:
 
 
 def test_a_pool_whose_processes_do_not_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.decoders._start", os.abort)
+    monkeypatch.setattr("nightshift.decoders._start", os.abort)
     with pytest.raises(StageError, match="do not start"), Decoders(see, SETTINGS, processes=1):
         pass
 
@@ -191,8 +191,8 @@ def test_decoders_import_nothing_heavy_and_die_with_their_parent(tmp_path: Path)
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, sys, time\n"
-        "from tasks.config import PreprocessSettings\n"
-        "from tasks.decoders import Decoders, see\n"
+        "from nightshift.config import PreprocessSettings\n"
+        "from nightshift.decoders import Decoders, see\n"
         "def heavy():\n"
         "    return sorted({'torch', 'mlflow', 'airflow', 'pandas'} & set(sys.modules))\n"
         "if __name__ == '__main__':\n"
@@ -205,7 +205,7 @@ def test_decoders_import_nothing_heavy_and_die_with_their_parent(tmp_path: Path)
         "    os.kill(os.getpid(), 9)\n",
         encoding="utf-8",
     )
-    environment, output = {**os.environ, "PYTHONPATH": str(ROOT)}, tmp_path / "output"
+    environment, output = {**os.environ, "PYTHONPATH": str(ROOT / "tasks")}, tmp_path / "output"
     with output.open("w", encoding="utf-8") as file:
         subprocess.run([sys.executable, script], env=environment, stdout=file, check=False)
     modules, child = output.read_text(encoding="utf-8").rsplit(maxsplit=1)

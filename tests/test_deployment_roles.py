@@ -8,12 +8,12 @@ import deployment
 import pytest
 from deployment import services
 
-from tasks.stack import airflow_settings
-from tasks.stack.airflow_api import POOLS
-from tasks.stack.environment import Site
-from tasks.stack.kept import Ports, Secrets
-from tasks.stack.prepare import make_data
-from tasks.stack.roles import Role, build_roles
+from nightshift.stack import airflow_settings
+from nightshift.stack.airflow_api import POOLS
+from nightshift.stack.environment import Site
+from nightshift.stack.kept import Ports, Secrets
+from nightshift.stack.prepare import make_data
+from nightshift.stack.roles import Role, build_roles
 
 NOT_OURS = {"postgres", "valkey", "s3"}  # other programs than the embedded ones, or settings of their own
 # Settings that a container does without, and why.
@@ -71,7 +71,9 @@ def services_of(role: str) -> list[str]:
 def plain(command: list[str]) -> list[str]:
     """A command without interpreter, address, name and size, which are a container's or a stack's own."""
     text = " ".join(command)
-    text = re.sub(r"^\S*python\S* -m (tasks\.cli\b)?", lambda found: "nightshift" if found[1] else "", text)
+    text = re.sub(
+        r"^\S*python\S* -m (nightshift\.cli\b)?", lambda found: "nightshift" if found[1] else "", text
+    )
     own = "host|port|app-name|celery-hostname|concurrency|workers|queues"
     return re.sub(rf" --(?:{own}) \S+", "", text).split()
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from tasks import device
-from tasks.config import TrainSettings
-from tasks.device import Precision
-from tasks.errors import InputError
+from nightshift import device
+from nightshift.config import TrainSettings
+from nightshift.device import Precision
+from nightshift.errors import InputError
 
 CPU = torch.device("cpu")
 

@@ -20,9 +20,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from tasks.config import PreprocessSettings
-from tasks.decoders import Decoders, Seen, see
-from tasks.images import Unreadable, decode, inspect
+from nightshift.config import PreprocessSettings
+from nightshift.decoders import Decoders, Seen, see
+from nightshift.images import Unreadable, decode, inspect
 
 SETTINGS = PreprocessSettings(image_size=32)
 

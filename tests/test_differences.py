@@ -2,8 +2,8 @@
 
 from some_conditions import CONDITIONS
 
-from tasks import differences
-from tasks.differences import MODEL, Comparison, equal
+from nightshift import differences
+from nightshift.differences import MODEL, Comparison, equal
 
 
 def told(results, changes, **others) -> str:

@@ -26,11 +26,11 @@ from test_storage import s3, s3_server
 from typer.testing import CliRunner, Result
 from waiting import wait_for_port
 
-from tasks import processor, signing, storage, tracking
-from tasks.cli import app, checks
-from tasks.cli.doctor import _processor
-from tasks.stack.kept import Ports, ensure_secrets, store_ports
-from tasks.stack.programs import valkey_binary
+from nightshift import processor, signing, storage, tracking
+from nightshift.cli import app, checks
+from nightshift.cli.doctor import _processor
+from nightshift.stack.kept import Ports, ensure_secrets, store_ports
+from nightshift.stack.programs import valkey_binary
 
 __all__ = ["s3", "s3_server", "server"]  # fixtures
 

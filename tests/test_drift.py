@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 from sklearn.datasets import load_digits
 
-from tasks import drift, index
-from tasks.errors import InputError
-from tasks.records import Profile
+from nightshift import drift, index
+from nightshift.errors import InputError
+from nightshift.records import Profile
 
 
 def table(images: np.ndarray, labels: np.ndarray) -> pa.Table:

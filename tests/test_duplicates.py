@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from sklearn.datasets import load_digits
 
-from tasks import duplicates, index, likeness
+from nightshift import duplicates, index, likeness
 
 
 def table(*rows: tuple[str, str, str, str], hashes: list[int] | None = None) -> pa.Table:

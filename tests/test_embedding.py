@@ -6,10 +6,10 @@ import pytest
 from onnx import helper, numpy_helper
 from small_models import brightness, onnx_model
 
-from tasks import storage
-from tasks.embedding import Embedder, with_embedding
-from tasks.errors import InputError
-from tasks.runtime import Session
+from nightshift import storage
+from nightshift.embedding import Embedder, with_embedding
+from nightshift.errors import InputError
+from nightshift.runtime import Session
 
 
 def pictures(count: int) -> np.ndarray:

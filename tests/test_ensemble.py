@@ -5,14 +5,14 @@ import onnx
 import onnxruntime
 import pytest
 
-from tasks import ensemble, export, loop, recipes, storage
-from tasks.config import QuantizeSettings
-from tasks.dataset import load_split
-from tasks.errors import InputError
-from tasks.networks.vote import Vote
-from tasks.quantize import quantize
-from tasks.runtime import Session, installed
-from tasks.specs import QuantizeSpec
+from nightshift import ensemble, export, loop, recipes, storage
+from nightshift.config import QuantizeSettings
+from nightshift.dataset import load_split
+from nightshift.errors import InputError
+from nightshift.networks.vote import Vote
+from nightshift.quantize import quantize
+from nightshift.runtime import Session, installed
+from nightshift.specs import QuantizeSpec
 
 
 def file_of(made, name: str) -> bytes:

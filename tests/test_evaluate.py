@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from ml_fixtures import registered, spec_of
 
-from tasks import contenders, storage, timing
-from tasks import evaluate as stage
-from tasks.config import PreprocessSettings, PromotionPolicy
-from tasks.dataset import load_split
-from tasks.errors import InputError
-from tasks.evaluate import evaluate
-from tasks.records import Artifact, ClassScores, Evidence, Unmade
-from tasks.register import tags_of
-from tasks.registry import CHECKPOINTS
+from nightshift import contenders, storage, timing
+from nightshift import evaluate as stage
+from nightshift.config import PreprocessSettings, PromotionPolicy
+from nightshift.dataset import load_split
+from nightshift.errors import InputError
+from nightshift.evaluate import evaluate
+from nightshift.records import Artifact, ClassScores, Evidence, Unmade
+from nightshift.register import tags_of
+from nightshift.registry import CHECKPOINTS
 
 REAL = timing.measure  # what the fixture `timed` replaces
 pytestmark = pytest.mark.usefixtures("timed")
@@ -141,7 +141,7 @@ def test_best_champion_of_another_version_is_judged_too(ml_night, crowned):
 
 
 def test_the_standings_of_an_ensemble_are_in_the_report_and_in_mlflow(ml_ensemble, monkeypatch):
-    from tasks import tracking
+    from nightshift import tracking
 
     rows = []
     monkeypatch.setattr(tracking, "log_metrics", lambda run_id, batch: rows.extend(batch))
@@ -227,7 +227,7 @@ def test_a_changed_candidate_is_refused(ml_night):
 
 
 def test_numbers_report_and_pictures_go_to_the_night_s_run(ml_night, crowned, monkeypatch):
-    from tasks import tracking
+    from nightshift import tracking
 
     rows, files, tags = [], {}, {}
     monkeypatch.setattr(tracking, "log_metrics", lambda run_id, batch: rows.append(batch))

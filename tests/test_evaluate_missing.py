@@ -6,11 +6,11 @@ import pytest
 import speeds
 from ml_fixtures import registered, spec_of
 
-from tasks import storage, timing
-from tasks.errors import InputError
-from tasks.evaluate import evaluate
-from tasks.records import Unmade
-from tasks.register import tags_of
+from nightshift import storage, timing
+from nightshift.errors import InputError
+from nightshift.evaluate import evaluate
+from nightshift.records import Unmade
+from nightshift.register import tags_of
 
 pytestmark = pytest.mark.usefixtures("timed")
 

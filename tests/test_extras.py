@@ -12,19 +12,76 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 ENTRY_POINTS = {
-    "predict": "tasks.answers, tasks.neighbours, tasks.registry, tasks.signing, tasks.cli",
-    "serve": "tasks.serving.app, tasks.registry, model_signing.verifying, uvicorn, uvloop, httptools, "
-    "tasks.cli",
-    "preprocess": "tasks.preprocess, tasks.plan, tasks.assemble, tasks.cli",
-    "train": "tasks.train, tasks.quantize, tasks.evaluate, tasks.register, tasks.promote, tasks.close, "
-    "tasks.sweep, tasks.trial, tasks.conclude",
-    "airflow": "tasks.runner, retrain, promote, predict, sweep",
-    "stack": "tasks.stack.lifecycle, tasks.cli.stack, tasks.cli.airflow, retrain",
+    "predict": (
+        "nightshift.answers",
+        "nightshift.neighbours",
+        "nightshift.registry",
+        "nightshift.signing",
+        "nightshift.cli",
+    ),
+    "serve": (
+        "nightshift.serving.app",
+        "nightshift.registry",
+        "model_signing.verifying",
+        "uvicorn",
+        "uvloop",
+        "httptools",
+        "nightshift.cli",
+    ),
+    "preprocess": (
+        "nightshift.preprocess",
+        "nightshift.plan",
+        "nightshift.assemble",
+        "nightshift.cli",
+    ),
+    "train": (
+        "nightshift.train",
+        "nightshift.quantize",
+        "nightshift.evaluate",
+        "nightshift.register",
+        "nightshift.promote",
+        "nightshift.close",
+        "nightshift.sweep",
+        "nightshift.trial",
+        "nightshift.conclude",
+    ),
+    "airflow": (
+        "nightshift.runner",
+        "retrain",
+        "promote",
+        "predict",
+        "sweep",
+    ),
+    "stack": (
+        "nightshift.stack.lifecycle",
+        "nightshift.cli.stack",
+        "nightshift.cli.airflow",
+        "retrain",
+    ),
     # What is in the image of docker/Dockerfile, and what its services run.
-    "airflow train serve heic dicom": "tasks.stack.provision, tasks.stack.access, tasks.stack.probe, "
-    "tasks.stack.janitor, tasks.cli, tasks.cli.airflow, tasks.serving.app, tasks.register, retrain, promote, "
-    "predict, sweep, upkeep, boto3, httpx, psutil, psycopg2, celery, redis, "
-    "airflow.providers.fab.auth_manager.fab_auth_manager, airflow.providers.amazon.aws.log.s3_task_handler",
+    "airflow train serve heic dicom": (
+        "nightshift.stack.provision",
+        "nightshift.stack.access",
+        "nightshift.stack.probe",
+        "nightshift.stack.janitor",
+        "nightshift.cli",
+        "nightshift.cli.airflow",
+        "nightshift.serving.app",
+        "nightshift.register",
+        "retrain",
+        "promote",
+        "predict",
+        "sweep",
+        "upkeep",
+        "boto3",
+        "httpx",
+        "psutil",
+        "psycopg2",
+        "celery",
+        "redis",
+        "airflow.providers.fab.auth_manager.fab_auth_manager",
+        "airflow.providers.amazon.aws.log.s3_task_handler",
+    ),
 }
 
 
@@ -56,11 +113,12 @@ def closure(distribution: str, extras: frozenset[str]) -> set[str]:
 
 @pytest.mark.parametrize("role", ENTRY_POINTS)
 def test_a_roles_entry_points_import_without_the_other_roles(role, tmp_path):
-    allowed = closure("nightshift", frozenset(role.split()))
+    allowed = closure("nightshift-ml", frozenset(role.split()))
     foreign = sorted(
         module
         for module, owners in packages_distributions().items()
-        if not {name_of(owner) for owner in owners} & allowed and module not in ("tasks", "dags", "tests")
+        if not {name_of(owner) for owner in owners} & allowed
+        and module not in ("nightshift", "dags", "tests")
     )
     assert len(foreign) > 20
     code = (
@@ -73,7 +131,7 @@ def test_a_roles_entry_points_import_without_the_other_roles(role, tmp_path):
         "        return None if name.split('.')[0] in foreign else self.finder.find_spec(name, *more)\n"
         "sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]\n"
         f"sys.path.insert(0, {str(ROOT / 'dags')!r})\n"
-        f"import {ENTRY_POINTS[role]}\n"
+        f"import {', '.join(ENTRY_POINTS[role])}\n"
     )
     environment = {"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path), "HOME": str(tmp_path)}
     done = subprocess.run(
@@ -102,6 +160,8 @@ def test_the_wheel_holds_every_module(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("nightshift-*.whl")
+    (wheel,) = tmp_path.glob("nightshift_ml-*.whl")
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
-    assert inside == {str(path.relative_to(ROOT)) for path in (ROOT / "tasks").rglob("*.py")}
+    assert inside == {
+        str(path.relative_to(ROOT / "tasks")) for path in (ROOT / "tasks" / "nightshift").rglob("*.py")
+    }

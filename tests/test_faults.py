@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 from waiting import wait_for
 
-from tasks import ledger, registry
-from tasks.cli.airflow import Airflow
-from tasks.cli.follow import follow
+from nightshift import ledger, registry
+from nightshift.cli.airflow import Airflow
+from nightshift.cli.follow import follow
 
 ROOT = Path(__file__).parent.parent
 COMMAND = str(Path(sys.executable).with_name("nightshift"))
@@ -46,12 +46,12 @@ def end(airflow: Airflow, run_id: str) -> dict:
 
 
 def stage_process(stage: str) -> psutil.Process:
-    """The running `python -m tasks <stage>` of this run's stack."""
+    """The running `python -m nightshift <stage>` of this run's stack."""
     found: list[psutil.Process] = []
 
     def look() -> bool:
         for process in psutil.process_iter(["cmdline"]):
-            named = (process.info["cmdline"] or [])[1:4] == ["-m", "tasks", stage]
+            named = (process.info["cmdline"] or [])[1:4] == ["-m", "nightshift", stage]
             if named and process.environ().get("NIGHTSHIFT_HOME") == os.environ["NIGHTSHIFT_HOME"]:
                 found.append(process)
         return bool(found)

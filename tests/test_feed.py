@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from tasks import storage
-from tasks.config import TrainSettings
-from tasks.dataset import Images, load_split, rows_of
-from tasks.errors import InputError
-from tasks.feed import Resident, Streamed, open_feed, seed_at, steps_of
-from tasks.ranks import Ranks
+from nightshift import storage
+from nightshift.config import TrainSettings
+from nightshift.dataset import Images, load_split, rows_of
+from nightshift.errors import InputError
+from nightshift.feed import Resident, Streamed, open_feed, seed_at, steps_of
+from nightshift.ranks import Ranks
 
 SETTINGS = TrainSettings(batch_size=16)
 

@@ -12,9 +12,9 @@ from mlflow_server import Door
 from small_models import brightness, onnx_model
 from waiting import wait_for
 
-from tasks import registry, runtime, signing, tracking
-from tasks.errors import InputError
-from tasks.serving import recent
+from nightshift import registry, runtime, signing, tracking
+from nightshift.errors import InputError
+from nightshift.serving import recent
 
 
 def test_the_fastest_runtime_takes_over_when_enough_images_came(

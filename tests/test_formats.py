@@ -8,9 +8,9 @@ import pytest
 from image_files import tiff as made_tiff
 from PIL import Image
 
-from tasks.config import PreprocessSettings
-from tasks.formats import Header, Unreadable, inspect, jpeg, tiff
-from tasks.images import decode
+from nightshift.config import PreprocessSettings
+from nightshift.formats import Header, Unreadable, inspect, jpeg, tiff
+from nightshift.images import decode
 
 WHOLE = {
     "JPEG": ("JPEG", {}),

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from tasks import freezing, loop, model
-from tasks.config import TrainSettings
-from tasks.dataset import load_split
-from tasks.feed import Resident
+from nightshift import freezing, loop, model
+from nightshift.config import TrainSettings
+from nightshift.dataset import load_split
+from nightshift.feed import Resident
 
 OPTIMIZERS = {"sgd": 0.02, "adam": 0.005, "adamw": 0.005, "rmsprop": 0.002, "muon": 0.005}
 QUICK = TrainSettings(

@@ -8,13 +8,13 @@ import time
 import pytest
 from promotions import challenger
 
-from tasks import inventory, ledger, owners, registry, storage, tracking
-from tasks.config import store_root
-from tasks.config.upkeep import Retention
-from tasks.errors import InputError
-from tasks.gaps import check_mlflow, lacking
-from tasks.records import Decision
-from tasks.upkeep import survey
+from nightshift import inventory, ledger, owners, registry, storage, tracking
+from nightshift.config import store_root
+from nightshift.config.upkeep import Retention
+from nightshift.errors import InputError
+from nightshift.gaps import check_mlflow, lacking
+from nightshift.records import Decision
+from nightshift.upkeep import survey
 
 
 def complete(name: str, root: str) -> str:

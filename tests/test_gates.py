@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from speeds import speed
 
-from tasks.config import PromotionPolicy
-from tasks.gates import Case, Rival, judge
-from tasks.metrics.paired import rejected, worse_by_chance
-from tasks.records import Attack, ClassScores, Corruption, Drift, Robustness, Verdict
+from nightshift.config import PromotionPolicy
+from nightshift.gates import Case, Rival, judge
+from nightshift.metrics.paired import rejected, worse_by_chance
+from nightshift.records import Attack, ClassScores, Corruption, Drift, Robustness, Verdict
 
 POLICY = PromotionPolicy(min_accuracy=0.8, max_champion_loss=0.02, max_accuracy_loss=0.01)
 

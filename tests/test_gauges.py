@@ -18,10 +18,10 @@ from test_ledger import decision
 from typer.testing import CliRunner
 from waiting import patience, wait_for
 
-from tasks import ledger
-from tasks.cli import app
-from tasks.stack import gauges, kept, lifecycle, prepare
-from tasks.stack.environment import BROKER_URL
+from nightshift import ledger
+from nightshift.cli import app
+from nightshift.stack import gauges, kept, lifecycle, prepare
+from nightshift.stack.environment import BROKER_URL
 
 Found = dict[tuple[str, ...], float]
 

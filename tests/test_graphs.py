@@ -3,9 +3,9 @@
 import onnx
 import pytest
 
-from tasks import export, storage
-from tasks.graphs import Graph, proof
-from tasks.model import cost, restore
+from nightshift import export, storage
+from nightshift.graphs import Graph, proof
+from nightshift.model import cost, restore
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from guardian import Ward, children, lives, take_down
 from waiting import patience, wait_for
 
-from tasks.stack import processes
+from nightshift.stack import processes
 
 HERE = Path(__file__).parent
 FILES = {
@@ -177,7 +177,7 @@ def test_the_stacks_of_a_killed_pytest_are_taken_down(home: Path, tmp_path: Path
     test = f"""
 from pathlib import Path
 from guardian import noted
-from tasks.stack import lifecycle
+from nightshift.stack import lifecycle
 
 def test_it():
     home = Path({str(home)!r})

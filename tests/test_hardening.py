@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from tasks import loop, model
-from tasks.config import TrainSettings
-from tasks.dataset import load_split, scaled
-from tasks.device import Precision
-from tasks.feed import Resident
-from tasks.hardening import harden
-from tasks.metrics.attacks import attack
+from nightshift import loop, model
+from nightshift.config import TrainSettings
+from nightshift.dataset import load_split, scaled
+from nightshift.device import Precision
+from nightshift.feed import Resident
+from nightshift.hardening import harden
+from nightshift.metrics.attacks import attack
 
 PLAIN = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.05, crop_padding=0)
 LIMIT = 30.0  # of 255; classes differ by 128 in a quarter of the image

@@ -9,9 +9,9 @@ import pytest
 from image_files import noise, plain
 from PIL import Image
 
-from tasks.config import PreprocessSettings
-from tasks.decoders import Decoders, Seen, see
-from tasks.images import Unreadable, decode, inspect, load
+from nightshift.config import PreprocessSettings
+from nightshift.decoders import Decoders, Seen, see
+from nightshift.images import Unreadable, decode, inspect, load
 
 SETTINGS = PreprocessSettings(image_size=32)
 RED = (255, 0, 0)

@@ -10,13 +10,13 @@ from mlflow.entities import ViewType
 from PIL import Image
 from waiting import patience
 
-from tasks import history, loop, tracking
-from tasks.config import TrainSettings
-from tasks.errors import OutageError
-from tasks.history import History
-from tasks.loop import Epoch
-from tasks.specs import TrainSpec
-from tasks.train import train
+from nightshift import history, loop, tracking
+from nightshift.config import TrainSettings
+from nightshift.errors import OutageError
+from nightshift.history import History
+from nightshift.loop import Epoch
+from nightshift.specs import TrainSpec
+from nightshift.train import train
 
 QUICK = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.05, crop_padding=0)
 NIGHTS = itertools.count()
@@ -118,7 +118,7 @@ def test_an_outage_at_the_end_costs_another_try_and_no_epoch(spec, mlflow_server
 
 
 def test_a_training_that_goes_on_logs_no_epoch_twice_and_counts_its_seconds_on(spec, monkeypatch):
-    monkeypatch.setattr("tasks.progress.SHARE", 1e9)  # save after every epoch
+    monkeypatch.setattr("nightshift.progress.SHARE", 1e9)  # save after every epoch
     real = loop.Training.advance
 
     def crash(training, progress):

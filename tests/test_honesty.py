@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from ml_fixtures import SETTINGS, Night, make_plan, registered, spec_of
 
-from tasks import ledger, registry, storage, tracking
-from tasks.config import PromotionPolicy, QuantizeSettings
-from tasks.dataset import load_split
-from tasks.evaluate import evaluate
-from tasks.promote import promote
-from tasks.quantize import quantize
-from tasks.records import BatchSeen, Candidate, Evaluation
-from tasks.register import register
-from tasks.runtime import Session
-from tasks.specs import PromoteSpec, QuantizeSpec, RegisterSpec, TrainSpec
-from tasks.train import train
+from nightshift import ledger, registry, storage, tracking
+from nightshift.config import PromotionPolicy, QuantizeSettings
+from nightshift.dataset import load_split
+from nightshift.evaluate import evaluate
+from nightshift.promote import promote
+from nightshift.quantize import quantize
+from nightshift.records import BatchSeen, Candidate, Evaluation
+from nightshift.register import register
+from nightshift.runtime import Session
+from nightshift.specs import PromoteSpec, QuantizeSpec, RegisterSpec, TrainSpec
+from nightshift.train import train
 
 pytestmark = pytest.mark.usefixtures("timed")
 MANY = {"train": 80, "validation": 200, "test": 400}

@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 from pillow_heif import register_heif_opener
 
-from tasks.config import PreprocessSettings
-from tasks.decoders import Decoders, Seen, see
-from tasks.images import Unreadable
+from nightshift.config import PreprocessSettings
+from nightshift.decoders import Decoders, Seen, see
+from nightshift.images import Unreadable
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 VERDICTS = Path(__file__).with_name("hostile_verdicts.md")

@@ -146,19 +146,23 @@ def imported(path: Path) -> set[str]:
 
 
 def room(path: Path) -> str:
-    return path.relative_to(ROOT / "tasks").parts[0].removesuffix(".py")
+    return path.relative_to(ROOT / "tasks" / "nightshift").parts[0].removesuffix(".py")
 
 
 def rooms_of(names: set[str]) -> set[str]:
-    return {name.split(".")[1] for name in names if name.startswith("tasks.")} & set(ROOMS)
+    return {name.split(".")[1] for name in names if name.startswith("nightshift.")} & set(ROOMS)
 
 
 def files() -> list[Path]:
-    return sorted(path for path in (ROOT / "tasks").rglob("*.py") if room(path) not in FREE)
+    return sorted(path for path in (ROOT / "tasks" / "nightshift").rglob("*.py") if room(path) not in FREE)
 
 
 def test_imports_inside_functions_are_seen():
-    assert rooms_of(imported(ROOT / "tasks" / "contenders.py")) >= {"images", "registry", "storage"}
+    assert rooms_of(imported(ROOT / "tasks" / "nightshift" / "contenders.py")) >= {
+        "images",
+        "registry",
+        "storage",
+    }
     assert "airflow" in {name.split(".")[0] for name in imported(ROOT / "dags" / "retrain.py")}
 
 
@@ -170,7 +174,7 @@ def test_every_room_has_its_level():
 def test_imports_go_downward_only_and_stages_never_import_each_other(path):
     level = ROOMS[room(path)]
     for other in rooms_of(imported(path)) - {room(path)}:
-        assert ROOMS[other] <= level, f"{path} imports tasks.{other}"
+        assert ROOMS[other] <= level, f"{path} imports nightshift.{other}"
         assert not (level == 3 and ROOMS[other] == 3), f"stage {path} imports stage {other}"
 
 
@@ -187,7 +191,7 @@ def test_a_dag_file_parses_without_heavy_modules(name, tmp_path):
         "heavy = {'torch', 'torchvision', 'mlflow', 'cv2', 'numpy', 'pandas', 'boto3', 'onnx', 'sklearn'}; "
         "import airflow.sdk; found = sorted(heavy & set(sys.modules)); print(found); sys.exit(bool(found))"
     )
-    environment = {"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment = {"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "tasks")}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -197,14 +201,14 @@ def test_a_dag_file_parses_without_heavy_modules(name, tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "dags").glob("*.py")), ids=lambda path: path.name)
 def test_dags_import_levels_0_and_1_only(path):
     beside = {other.stem for other in (ROOT / "dags").glob("*.py")}
-    allowed = {"airflow", "tasks", "pydantic", *beside, *sys.stdlib_module_names}
+    allowed = {"airflow", "nightshift", "pydantic", *beside, *sys.stdlib_module_names}
     assert {name.split(".")[0] for name in imported(path)} <= allowed
     assert {ROOMS[room] for room in rooms_of(imported(path))} <= {0, 1}
 
 
 def test_heavy_rooms_stay_out_of_light_ones():
     code = (
-        "import sys; import tasks.images, tasks.plan, tasks.preprocess, tasks.cli, tasks.runtime; "
+        "import sys; import nightshift.images, nightshift.plan, nightshift.preprocess, nightshift.cli, nightshift.runtime; "
         "found = {'torch', 'mlflow', 'airflow', 'torchvision', 'sklearn'} & set(sys.modules); "
         "print(found); sys.exit(bool(found))"
     )

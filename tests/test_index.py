@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tasks import index
-from tasks.index import SCHEMA, THUMBNAIL, Index
-from tasks.records import Artifact, PartResult, Shard
+from nightshift import index
+from nightshift.index import SCHEMA, THUMBNAIL, Index
+from nightshift.records import Artifact, PartResult, Shard
 
 NOWHERE = Artifact(uri="file:///x", sha256="0" * 64, size=1)
 

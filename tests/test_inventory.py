@@ -3,8 +3,8 @@
 import pytest
 from promotions import challenger
 
-from tasks import inventory, registry, tracking
-from tasks.inventory import Version
+from nightshift import inventory, registry, tracking
+from nightshift.inventory import Version
 
 
 def own(name: str) -> list[Version]:

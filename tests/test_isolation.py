@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks.config import STAGE_SETTINGS, Pipeline
-from tasks.errors import InputError
-from tasks.pipelines import load_pipeline
+from nightshift.config import STAGE_SETTINGS, Pipeline
+from nightshift.errors import InputError
+from nightshift.pipelines import load_pipeline
 
 PREFIXES = ("retrain", "promote", "predict", "sweep")
 FILES = (*PREFIXES, "upkeep", "pipeline_errors")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import InputError
-from tasks.stack import janitor
+from nightshift.errors import InputError
+from nightshift.stack import janitor
 
 NOW = time.time()
 

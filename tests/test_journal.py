@@ -5,8 +5,8 @@ import threading
 import pytest
 from waiting import patience, wait_for
 
-from tasks.errors import InputError, OutageError
-from tasks.journal import Journal
+from nightshift.errors import InputError, OutageError
+from nightshift.journal import Journal
 
 
 class Service:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tasks import ledger
-from tasks.records import Decision
+from nightshift import ledger
+from nightshift.records import Decision
 
 
 @pytest.fixture(autouse=True)

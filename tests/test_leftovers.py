@@ -10,12 +10,12 @@ import boto3
 import pytest
 from test_storage import s3, s3_server
 
-from tasks import storage
-from tasks.config.upkeep import DAY, Retention
-from tasks.inventory import Version
-from tasks.leftovers import UNTOUCHED, Leftovers
-from tasks.reach import Reach
-from tasks.records.upkeep import Tally
+from nightshift import storage
+from nightshift.config.upkeep import DAY, Retention
+from nightshift.inventory import Version
+from nightshift.leftovers import UNTOUCHED, Leftovers
+from nightshift.reach import Reach
+from nightshift.records.upkeep import Tally
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server
 NOW = time.time()

@@ -10,10 +10,10 @@ from mlflow.utils import validation
 from promotions import registering_spec
 from small_models import onnx_model
 
-from tasks import ledger, lengths, registry, storage, tracking
-from tasks.config import PreprocessSettings
-from tasks.records import Scores, Verdict
-from tasks.register import register
+from nightshift import ledger, lengths, registry, storage, tracking
+from nightshift.config import PreprocessSettings
+from nightshift.records import Scores, Verdict
+from nightshift.register import register
 
 NAMES = tuple(f"genus {number:04d} ".ljust(60, "ä") for number in range(5000))
 ENDLESS = "ö" * 200_000

@@ -9,8 +9,8 @@ import pytest
 from image_files import bits, bmp, noise, plain, png, saved, tiff
 from PIL import Image
 
-from tasks.config import PreprocessSettings
-from tasks.images import Unreadable, decode
+from nightshift.config import PreprocessSettings
+from nightshift.images import Unreadable, decode
 
 SETTINGS = PreprocessSettings(image_size=32)
 

@@ -12,11 +12,11 @@ import pytest
 from bombs import CARRIERS, empty_segments, exif, pages, piled_strips, png
 from waiting import patience
 
-from tasks.config import PreprocessSettings
-from tasks.decoders import Decoders, Seen, see
-from tasks.formats import Unreadable, inspect, tiff
-from tasks.images import load
-from tasks.serving.served import Options
+from nightshift.config import PreprocessSettings
+from nightshift.decoders import Decoders, Seen, see
+from nightshift.formats import Unreadable, inspect, tiff
+from nightshift.images import load
+from nightshift.serving.served import Options
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_the_table_of_limits_says_what_the_code_says() -> None:
         elif owner == "Options":
             found[name] = getattr(Options(), constant)
         else:
-            found[name] = getattr(importlib.import_module(f"tasks.{owner}"), constant)
+            found[name] = getattr(importlib.import_module(f"nightshift.{owner}"), constant)
     assert limits() == found
 
 

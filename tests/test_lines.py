@@ -5,12 +5,12 @@ import json
 import pytest
 from pydantic import BaseModel
 
-from tasks import lines
-from tasks.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
-from tasks.errors import InputError
-from tasks.messages import message
-from tasks.records import Message, Part
-from tasks.specs import CloseSpec, PlanSpec, PreprocessSpec, PromoteSpec, QuantizeSpec, TrainSpec
+from nightshift import lines
+from nightshift.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
+from nightshift.errors import InputError
+from nightshift.messages import message
+from nightshift.records import Message, Part
+from nightshift.specs import CloseSpec, PlanSpec, PreprocessSpec, PromoteSpec, QuantizeSpec, TrainSpec
 
 MESSAGE = Message(parts_uri="s3://n/plans/0123456789abcdef.json", parts=2, images=9, batches=("mon", "tue"))
 CLOSE = CloseSpec(mlflow_run_id="", failed=False, reason="")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from predicting import Lights, png
 
-from tasks import storage
-from tasks.config import PredictPolicy, store_root
-from tasks.errors import InputError
-from tasks.records import PartList
+from nightshift import storage
+from nightshift.config import PredictPolicy, store_root
+from nightshift.errors import InputError
+from nightshift.records import PartList
 
 MONTHS = 100 * 86_400.0
 
@@ -115,7 +115,7 @@ def test_a_person_names_version_and_batches(lights: Lights) -> None:
 def test_a_version_that_nobody_here_made_is_refused(lights: Lights) -> None:
     from small_models import onnx_model
 
-    from tasks import registry, tracking
+    from nightshift import registry, tracking
 
     lights.batch("b1", [0])
     run = tracking.open_night(lights.pipeline.name, "n", params={})

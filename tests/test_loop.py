@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from tasks import loop, model
-from tasks.config import TrainSettings
-from tasks.dataset import Images, load_split
-from tasks.errors import InputError
-from tasks.feed import Resident
+from nightshift import loop, model
+from nightshift.config import TrainSettings
+from nightshift.dataset import Images, load_split
+from nightshift.errors import InputError
+from nightshift.feed import Resident
 
 QUICK = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.05, crop_padding=0)
 
@@ -157,7 +157,7 @@ def test_memory_that_runs_out_is_said_and_the_batch_goes_through_in_pieces(ml_da
 
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 def test_a_training_in_float16_learns_too(ml_dataset, monkeypatch, optimizer):
-    monkeypatch.setattr("tasks.device._fastest", lambda _: (torch.float16, ""))
+    monkeypatch.setattr("nightshift.device._fastest", lambda _: (torch.float16, ""))
     # The first steps find the scale at which gradients do not overflow.
     changes = {"epochs": 12, "clip_norm": 1.0, "optimizer": optimizer}
     _, epochs = fitted(ml_dataset, QUICK.model_copy(update=changes))
@@ -167,7 +167,7 @@ def test_a_training_in_float16_learns_too(ml_dataset, monkeypatch, optimizer):
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 def test_what_is_frozen_stops_no_scaled_loss(ml_dataset, monkeypatch, clip):
     """Muon's weights are all in the backbone, so that it has no gradients to unscale."""
-    monkeypatch.setattr("tasks.device._fastest", lambda _: (torch.float16, ""))
+    monkeypatch.setattr("nightshift.device._fastest", lambda _: (torch.float16, ""))
     changes = {"epochs": 2, "clip_norm": clip, "optimizer": "muon", "freeze": "backbone"}
     _, epochs = fitted(ml_dataset, QUICK.model_copy(update=changes))
     assert len(epochs) == 2

@@ -7,7 +7,7 @@ import onnxruntime
 import openvino
 import pytest
 
-from tasks import machine, processor
+from nightshift import machine, processor
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel

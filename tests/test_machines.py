@@ -18,12 +18,12 @@ from machines import Machine, isolated
 from rich.console import Console
 from waiting import patience, wait_for
 
-from tasks import registry, storage
-from tasks.cli.airflow import Airflow
-from tasks.cli.follow import follow
-from tasks.errors import InputError
-from tasks.records import Dataset
-from tasks.stack import prepare
+from nightshift import registry, storage
+from nightshift.cli.airflow import Airflow
+from nightshift.cli.follow import follow
+from nightshift.errors import InputError
+from nightshift.records import Dataset
+from nightshift.stack import prepare
 
 IMAGES = 1200
 QUEUE = "preprocess"

@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.config import AssembleSettings, Pipeline
-from tasks.errors import InputError
-from tasks.index import SCHEMA, THUMBNAIL, WITHOUT_THUMBNAILS, Index
-from tasks.manifest import build, count, statistics
-from tasks.records import Artifact, BatchSeen, Dataset, Duplicates, PartResult, Plan, Shard
-from tasks.shards import moments
+from nightshift.config import AssembleSettings, Pipeline
+from nightshift.errors import InputError
+from nightshift.index import SCHEMA, THUMBNAIL, WITHOUT_THUMBNAILS, Index
+from nightshift.manifest import build, count, statistics
+from nightshift.records import Artifact, BatchSeen, Dataset, Duplicates, PartResult, Plan, Shard
+from nightshift.shards import moments
 
 NOWHERE = Artifact(uri="file:///x", sha256="0" * 64, size=1)
 NOTHING = Duplicates(merged=0, conflicting=0, near=0, near_excluded=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.markdown import escaped
+from nightshift.markdown import escaped
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 from test_isolation import WRONG_FILES
 from waiting import wait_for
 
-from tasks import predictions, storage
-from tasks.cli.airflow import Airflow
-from tasks.cli.checks import Finding
-from tasks.cli.checks.airflow import airflow as ask
-from tasks.config import store_root
+from nightshift import predictions, storage
+from nightshift.cli.airflow import Airflow
+from nightshift.cli.checks import Finding
+from nightshift.cli.checks.airflow import airflow as ask
+from nightshift.config import store_root
 
 ROOT = Path(__file__).parent.parent
 COMMAND = str(Path(sys.executable).with_name("nightshift"))

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from tasks import model
-from tasks.config import TrainSettings
-from tasks.errors import InputError
+from nightshift import model
+from nightshift.config import TrainSettings
+from nightshift.errors import InputError
 
 
 def build(image_size: int = 8, classes: int = 4, seed: int = 0, **settings) -> nn.Module:
@@ -79,8 +79,8 @@ def test_the_thinnest_network_trains_on_64_pixels_without_a_crash():
     """In a process of its own: with 8 channels torch corrupts its memory there."""
     code = """
 import torch
-from tasks.config import TrainSettings
-from tasks.model import build
+from nightshift.config import TrainSettings
+from nightshift.model import build
 torch.set_num_threads(1)
 network = build(TrainSettings(width=0.125), classes=2, image_size=64).train()
 for _ in range(3):

@@ -6,10 +6,10 @@ from ml_fixtures import make_plan
 from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
-from tasks import report
-from tasks.choice import Comparison
-from tasks.records import Artifact, Candidate, Verdict
-from tasks.report.model_card import markdown
+from nightshift import report
+from nightshift.choice import Comparison
+from nightshift.records import Artifact, Candidate, Verdict
+from nightshift.report.model_card import markdown
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from small_models import onnx_model
 from typer.testing import CliRunner, Result
 
-from tasks.cli import app
-from tasks.errors import InputError
-from tasks.neighbours import Neighbours, load
+from nightshift.cli import app
+from nightshift.errors import InputError
+from nightshift.neighbours import Neighbours, load
 
 
 def rows(vectors: np.ndarray) -> pa.Table:

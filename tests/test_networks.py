@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from tasks import model, networks
-from tasks.config import TrainSettings
-from tasks.config.network import THREE_STAGES, Model
-from tasks.networks import Shape, cifar, imagenet
+from nightshift import model, networks
+from nightshift.config import TrainSettings
+from nightshift.config.network import THREE_STAGES, Model
+from nightshift.networks import Shape, cifar, imagenet
 
 PLAIN = Shape(
     channels=3,

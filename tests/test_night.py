@@ -14,12 +14,12 @@ import pytest
 from sklearn.datasets import load_digits
 from waiting import wait_for
 
-from tasks import ledger, predictions, registry, signatures, signing, storage, tracking
-from tasks.cli.airflow import Airflow
-from tasks.config import PreprocessSettings
-from tasks.images import prepare
-from tasks.register import SBOM
-from tasks.runtime import Session
+from nightshift import ledger, predictions, registry, signatures, signing, storage, tracking
+from nightshift.cli.airflow import Airflow
+from nightshift.config import PreprocessSettings
+from nightshift.images import prepare
+from nightshift.register import SBOM
+from nightshift.runtime import Session
 
 ROOT = Path(__file__).parent.parent
 COMMAND = str(Path(sys.executable).with_name("nightshift"))

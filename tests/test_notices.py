@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from webhook import webhook
 
-from tasks import lengths
-from tasks.errors import InputError
+from nightshift import lengths
+from nightshift.errors import InputError
 
 
 @pytest.fixture

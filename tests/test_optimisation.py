@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tasks import model
-from tasks.config import TrainSettings
-from tasks.device import Precision
-from tasks.optimisation import Course, KernelMuon, loss_of, orthogonalized
+from nightshift import model
+from nightshift.config import TrainSettings
+from nightshift.device import Precision
+from nightshift.optimisation import Course, KernelMuon, loss_of, orthogonalized
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, -2.0, 0.0]])
 LABELS = torch.tensor([0, 0, 2, 1])

@@ -10,9 +10,9 @@ import pytest
 from pydantic import BaseModel
 from test_storage import use_endpoint
 
-from tasks import outputs, storage
-from tasks.errors import InputError
-from tasks.records import Artifact
+from nightshift import outputs, storage
+from nightshift.errors import InputError
+from nightshift.records import Artifact
 
 
 class Made(BaseModel):

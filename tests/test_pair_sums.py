@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
 
-from tasks import export, model_file, processor, storage
-from tasks.dataset import load_split
-from tasks.graphs import LAYERS, Graph
-from tasks.pair_sums import integer_weights, is_portable, largest_pair, output_axis, pair_sums
-from tasks.portability import PAIR_LIMIT, PAIR_SUM
-from tasks.quantize import quantize
-from tasks.runtime import EXACT
-from tasks.specs import QuantizeSpec
+from nightshift import export, model_file, processor, storage
+from nightshift.dataset import load_split
+from nightshift.graphs import LAYERS, Graph
+from nightshift.pair_sums import integer_weights, is_portable, largest_pair, output_axis, pair_sums
+from nightshift.portability import PAIR_LIMIT, PAIR_SUM
+from nightshift.quantize import quantize
+from nightshift.runtime import EXACT
+from nightshift.specs import QuantizeSpec
 
 INTEGERS = ("int8", "int8-accuracy", "int8-qat", "binary")
 

@@ -12,12 +12,12 @@ import pytest
 from test_storage import free_port
 from waiting import patience
 
-from tasks import signing, storage
-from tasks.errors import InputError, OutageError
-from tasks.stack import environment, kept, lifecycle, parts, prepare, supervise
-from tasks.stack.environment import Site
-from tasks.stack.kept import Ports
-from tasks.stack.roles import build_roles
+from nightshift import signing, storage
+from nightshift.errors import InputError, OutageError
+from nightshift.stack import environment, kept, lifecycle, parts, prepare, supervise
+from nightshift.stack.environment import Site
+from nightshift.stack.kept import Ports
+from nightshift.stack.roles import build_roles
 
 AIRFLOW_DB, MLFLOW_DB = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "MLFLOW_BACKEND_STORE_URI"
 BROKER, RESULTS = "AIRFLOW__CELERY__BROKER_URL", "AIRFLOW__CELERY__RESULT_BACKEND"

@@ -12,12 +12,12 @@ from mlflow_server import Door
 from predicting import png
 from typer.testing import CliRunner
 
-from tasks import model_file, registry, tracking
-from tasks.cli import app
-from tasks.errors import InputError
-from tasks.stack import environment, kept
-from tasks.stack.environment import Site
-from tasks.stack.kept import Ports
+from nightshift import model_file, registry, tracking
+from nightshift.cli import app
+from nightshift.errors import InputError
+from nightshift.stack import environment, kept
+from nightshift.stack.environment import Site
+from nightshift.stack.kept import Ports
 
 ALLOW = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 
@@ -105,7 +105,7 @@ def test_a_pickle_that_is_called_an_onnx_file_is_no_model(trap: Path, tmp_path: 
 def test_no_setting_names_a_file_that_could_be_a_pickle() -> None:
     from pydantic import ValidationError
 
-    from tasks.config import TrainSettings
+    from nightshift.config import TrainSettings
 
     wrong: dict[str, Any] = {"weights": "s3://nightshift/checkpoints/model.pt"}
     with pytest.raises(ValidationError, match=r"checkpoint\.json|safetensors"):

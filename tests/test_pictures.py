@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from findings import example
 
-from tasks.records import Profile
-from tasks.report import predictions
-from tasks.report.pictures import SIDE, grid, shown
+from nightshift.records import Profile
+from nightshift.report import predictions
+from nightshift.report.pictures import SIDE, grid, shown
 
 
 def test_colours_stay_and_other_channels_become_grey():

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tasks.config import Pipeline
-from tasks.errors import InputError
-from tasks.pipelines import find_pipeline, load_pipeline, override
+from nightshift.config import Pipeline
+from nightshift.errors import InputError
+from nightshift.pipelines import find_pipeline, load_pipeline, override
 
 
 def file(folder: Path, text: str, name: str = "digits") -> Path:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from tasks import index, ledger, outputs, storage
-from tasks.config import Pipeline, PreprocessSettings, PromotionPolicy, RetrainPolicy, TrainSettings
-from tasks.errors import InputError
-from tasks.plan import outlook, plan
-from tasks.records import (
+from nightshift import index, ledger, outputs, storage
+from nightshift.config import Pipeline, PreprocessSettings, PromotionPolicy, RetrainPolicy, TrainSettings
+from nightshift.errors import InputError
+from nightshift.plan import outlook, plan
+from nightshift.records import (
     BatchSeen,
     Dataset,
     Decision,
@@ -21,7 +21,7 @@ from tasks.records import (
     Profile,
     Shard,
 )
-from tasks.specs import PlanSpec
+from nightshift.specs import PlanSpec
 
 SMALL = PreprocessSettings(part_seconds=0.0022)  # two files a part
 
@@ -31,7 +31,7 @@ def store(tmp_path, monkeypatch):
     root = f"file://{tmp_path}"
     monkeypatch.setenv("NIGHTSHIFT_STORE", root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("tasks.plan.open_run", lambda draft: None)
+    monkeypatch.setattr("nightshift.plan.open_run", lambda draft: None)
     return root
 
 

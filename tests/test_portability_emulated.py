@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from waiting import patience
 
-from tasks import storage
-from tasks.config.quantization import RECIPES
-from tasks.dataset import load_split
+from nightshift import storage
+from nightshift.config.quantization import RECIPES
+from nightshift.dataset import load_split
 
 pytestmark = [
     pytest.mark.skipif(

@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from predicting import Lights, png
 
-from tasks import classifier, images, model_file, predictions, registry, storage
-from tasks.config import PreprocessSettings
-from tasks.errors import InputError
-from tasks.predict import predict
-from tasks.records import PartList, PartPredictions
-from tasks.runtime import Session
-from tasks.specs import PredictSpec
+from nightshift import classifier, images, model_file, predictions, registry, storage
+from nightshift.config import PreprocessSettings
+from nightshift.errors import InputError
+from nightshift.predict import predict
+from nightshift.records import PartList, PartPredictions
+from nightshift.runtime import Session
+from nightshift.specs import PredictSpec
 
 
 def only_part(lights: Lights, version: str) -> PartPredictions:
@@ -50,7 +50,7 @@ def test_rows_say_who_predicted_what_of_which_file(lights: Lights) -> None:
 def test_the_model_sees_the_pixels_that_it_was_trained_on(
     lights: Lights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bit for bit those of tasks.images.prepare, the function behind the training shards."""
+    """Bit for bit those of nightshift.images.prepare, the function behind the training shards."""
     lights.register()
     noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
     import cv2

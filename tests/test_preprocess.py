@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from tasks import batches, index, shards, storage
-from tasks.config import PreprocessSettings
-from tasks.fetching import fetch
-from tasks.images import Unreadable, prepare
-from tasks.labels import Label
-from tasks.preprocess import preprocess, split_of
-from tasks.records import Message, Part, PartList, PartResult, SplitFolders
-from tasks.specs import PreprocessSpec
+from nightshift import batches, index, shards, storage
+from nightshift.config import PreprocessSettings
+from nightshift.fetching import fetch
+from nightshift.images import Unreadable, prepare
+from nightshift.labels import Label
+from nightshift.preprocess import preprocess, split_of
+from nightshift.records import Message, Part, PartList, PartResult, SplitFolders
+from nightshift.specs import PreprocessSpec
 
 SETTINGS = PreprocessSettings(image_size=8)
 
@@ -126,7 +126,7 @@ def test_a_stage_that_is_killed_leaves_no_manifest_and_the_next_gives_the_same_b
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.preprocess.index.write", killed)
+        patch.setattr("nightshift.preprocess.index.write", killed)
         with pytest.raises(KeyboardInterrupt):
             run(store, files, digest="2" * 64)
     assert not storage.exists(f"{store}/shards/{'2' * 64}/part.json")
@@ -150,7 +150,7 @@ def test_what_may_have_passed_refuses_a_file_for_one_night_only(store, monkeypat
             yield Unreadable(reason, "for once") if uri.endswith("1.png") else fetched
 
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.preprocess.fetch", busy)
+        patch.setattr("nightshift.preprocess.fetch", busy)
         first = run(store, files)
     assert [refusal.reason for refusal in first.refusals] == [reason]
     assert shards.found(first.part) is None
@@ -165,7 +165,7 @@ def test_what_never_passes_stays_refused_after_some_nights(store, monkeypatch, c
         for uri, fetched in zip(uris, fetch(uris, limit), strict=True):
             yield Unreadable("timeout", "again") if uri.endswith("1.png") else fetched
 
-    monkeypatch.setattr("tasks.preprocess.fetch", hangs)
+    monkeypatch.setattr("nightshift.preprocess.fetch", hangs)
     files = {"cat/1.png": png(1), "cat/2.png": png(2)}
     tried = [run(store, files) for _ in range(5)]
     assert [result.tries for result in tried] == [1, 2, 3, 3, 3]

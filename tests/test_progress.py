@@ -10,15 +10,15 @@ import pytest
 import torch
 from waiting import patience
 
-from tasks import loop, model, storage
-from tasks.config import TrainSettings
-from tasks.dataset import load_split
-from tasks.errors import InputError, OutageError
-from tasks.feed import Resident
-from tasks.progress import Progress
-from tasks.records import Checkpoint
-from tasks.specs import TrainSpec
-from tasks.train import train
+from nightshift import loop, model, storage
+from nightshift.config import TrainSettings
+from nightshift.dataset import load_split
+from nightshift.errors import InputError, OutageError
+from nightshift.feed import Resident
+from nightshift.progress import Progress
+from nightshift.records import Checkpoint
+from nightshift.specs import TrainSpec
+from nightshift.train import train
 
 QUICK = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.01, crop_padding=1, flip=True)
 COURSES = [
@@ -66,12 +66,12 @@ def test_a_training_broken_off_twice_ends_with_the_same_weights(ml_dataset, ml_s
 
 def test_saving_takes_a_small_share_of_the_time(ml_store, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("tasks.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("nightshift.progress.time.monotonic", lambda: now[0])
 
     def slow(uri, data):
         now[0] += 2
 
-    monkeypatch.setattr("tasks.progress.storage.write", slow)
+    monkeypatch.setattr("nightshift.progress.storage.write", slow)
     progress = Progress("file:///nowhere")
     assert progress.is_due
     progress.save({"a": torch.zeros(1)})
@@ -107,7 +107,7 @@ def test_a_state_that_cannot_be_read_is_no_state(ml_store, capsys, damage):
 
 
 def run_stage(spec: Path, root: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tasks", "train", "--spec", spec, "--result", root / "result.json"]
+    command = [sys.executable, "-m", "nightshift", "train", "--spec", spec, "--result", root / "result.json"]
     environment = {**os.environ, "NIGHTSHIFT_STORE": f"file://{root}/store", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -147,7 +147,7 @@ def test_a_training_broken_off_within_epochs_loses_at_most_a_step(ml_dataset, ml
     settings = QUICK.model_copy(update=changes)
     undisturbed = network_for(ml_dataset, settings)
     expected = list(epochs_of(undisturbed, ml_dataset, settings))
-    monkeypatch.setattr("tasks.progress.SHARE", 1e9)  # save whenever minutes allow
+    monkeypatch.setattr("nightshift.progress.SHARE", 1e9)  # save whenever minutes allow
     progress = Progress(f"file://{ml_store}/progress.safetensors", minutes=0)
     steps = 0
     for stop in (3, 9, 14, 28):  # an epoch has 5 steps
@@ -183,7 +183,7 @@ def test_an_outage_while_the_state_is_kept_ends_the_try_and_the_next_one_goes_on
                 raise OutageError("S3 cannot be reached")
         return write(uri, *pieces)
 
-    monkeypatch.setattr("tasks.progress.SHARE", 1e9)
+    monkeypatch.setattr("nightshift.progress.SHARE", 1e9)
     monkeypatch.setattr(storage, "write", flaky)
     with pytest.raises(OutageError, match="S3 cannot be reached"):
         train(spec)
@@ -200,7 +200,7 @@ def test_a_loss_that_stops_being_a_number_leaves_the_last_good_state(ml_dataset_
         loss = step(self, *arguments)
         return loss * float("nan") if len(steps) == 12 else loss  # in the third epoch
 
-    monkeypatch.setattr("tasks.progress.SHARE", 1e9)  # save after every epoch
+    monkeypatch.setattr("nightshift.progress.SHARE", 1e9)  # save after every epoch
     monkeypatch.setattr(loop.Training, "step", spoiled)
     with pytest.raises(InputError, match="became nan in epoch 3, batch 2"):
         train(TrainSpec(dataset_uri=ml_dataset_uri, settings=QUICK))

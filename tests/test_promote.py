@@ -4,11 +4,11 @@ import pytest
 from promotions import act, challenger, champion, kinds
 from waiting import wait_for
 
-from tasks import ledger, registry, storage
-from tasks.cli.airflow import Airflow
-from tasks.config import store_root
-from tasks.errors import InputError, OutageError
-from tasks.records import Bound, Decision
+from nightshift import ledger, registry, storage
+from nightshift.cli.airflow import Airflow
+from nightshift.config import store_root
+from nightshift.errors import InputError, OutageError
+from nightshift.records import Bound, Decision
 
 
 def test_a_move_is_in_the_ledger_and_on_the_version_with_what_it_replaced(registering):

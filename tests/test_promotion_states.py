@@ -23,9 +23,9 @@ from ml_fixtures import Night
 from promotions import act, champion, registering_spec
 from test_storage import s3, s3_server
 
-from tasks import ledger, logged_model, register, registry, signing
-from tasks.errors import InputError, OutageError
-from tasks.specs import RegisterSpec
+from nightshift import ledger, logged_model, register, registry, signing
+from nightshift.errors import InputError, OutageError
+from nightshift.specs import RegisterSpec
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server
 

@@ -23,9 +23,9 @@ import httpx
 import pytest
 from waiting import patience, wait_for
 
-from tasks.errors import InputError, OutageError
-from tasks.stack import access, provision
-from tasks.stack.airflow_api import POOLS
+from nightshift.errors import InputError, OutageError
+from nightshift.stack import access, provision
+from nightshift.stack.airflow_api import POOLS
 
 PROGRAMS = Path(sysconfig.get_path("scripts"))
 
@@ -66,7 +66,7 @@ class Site:
             "HOME": str(self.folder),
             "TMPDIR": str(self.folder),
             "AIRFLOW_HOME": str(self.folder / "airflow"),
-            "PYTHONPATH": str(deployment.ROOT),
+            "PYTHONPATH": str(deployment.ROOT / "tasks"),
             "NO_PROXY": "127.0.0.1",
         }
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from tasks import quantize as stage
-from tasks import recipes, storage
-from tasks.config import QuantizeSettings
-from tasks.errors import InputError
-from tasks.quantize import quantize
-from tasks.recipes import int8
-from tasks.records import Candidate, Unmade
-from tasks.specs import QuantizeSpec
+from nightshift import quantize as stage
+from nightshift import recipes, storage
+from nightshift.config import QuantizeSettings
+from nightshift.errors import InputError
+from nightshift.quantize import quantize
+from nightshift.recipes import int8
+from nightshift.records import Candidate, Unmade
+from nightshift.specs import QuantizeSpec
 
 SETTINGS = QuantizeSettings(calibration_images=32)
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tasks import quarantine, storage
-from tasks.formats import Unreadable
-from tasks.records import Refusal
+from nightshift import quarantine, storage
+from nightshift.formats import Unreadable
+from nightshift.records import Refusal
 
 
 @pytest.fixture(autouse=True)

@@ -9,14 +9,14 @@ import pytest
 import torch
 from waiting import patience
 
-from tasks import model, ranks, storage
-from tasks.config import TrainSettings
-from tasks.dataset import load_split
-from tasks.errors import InputError
-from tasks.loop import score
-from tasks.ranks import Ranks
-from tasks.specs import TrainSpec
-from tasks.train import train
+from nightshift import model, ranks, storage
+from nightshift.config import TrainSettings
+from nightshift.dataset import load_split
+from nightshift.errors import InputError
+from nightshift.loop import score
+from nightshift.ranks import Ranks
+from nightshift.specs import TrainSpec
+from nightshift.train import train
 
 SETTINGS = TrainSettings(width=0.125, epochs=12, batch_size=16, learning_rate=0.05, crop_padding=0, ema=0.8)
 
@@ -61,7 +61,7 @@ def test_shares_of_rows_cover_all_of_them_once():
 
 TOLD = """
 import sys
-from tasks import ranks
+from nightshift import ranks
 with ranks.joined() as group:
     taken = group.of_first(0.25 * (group.rank + 1))
     print(f"rank {group.rank} takes {taken}", file=sys.stderr, flush=True)

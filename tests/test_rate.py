@@ -2,11 +2,11 @@
 
 import torch
 
-from tasks import loop, model
-from tasks.config import TrainSettings
-from tasks.dataset import load_split
-from tasks.feed import Resident
-from tasks.rate import HIGHEST, LOWEST, find_rate
+from nightshift import loop, model
+from nightshift.config import TrainSettings
+from nightshift.dataset import load_split
+from nightshift.feed import Resident
+from nightshift.rate import HIGHEST, LOWEST, find_rate
 
 SETTINGS = TrainSettings(width=0.125, epochs=6, batch_size=16, crop_padding=0, ema=0.5)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks import ledger, registry, storage
-from tasks.errors import InputError
-from tasks.inventory import Version
-from tasks.reach import Reach, unit_of, uris
-from tasks.records import BatchSeen, Decision, Part, PartList
+from nightshift import ledger, registry, storage
+from nightshift.errors import InputError
+from nightshift.inventory import Version
+from nightshift.reach import Reach, unit_of, uris
+from nightshift.records import BatchSeen, Decision, Part, PartList
 
 
 @pytest.fixture

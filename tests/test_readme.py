@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from tasks.cli import app
-from tasks.sources.survey import EXTENSIONS
+from nightshift.cli import app
+from nightshift.sources.survey import EXTENSIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -114,7 +114,7 @@ def test_the_lock_is_pinned_and_names_no_index():
 
 def test_the_package_finds_all_its_rooms():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert project["tool"]["setuptools"]["packages"]["find"]["include"] == ["tasks*"]
-    for folder in (ROOT / "tasks").rglob("*"):
+    assert project["tool"]["setuptools"]["packages"]["find"]["include"] == ["nightshift*"]
+    for folder in (ROOT / "tasks" / "nightshift").rglob("*"):
         if folder.is_dir() and folder.name != "__pycache__":
             assert (folder / "__init__.py").is_file(), folder

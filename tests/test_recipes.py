@@ -14,16 +14,16 @@ import onnxruntime
 import pytest
 import torch
 
-from tasks import export, recipes, storage
-from tasks.config import QuantizeSettings
-from tasks.config.quantization import RECIPES
-from tasks.dataset import load_split, scaled, standardised
-from tasks.errors import InputError
-from tasks.graphs import proof
-from tasks.model import restore
-from tasks.pair_sums import is_portable, pair_sums
-from tasks.recipes import binary, int8
-from tasks.runtime import Session, installed
+from nightshift import export, recipes, storage
+from nightshift.config import QuantizeSettings
+from nightshift.config.quantization import RECIPES
+from nightshift.dataset import load_split, scaled, standardised
+from nightshift.errors import InputError
+from nightshift.graphs import proof
+from nightshift.model import restore
+from nightshift.pair_sums import is_portable, pair_sums
+from nightshift.recipes import binary, int8
+from nightshift.runtime import Session, installed
 
 SETTINGS = QuantizeSettings(calibration_images=32)
 # Mean distance of a recipe's probabilities from those of the checkpoint, bits of a weight, quantized layers.
@@ -72,7 +72,7 @@ def test_the_file_stands_alone_and_says_nothing_of_where_it_was_made(ml_every, r
     graph = graph_of(ml_every[recipe])
     assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in graph.graph.initializer)
     data = storage.read_artifact(ml_every[recipe].model)
-    assert b"/tasks/" not in data
+    assert b"nightshift/" not in data
     assert b".py" not in data
 
 
@@ -116,7 +116,7 @@ import numpy, onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 images = numpy.load(sys.argv[2], allow_pickle=False)
 probabilities, labels = session.run(None, {"images": images})
-assert not {"torch", "onnx", "tasks", "openvino", "nncf"} & set(sys.modules)
+assert not {"torch", "onnx", "nightshift", "openvino", "nncf"} & set(sys.modules)
 print(probabilities.shape, labels.tolist())
 """
 
@@ -140,7 +140,7 @@ def test_the_file_predicts_where_only_numpy_and_onnxruntime_are(ml_night, ml_eve
     packages = tmp_path / "packages"
     packages.mkdir()
     only(("numpy", "onnxruntime"), packages)
-    assert not {"torch", "onnx", "tasks"} & {path.name for path in packages.iterdir()}
+    assert not {"torch", "onnx", "nightshift"} & {path.name for path in packages.iterdir()}
     data = storage.read_artifact(ml_every[recipe].model)
     images = load_split(ml_night.dataset, "test").images.numpy()
     (tmp_path / "model.onnx").write_bytes(data)

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 from some_conditions import CONDITIONS
 from speeds import speed
 
-from tasks import records, specs
-from tasks.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
-from tasks.records import (
+from nightshift import records, specs
+from nightshift.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
+from nightshift.records import (
     SPLITS,
     Artifact,
     Checkpoint,
@@ -148,7 +148,7 @@ def test_an_artifact_is_compared_by_value() -> None:
 
 def test_the_lowest_level_imports_nothing_heavy() -> None:
     program = (
-        "import sys, tasks.records, tasks.pipelines, tasks.errors;"
+        "import sys, nightshift.records, nightshift.pipelines, nightshift.errors;"
         "print([m for m in ('torch','numpy','mlflow','boto3','airflow','cv2','onnx') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

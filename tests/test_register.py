@@ -7,11 +7,11 @@ import pytest
 import speeds
 from ml_fixtures import Night
 
-from tasks import decisions, ledger, register, registry, signatures, signing, tracking
-from tasks.errors import InputError, NightshiftError
-from tasks.records import Evaluation, Scores, Verdict
-from tasks.register import SBOM
-from tasks.specs import RegisterSpec
+from nightshift import decisions, ledger, register, registry, signatures, signing, tracking
+from nightshift.errors import InputError, NightshiftError
+from nightshift.records import Evaluation, Scores, Verdict
+from nightshift.register import SBOM
+from nightshift.specs import RegisterSpec
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import onnx
 import pytest
 from small_models import onnx_model
 
-from tasks import lengths, registry, tracking
-from tasks.config import PreprocessSettings
-from tasks.errors import InputError
-from tasks.records import Artifact, Start
+from nightshift import lengths, registry, tracking
+from nightshift.config import PreprocessSettings
+from nightshift.errors import InputError
+from nightshift.records import Artifact, Start
 
 
 def register(name: str, night: str, seed: int) -> str:

@@ -9,9 +9,9 @@ from ml_fixtures import make_plan
 from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
-from tasks import report
-from tasks.choice import Comparison
-from tasks.records import Artifact, Candidate, Verdict
+from nightshift import report
+from nightshift.choice import Comparison
+from nightshift.records import Artifact, Candidate, Verdict
 
 FILE = Artifact(uri="s3://x/y", sha256="0" * 64, size=1)
 PICTURES = report.Pictures(b"confusion", b"candidates", b"r", b"c", b"wrong", b"hardest", b"suspects")

@@ -15,14 +15,14 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from tasks import register, registry, reproduce, storage, timing
-from tasks.__main__ import call
-from tasks.cli import app, local
-from tasks.config import Pipeline
-from tasks.errors import InputError
-from tasks.records import Artifact, Code, Made, Start
-from tasks.reproduce import Reproduction
-from tasks.samples import sample
+from nightshift import register, registry, reproduce, storage, timing
+from nightshift.__main__ import call
+from nightshift.cli import app, local
+from nightshift.config import Pipeline
+from nightshift.errors import InputError
+from nightshift.records import Artifact, Code, Made, Start
+from nightshift.reproduce import Reproduction
+from nightshift.samples import sample
 
 SETTINGS = {
     "name": "tiny",

@@ -11,9 +11,9 @@ import pytest
 from test_backup import KEY, folder, keep, put, run, small
 from test_storage import s3, s3_server
 
-from tasks import sealing
-from tasks.stack import backup, lifecycle, state, supervise
-from tasks.stack.backup import Manifest
+from nightshift import sealing
+from nightshift.stack import backup, lifecycle, state, supervise
+from nightshift.stack.backup import Manifest
 
 # Fixtures: a place for stacks, a stack that was never started, and a real S3 server.
 __all__ = ["folder", "s3", "s3_server", "small"]

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from ml_fixtures import registered
 
-from tasks import contenders, ensemble, storage
-from tasks.config import EvaluateSettings, PreprocessSettings
-from tasks.dataset import load_split
-from tasks.metrics.corruptions import corrupt
-from tasks.robustness import QUICK, QUICK_SEVERITIES, assess
-from tasks.runtime import Session
+from nightshift import contenders, ensemble, storage
+from nightshift.config import EvaluateSettings, PreprocessSettings
+from nightshift.dataset import load_split
+from nightshift.metrics.corruptions import corrupt
+from nightshift.robustness import QUICK, QUICK_SEVERITIES, assess
+from nightshift.runtime import Session
 
 
 @pytest.fixture

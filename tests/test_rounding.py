@@ -6,16 +6,16 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from tasks import export, recipes, storage
-from tasks.calibration import calibration_images
-from tasks.config import QuantizeSettings
-from tasks.dataset import load_split, scaled, standardised
-from tasks.model import restore
-from tasks.pair_sums import ACTIVATION, largest_pair
-from tasks.portability import PAIR_LIMIT
-from tasks.recipes import int8
-from tasks.rounding import RoundedActivation, RoundedWeight, rounding, unrounded, weight_scales
-from tasks.runtime import EXACT, Session
+from nightshift import export, recipes, storage
+from nightshift.calibration import calibration_images
+from nightshift.config import QuantizeSettings
+from nightshift.dataset import load_split, scaled, standardised
+from nightshift.model import restore
+from nightshift.pair_sums import ACTIVATION, largest_pair
+from nightshift.portability import PAIR_LIMIT
+from nightshift.recipes import int8
+from nightshift.rounding import RoundedActivation, RoundedWeight, rounding, unrounded, weight_scales
+from nightshift.runtime import EXACT, Session
 
 
 @pytest.fixture

@@ -12,22 +12,22 @@ import psutil
 import pytest
 from waiting import patience, slowness, wait_for
 
-from tasks.errors import InputError, OutageError, StageError
-from tasks.runner import STAGES, run_stage, stage_environment
-from tasks.specs import CloseSpec
+from nightshift.errors import InputError, OutageError, StageError
+from nightshift.runner import STAGES, run_stage, stage_environment
+from nightshift.specs import CloseSpec
 
 SPEC = CloseSpec(mlflow_run_id="m1", failed=False, reason="done")
-# What every played stage begins with: die with the runner, and read the arguments of `python -m tasks`.
+# What every played stage begins with: die with the runner, and read the arguments of `python -m nightshift`.
 PREAMBLE = """
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
-from tasks.runner import die_with_parent
+from nightshift.runner import die_with_parent
 die_with_parent()
 stage, spec, result = sys.argv[3], Path(sys.argv[5]), Path(sys.argv[7])
 """
 # A child of the stage that dies with it, and says its process id.
 GRANDCHILD = """
-program = "import os, time; from tasks.runner import die_with_parent; die_with_parent(); time.sleep(120)"
+program = "import os, time; from nightshift.runner import die_with_parent; die_with_parent(); time.sleep(120)"
 child = subprocess.Popen([sys.executable, "-c", program])
 Path(os.environ["PIDS"]).write_text(f"{os.getpid()} {child.pid}")
 """
@@ -161,7 +161,7 @@ def test_killing_the_runner_ends_the_stage_and_its_children(
 ) -> None:
     play(GRANDCHILD + "time.sleep(120)")
     program = (
-        "from tasks.specs import CloseSpec; from tasks.runner import run_stage;"
+        "from nightshift.specs import CloseSpec; from nightshift.runner import run_stage;"
         f"run_stage('close', CloseSpec.model_validate_json({SPEC.model_dump_json()!r}))"
     )
     with subprocess.Popen([sys.executable, "-c", program]) as runner:
@@ -190,7 +190,7 @@ def test_a_child_that_outlives_its_stage_does_not_hold_the_night(
 
 
 def test_a_stage_that_finds_its_parent_gone_ends_at_once() -> None:
-    program = "from tasks.runner import die_with_parent; die_with_parent(); print('alive')"
+    program = "from nightshift.runner import die_with_parent; die_with_parent(); print('alive')"
     environment = os.environ | {"NIGHTSHIFT_PARENT_PID": "1" if os.getpid() != 1 else "2"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (1, b"")

@@ -12,11 +12,11 @@ import onnx
 import onnxruntime
 import pytest
 
-from tasks import processor, runtime, storage, streams
-from tasks.dataset import load_split
-from tasks.errors import InputError
-from tasks.portability import PAIR_SUM
-from tasks.runtime import EXACT, Session, fastest
+from nightshift import processor, runtime, storage, streams
+from nightshift.dataset import load_split
+from nightshift.errors import InputError
+from nightshift.portability import PAIR_SUM
+from nightshift.runtime import EXACT, Session, fastest
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def images(ml_night) -> np.ndarray:
 
 def test_it_imports_where_only_numpy_and_onnxruntime_are_installed():
     code = (
-        "import sys, tasks.runtime; "
+        "import sys, nightshift.runtime; "
         "heavy = {'torch', 'openvino', 'onnx', 'mlflow', 'boto3', 'cv2', 'pydantic'} & set(sys.modules); "
         "sys.exit(str(heavy) if heavy else 0)"
     )

@@ -12,8 +12,8 @@ import boto3
 import pytest
 from test_storage import s3, s3_server, use_endpoint
 
-from tasks import storage
-from tasks.errors import InputError, OutageError
+from nightshift import storage
+from nightshift.errors import InputError, OutageError
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server
 

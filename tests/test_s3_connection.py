@@ -19,9 +19,9 @@ from test_s3 import Server, server
 from test_storage import KEY, SECRET, free_port, use_endpoint
 from waiting import patience, wait_for_port
 
-from tasks import storage
-from tasks.cli.checks import store
-from tasks.errors import InputError, OutageError
+from nightshift import storage
+from nightshift.cli.checks import store
+from nightshift.errors import InputError, OutageError
 
 __all__ = ["server"]  # a fixture
 
@@ -108,7 +108,7 @@ def test_a_variable_that_makes_no_sense_is_named(
 
 def test_a_fork_of_a_process_that_used_s3_is_refused_instead_of_waiting_for_ever(server: Server) -> None:
     code = (
-        "import os, signal\nfrom tasks import storage\nassert storage.exists('s3://test/a')\n"
+        "import os, signal\nfrom nightshift import storage\nassert storage.exists('s3://test/a')\n"
         "if os.fork():\n    os._exit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
         f"signal.alarm({patience(20):.0f})\n"
         "try:\n    storage.exists('s3://test/a')\nexcept RuntimeError as error:\n"
@@ -119,7 +119,7 @@ def test_a_fork_of_a_process_that_used_s3_is_refused_instead_of_waiting_for_ever
 
 def test_boto3_is_not_imported_where_the_variables_say_all(server: Server) -> None:
     code = (
-        "import sys\nfrom tasks import storage\nassert storage.exists('s3://test/a')\n"
+        "import sys\nfrom nightshift import storage\nassert storage.exists('s3://test/a')\n"
         "print({'boto3', 'botocore'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"

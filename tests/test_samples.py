@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tasks.errors import InputError
-from tasks.samples import sample
-from tasks.sources import Batch
+from nightshift.errors import InputError
+from nightshift.samples import sample
+from nightshift.sources import Batch
 
 
 def pixels(batch: Batch, index: int) -> np.ndarray:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import sbom as module
-from tasks.errors import NightshiftError
-from tasks.sbom import sbom
+from nightshift import sbom as module
+from nightshift.errors import NightshiftError
+from nightshift.sbom import sbom
 
 
 @pytest.fixture(scope="module")

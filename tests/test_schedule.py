@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tasks.config import Pipeline, PreprocessSettings, RetrainPolicy, TrainSettings
-from tasks.records import BatchSeen, Dataset, Decision
-from tasks.schedule import Facts, Verdict, judge
+from nightshift.config import Pipeline, PreprocessSettings, RetrainPolicy, TrainSettings
+from nightshift.records import BatchSeen, Dataset, Decision
+from nightshift.schedule import Facts, Verdict, judge
 
 SEEN = {"a": BatchSeen(files=100, digest="1"), "b": BatchSeen(files=50, digest="2")}
 

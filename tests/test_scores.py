@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tasks.errors import InputError
-from tasks.metrics.scores import judge
+from nightshift.errors import InputError
+from nightshift.metrics.scores import judge
 
 CLASSES = ("cat", "dog", "owl")
 

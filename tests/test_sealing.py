@@ -7,8 +7,8 @@ import secrets
 import pytest
 from small_models import onnx_model
 
-from tasks import sealing
-from tasks.errors import InputError
+from nightshift import sealing
+from nightshift.errors import InputError
 
 MODEL = onnx_model(1)
 KEY = bytes(range(32))

@@ -13,7 +13,7 @@ import httpx
 import mlflow
 from watched_night import Watched
 
-from tasks.stack import airflow_api, prepare
+from nightshift.stack import airflow_api, prepare
 
 # Where secrets are kept, below the stack's folder; all these are for their owner only.
 KEPT = (
@@ -77,7 +77,7 @@ def test_no_file_but_the_private_ones_holds_a_secret(stack: Any, watched: Watche
 def test_no_command_line_shows_a_secret_while_a_night_runs(stack: Any, watched: Watched) -> None:
     secrets = secrets_of(stack)
     assert {line: told(line, secrets) for line in watched.lines.values() if told(line, secrets)} == {}
-    stages = {line.split()[3] for line in watched.lines.values() if " -m tasks " in line}
+    stages = {line.split()[3] for line in watched.lines.values() if " -m nightshift " in line}
     assert stages >= {"preprocess", "train", "evaluate", "register"}
 
 
@@ -86,7 +86,7 @@ def test_each_process_knows_no_more_than_it_needs(stack: Any, watched: Watched) 
     seen = dict.fromkeys(("stage", "worker", "server"), 0)
     for process, variables in watched.variables.items():
         line, names = watched.lines.get(process, ""), set(told(variables, secrets))
-        kind = "stage" if " -m tasks " in line else "worker" if "celery worker" in line else "server"
+        kind = "stage" if " -m nightshift " in line else "worker" if "celery worker" in line else "server"
         seen[kind] += 1
         assert "export key" not in names, line
         assert kind != "stage" or names <= STAGES, line

@@ -14,10 +14,10 @@ from endpoints import Endpoint, held, picture, refusal, running
 from small_models import BRIGHTNESS, brightness
 from waiting import patience, wait_for
 
-from tasks import processor, runtime
-from tasks.portability import PAIR_SUM
-from tasks.serving import events, intake
-from tasks.serving.recent import Recent
+from nightshift import processor, runtime
+from nightshift.portability import PAIR_SUM
+from nightshift.serving import events, intake
+from nightshift.serving.recent import Recent
 
 MODEL = brightness()
 

@@ -21,7 +21,7 @@ from PIL import Image
 from small_models import brightness
 from waiting import patience, wait_for
 
-from tasks.serving import http
+from nightshift.serving import http
 
 REQUESTS = int(os.environ.get("NIGHTSHIFT_HOSTILE_REQUESTS", "300"))  # 10,000 take half an hour
 ROOT = Path(__file__).parents[1]

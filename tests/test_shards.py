@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from tasks import shards, storage
-from tasks.config import PreprocessSettings
-from tasks.records import Split
-from tasks.shards import Buffers, Filled, Row, moments
+from nightshift import shards, storage
+from nightshift.config import PreprocessSettings
+from nightshift.records import Split
+from nightshift.shards import Buffers, Filled, Row, moments
 
 SETTINGS = PreprocessSettings(image_size=8)
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tasks import storage
-from tasks.errors import InputError
-from tasks.sheet import CELL, LINE, LINES, Picture, contact_sheet
+from nightshift import storage
+from nightshift.errors import InputError
+from nightshift.sheet import CELL, LINE, LINES, Picture, contact_sheet
 
 
 def jpeg(colour: tuple[int, int, int]) -> bytes:

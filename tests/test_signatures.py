@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from small_models import onnx_model
 
-from tasks import registry, signatures, signing, tracking
-from tasks.audit import audit
-from tasks.config import PreprocessSettings
-from tasks.errors import InputError
-from tasks.promote import promote
-from tasks.specs import PromoteSpec
+from nightshift import registry, signatures, signing, tracking
+from nightshift.audit import audit
+from nightshift.config import PreprocessSettings
+from nightshift.errors import InputError
+from nightshift.promote import promote
+from nightshift.specs import PromoteSpec
 
 MODEL, OTHER = onnx_model(1), onnx_model(2)
 PATH = f"signature/{hashlib.sha256(MODEL).hexdigest()}.json"

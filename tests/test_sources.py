@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from source_files import folder
 
-from tasks import storage
-from tasks.clutter import LEFT_BEHIND
-from tasks.errors import InputError
-from tasks.sources import Batch, Ingested, Item, check_name, find, ingest
+from nightshift import storage
+from nightshift.clutter import LEFT_BEHIND
+from nightshift.errors import InputError
+from nightshift.sources import Batch, Ingested, Item, check_name, find, ingest
 
 
 def manifest(root: Path, text: str, *files: str) -> Path:

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 from source_files import scratch
 
-from tasks import storage
-from tasks.clutter import LEFT_BEHIND
-from tasks.errors import InputError
-from tasks.sources import allowance, archives, find, ingest
-from tasks.sources.plain import unlabelled
+from nightshift import storage
+from nightshift.clutter import LEFT_BEHIND
+from nightshift.errors import InputError
+from nightshift.sources import allowance, archives, find, ingest
+from nightshift.sources.plain import unlabelled
 
 __all__ = ["scratch"]  # a fixture
 

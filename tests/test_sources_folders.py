@@ -7,10 +7,10 @@ import pytest
 from source_files import folder
 from test_storage import s3, s3_server
 
-from tasks import storage
-from tasks.clutter import LEFT_BEHIND
-from tasks.errors import InputError
-from tasks.sources import find, ingest
+from nightshift import storage
+from nightshift.clutter import LEFT_BEHIND
+from nightshift.errors import InputError
+from nightshift.sources import find, ingest
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server
 

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tasks import labels, storage
-from tasks.sources import find, ingest
+from nightshift import labels, storage
+from nightshift.sources import find, ingest
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(

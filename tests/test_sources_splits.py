@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from source_files import folder
 
-from tasks import labels
-from tasks.errors import InputError
-from tasks.labels import split_named
-from tasks.sources import Batch, find
-from tasks.sources.folders import UNLABELLED
+from nightshift import labels
+from nightshift.errors import InputError
+from nightshift.labels import split_named
+from nightshift.sources import Batch, find
+from nightshift.sources.folders import UNLABELLED
 
 DOUBT = "not taken as splits: then all must be <split>/<class>/<image file> or <class>/<split>/<image file>"
 

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tasks.sources import Batch, Item
-from tasks.sources.survey import CONTRADICTION, CUT, DUPLICATE, IMPOSSIBLE, TWO_LABELS, Class, survey
+from nightshift.sources import Batch, Item
+from nightshift.sources.survey import CONTRADICTION, CUT, DUPLICATE, IMPOSSIBLE, TWO_LABELS, Class, survey
 
 
 def encoded(kind: str, seed: int, width: int = 8, height: int = 6) -> bytes:

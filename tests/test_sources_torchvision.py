@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from tasks.errors import InputError
-from tasks.sources import find, torchvision_sets
+from nightshift.errors import InputError
+from nightshift.sources import find, torchvision_sets
 
 NOISE = np.random.default_rng(0)
 

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from waiting import patience
 
-from tasks import labels, storage
-from tasks.errors import InputError
-from tasks.labels import Label
-from tasks.sources import Batch, Item, find, ingest
-from tasks.sources.batch import labelled
-from tasks.sources.upload import AHEAD, in_order
+from nightshift import labels, storage
+from nightshift.errors import InputError
+from nightshift.labels import Label
+from nightshift.sources import Batch, Item, find, ingest
+from nightshift.sources.batch import labelled
+from nightshift.sources.upload import AHEAD, in_order
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tasks.config import Pipeline, TrainSettings
-from tasks.errors import InputError
-from tasks.spaces import Space, grid, parse
+from nightshift.config import Pipeline, TrainSettings
+from nightshift.errors import InputError
+from nightshift.spaces import Space, grid, parse
 
 PIPELINE = Pipeline(name="tiny")
 

@@ -23,9 +23,9 @@ from botocore.exceptions import ClientError
 from guardian import lives
 from waiting import patience, wait_for
 
-from tasks import processor, signing, storage, tracking
-from tasks.errors import InputError, NightshiftError
-from tasks.stack import (
+from nightshift import processor, signing, storage, tracking
+from nightshift.errors import InputError, NightshiftError
+from nightshift.stack import (
     airflow_api,
     environment,
     health,
@@ -36,11 +36,11 @@ from tasks.stack import (
     processes,
     supervise,
 )
-from tasks.stack.environment import Site
-from tasks.stack.kept import Ports
-from tasks.stack.processes import Session
-from tasks.stack.roles import Health, Role, build_roles, postgres_folder
-from tasks.stack.supervise import Supervisor
+from nightshift.stack.environment import Site
+from nightshift.stack.kept import Ports
+from nightshift.stack.processes import Session
+from nightshift.stack.roles import Health, Role, build_roles, postgres_folder
+from nightshift.stack.supervise import Supervisor
 
 STORES = ("postgres", "valkey", "s3")
 PATIENTLY: dict[str, Any] = {"timeout": patience(30), "trust_env": False}
@@ -191,7 +191,7 @@ def test_the_endpoint_starts_on_request_only_and_serves_what_the_caller_names(tm
     assert usual == {role.name for role in roles} - {"serve", "metrics"}
     assert {role.name for role in prepare.choose(roles, (), ("serve",), ("serve",))} == usual
     (serve,) = [role for role in prepare.choose(roles, (), (), ("serve",)) if role.name not in usual]
-    assert serve.command[2:6] == ("tasks.cli", "serve", "models:/photos@champion", "--wait")
+    assert serve.command[2:6] == ("nightshift.cli", "serve", "models:/photos@champion", "--wait")
     assert (serve.health.target, serve.address) == ("http://127.0.0.1:8600/health", "127.0.0.1:8600")
     assert signing.PUBLIC_KEYS in serve.environment
     assert signing.SIGNING_KEY not in serve.environment
@@ -472,9 +472,7 @@ def test_a_failed_start_names_the_server_and_leaves_nothing(home: Path) -> None:
 
 
 def test_an_interrupted_start_leaves_nothing(home: Path) -> None:
-    script = (
-        "import sys, pathlib; from tasks.stack import lifecycle as stack; stack.up(pathlib.Path(sys.argv[1]))"
-    )
+    script = "import sys, pathlib; from nightshift.stack import lifecycle as stack; stack.up(pathlib.Path(sys.argv[1]))"
     child = subprocess.Popen([sys.executable, "-c", script, str(home)], stderr=subprocess.PIPE, text=True)
     wait_for((home / "logs" / "migrate.log").exists, "the start of the migration")
     session = session_of(home)

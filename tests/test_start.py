@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from tasks import registry, start, storage, tracking
-from tasks.errors import InputError
-from tasks.records import Artifact
+from nightshift import registry, start, storage, tracking
+from nightshift.errors import InputError
+from nightshift.records import Artifact
 
 WEIGHTS = Artifact(uri="file:///store/checkpoints/k/model.safetensors", sha256="a" * 64, size=3)
 

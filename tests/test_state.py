@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import InputError
-from tasks.stack import lifecycle, state, supervise
+from nightshift.errors import InputError
+from nightshift.stack import lifecycle, state, supervise
 
 HERE = state.installed()
 

@@ -11,8 +11,8 @@ import pytest
 from small_models import onnx_model
 from waiting import patience
 
-from tasks import runtime, stopwatch
-from tasks.runtime import Session
+from nightshift import runtime, stopwatch
+from nightshift.runtime import Session
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
 
@@ -41,7 +41,7 @@ def test_it_says_what_it_loaded_and_times_what_it_is_told(files):
     command = {"batch": 1, "calls": 7, "limit": 60, "warm": 2}
     more = {"batch": 9, "calls": 3, "limit": 60, "warm": 0}
     lines, _, code = run(
-        *("-m", "tasks.stopwatch", *files, stopwatch.FASTEST),
+        *("-m", "nightshift.stopwatch", *files, stopwatch.FASTEST),
         stdin=f"{json.dumps(command)}\n{json.dumps(more)}\n",
     )
     facts, singles, batches = lines
@@ -55,13 +55,13 @@ def test_it_says_what_it_loaded_and_times_what_it_is_told(files):
 
 
 def test_a_named_runtime_is_taken_without_a_choice(files):
-    ((facts,), _, code) = run("-m", "tasks.stopwatch", *files, "onnxruntime")
+    ((facts,), _, code) = run("-m", "nightshift.stopwatch", *files, "onnxruntime")
     assert (code, facts["runtime"], facts["passed_over"]) == (0, "onnxruntime", [])
 
 
 def test_what_libraries_print_goes_to_stderr(files):
     code = (
-        "import os, sys; from tasks import runtime, stopwatch; load = runtime._load_cpu; "
+        "import os, sys; from nightshift import runtime, stopwatch; load = runtime._load_cpu; "
         "noise = lambda model: (print('from Python', flush=True), os.system('echo from C'), load(model))[2]; "
         "runtime.LOADERS['onnxruntime'] = noise; sys.exit(stopwatch.main(*sys.argv[1:]))"
     )
@@ -72,14 +72,14 @@ def test_what_libraries_print_goes_to_stderr(files):
 
 def test_a_fault_is_said_in_one_line(files):
     Path(files[0]).write_bytes(b"no model")
-    ((fault,), _, code) = run("-m", "tasks.stopwatch", *files, "onnxruntime")
+    ((fault,), _, code) = run("-m", "nightshift.stopwatch", *files, "onnxruntime")
     assert code == 1
     assert fault["error"].startswith("onnxruntime cannot load the model")
 
 
 def test_it_imports_numpy_and_the_runtimes_only():
     code = (
-        "import sys, tasks.stopwatch; "
+        "import sys, nightshift.stopwatch; "
         "heavy = {'torch', 'openvino', 'onnx', 'mlflow', 'boto3', 'cv2', 'pydantic'} & set(sys.modules); "
         "sys.exit(str(heavy) if heavy else 0)"
     )
@@ -88,7 +88,7 @@ def test_it_imports_numpy_and_the_runtimes_only():
 
 def test_memory_of_the_process_that_started_it_is_not_counted(files):
     ballast = np.ones(500_000_000, np.uint8)
-    ((facts,), _, _) = run("-m", "tasks.stopwatch", *files, "onnxruntime")
+    ((facts,), _, _) = run("-m", "nightshift.stopwatch", *files, "onnxruntime")
     assert 20 < facts["memory_mb"] < 400 < ballast.nbytes / 1e6
 
 

@@ -14,10 +14,10 @@ import boto3
 import pytest
 from waiting import wait_for_port
 
-from tasks import storage
-from tasks.errors import InputError, OutageError
-from tasks.records import Artifact, Refusal
-from tasks.stack import programs
+from nightshift import storage
+from nightshift.errors import InputError, OutageError
+from nightshift.records import Artifact, Refusal
+from nightshift.stack import programs
 
 KEY, SECRET = "nightshift-test", "nightshift-test-secret"
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from tasks import storage
-from tasks.config import Pipeline, TrainSettings
-from tasks.spaces import parse
-from tasks.study import Study
-from tasks.trials import Sweep, Trial
+from nightshift import storage
+from nightshift.config import Pipeline, TrainSettings
+from nightshift.spaces import parse
+from nightshift.study import Study
+from nightshift.trials import Sweep, Trial
 
 OVER = ("train.learning_rate=log:0.01..1", "train.batch_size=16,32,64", "train.stem_kernel=3..7:2")
 

@@ -7,12 +7,12 @@ import os
 import pytest
 from predicting import Lights, lines, png
 
-from tasks import drift, labels, predictions, quarantine, storage, tracking
-from tasks.config import AssembleSettings, PredictPolicy, store_root
-from tasks.errors import InputError
-from tasks.predict import predict
-from tasks.records import BatchPredictions, Dataset, Profile
-from tasks.specs import PredictSpec
+from nightshift import drift, labels, predictions, quarantine, storage, tracking
+from nightshift.config import AssembleSettings, PredictPolicy, store_root
+from nightshift.errors import InputError
+from nightshift.predict import predict
+from nightshift.records import BatchPredictions, Dataset, Profile
+from nightshift.specs import PredictSpec
 
 
 def done(lights: Lights, version: str, batch: str) -> BatchPredictions:

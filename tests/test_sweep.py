@@ -4,19 +4,19 @@ import tomllib
 
 import pytest
 
-from tasks import ledger, loop, model, storage
-from tasks.conclude import conclude, fragment
-from tasks.config import Pipeline, TrainSettings
-from tasks.errors import InputError
-from tasks.pipelines import override
-from tasks.records import Dataset, Decision
-from tasks.spaces import parse
-from tasks.specs import ConcludeSpec, SweepSpec, TrainSpec, TrialSpec
-from tasks.study import Study
-from tasks.sweep import sweep
-from tasks.train import train
-from tasks.trial import trial
-from tasks.trials import Sweep, Swept, Trial
+from nightshift import ledger, loop, model, storage
+from nightshift.conclude import conclude, fragment
+from nightshift.config import Pipeline, TrainSettings
+from nightshift.errors import InputError
+from nightshift.pipelines import override
+from nightshift.records import Dataset, Decision
+from nightshift.spaces import parse
+from nightshift.specs import ConcludeSpec, SweepSpec, TrainSpec, TrialSpec
+from nightshift.study import Study
+from nightshift.sweep import sweep
+from nightshift.train import train
+from nightshift.trial import trial
+from nightshift.trials import Sweep, Swept, Trial
 
 TRAIN = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.05, crop_padding=0)
 PIPELINE = Pipeline(name="tiny", train=TRAIN)
@@ -26,7 +26,7 @@ RATES = "train.learning_rate=0.05,0.04,0.03,1e-9"  # the last one learns nothing
 @pytest.fixture
 def registered(ml_dataset, monkeypatch) -> Dataset:
     """A data set on which a night decided."""
-    monkeypatch.setattr("tasks.sweep.open_run", lambda *about: None)
+    monkeypatch.setattr("nightshift.sweep.open_run", lambda *about: None)
     decision = {"pipeline": "tiny", "version": "1", "sha256": "", "data_digest": "d" * 64}
     decision |= {"settings_digest": "s" * 64, "instead_of": None, "by": "", "night": "", "reasons": ()}
     for kind, digest in (("refused", ml_dataset.digest), ("rejected", "older")):

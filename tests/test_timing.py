@@ -12,11 +12,11 @@ import pytest
 from small_models import onnx_model
 from waiting import patience
 
-from tasks import storage, timing
-from tasks.config import EvaluateSettings
-from tasks.dataset import load_split
-from tasks.records import Machine, Speed
-from tasks.timing import Process, UntimedError, measure
+from nightshift import storage, timing
+from nightshift.config import EvaluateSettings
+from nightshift.dataset import load_split
+from nightshift.records import Machine, Speed
+from nightshift.timing import Process, UntimedError, measure
 
 SETTINGS = EvaluateSettings(latency_runs=10, throughput_batch=16)
 
@@ -131,7 +131,7 @@ def test_a_process_ends_with_the_one_that_started_it(images, tmp_path):
     np.save(tmp_path / "images.npy", images)
     (tmp_path / "model.onnx").write_bytes(onnx_model(1))
     code = (
-        "import sys, time, pathlib; from tasks.timing import Process; folder = pathlib.Path(sys.argv[1]); "
+        "import sys, time, pathlib; from nightshift.timing import Process; folder = pathlib.Path(sys.argv[1]); "
         "child = Process('a', (folder / 'model.onnx', folder / 'images.npy'), 'onnxruntime', 1); "
         "child.load(); print(child.pid, flush=True); time.sleep(600)"
     )

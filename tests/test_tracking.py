@@ -7,8 +7,8 @@ import mlflow
 import pytest
 from waiting import wait_for
 
-from tasks import tracking
-from tasks.errors import OutageError, PrunedError
+from nightshift import tracking
+from nightshift.errors import OutageError, PrunedError
 
 
 def test_a_night_has_one_run_however_often_it_is_opened(mlflow_server):

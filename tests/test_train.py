@@ -4,12 +4,12 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from tasks import loop, model, storage
-from tasks.config import TrainSettings
-from tasks.errors import InputError, PrunedError
-from tasks.records import Checkpoint, Start
-from tasks.specs import TrainSpec
-from tasks.train import train
+from nightshift import loop, model, storage
+from nightshift.config import TrainSettings
+from nightshift.errors import InputError, PrunedError
+from nightshift.records import Checkpoint, Start
+from nightshift.specs import TrainSpec
+from nightshift.train import train
 
 QUICK = TrainSettings(width=0.125, epochs=2, batch_size=16, learning_rate=0.05, crop_padding=0)
 
@@ -37,7 +37,7 @@ def test_a_checkpoint_can_be_built_again_and_carries_its_metrics(ml_dataset_uri,
     network = model.restore(
         storage.read_artifact(checkpoint.weights), checkpoint.settings, classes=4, image_size=8
     )
-    from tasks.dataset import load_split
+    from nightshift.dataset import load_split
 
     accuracy = loop.score(network, load_split(ml_dataset, "validation"), ml_dataset)[0]
     assert checkpoint.metrics["validation_accuracy"] == pytest.approx(accuracy)

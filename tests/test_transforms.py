@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tasks.config import PreprocessSettings
-from tasks.transforms import Pixels, Whole, clean, denoise, resize, scale_for, smooth
+from nightshift.config import PreprocessSettings
+from nightshift.transforms import Pixels, Whole, clean, denoise, resize, scale_for, smooth
 
 RED = (255, 0, 0)
 

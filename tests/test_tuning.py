@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from tasks import ensemble, recipes, storage
-from tasks.dataset import load_split, scaled, standardised
-from tasks.loop import Training
-from tasks.networks.mirrored import Mirrored
-from tasks.networks.vote import Vote
-from tasks.tuning import forget, tuned
+from nightshift import ensemble, recipes, storage
+from nightshift.dataset import load_split, scaled, standardised
+from nightshift.loop import Training
+from nightshift.networks.mirrored import Mirrored
+from nightshift.networks.vote import Vote
+from nightshift.tuning import forget, tuned
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_what_was_broken_off_goes_on_with_the_same_result(trained, ml_night, tmp
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "advance", killed)
-        patch.setattr("tasks.progress.SHARE", 1e9)  # saving is always worth it
+        patch.setattr("nightshift.progress.SHARE", 1e9)  # saving is always worth it
         with pytest.raises(KeyboardInterrupt):
             tuned(again, go, epochs=3)
     assert storage.exists(f"file://{tmp_path}/other/progress/0.safetensors")

@@ -9,13 +9,13 @@ import pytest
 from promotions import act, challenger
 from test_storage import s3, s3_server
 
-from tasks import inventory, registry, storage, tracking, upkeep
-from tasks.__main__ import call
-from tasks.config.upkeep import DAY, Retention
-from tasks.errors import InputError, OutageError
-from tasks.records.upkeep import Cleaning
-from tasks.specs import UpkeepSpec
-from tasks.upkeep import Upkept
+from nightshift import inventory, registry, storage, tracking, upkeep
+from nightshift.__main__ import call
+from nightshift.config.upkeep import DAY, Retention
+from nightshift.errors import InputError, OutageError
+from nightshift.records.upkeep import Cleaning
+from nightshift.specs import UpkeepSpec
+from nightshift.upkeep import Upkept
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server
 # Nothing of this test is older than an hour, so "now" is put off instead. No version of another test goes,

@@ -7,11 +7,11 @@ from test_assemble import album, dataset_of, drop, night, photo, store
 from test_storage import s3, s3_server
 from waiting import wait_for
 
-from tasks import storage, uploads
-from tasks.errors import InputError
-from tasks.labels import READY
-from tasks.sources import find, ingest
-from tasks.uploads import Said, newest
+from nightshift import storage, uploads
+from nightshift.errors import InputError
+from nightshift.labels import READY
+from nightshift.sources import find, ingest
+from nightshift.uploads import Said, newest
 
 __all__ = ["s3", "s3_server", "store"]  # fixtures
 

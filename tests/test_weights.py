@@ -10,10 +10,10 @@ from safetensors.torch import load, save
 from torch import nn
 from torchvision.models import get_model_weights
 
-from tasks import model, storage, weights
-from tasks.config import PreprocessSettings, TrainSettings
-from tasks.errors import InputError, OutageError
-from tasks.records import Dataset, Start
+from nightshift import model, storage, weights
+from nightshift.config import PreprocessSettings, TrainSettings
+from nightshift.errors import InputError, OutageError
+from nightshift.records import Dataset, Start
 
 THIN = TrainSettings(width=0.125, weights="models:/x/3")
 FULL = TrainSettings(weights="imagenet", stem="imagenet")

@@ -12,9 +12,9 @@ import psutil
 import pytest
 from rich.console import Console
 
-from tasks.cli.airflow import Airflow
-from tasks.cli.follow import follow
-from tasks.stack import processes
+from nightshift.cli.airflow import Airflow
+from nightshift.cli.follow import follow
+from nightshift.stack import processes
 
 ROOT = Path(__file__).parent.parent
 COMMAND = str(Path(sys.executable).with_name("nightshift"))

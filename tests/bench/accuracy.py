@@ -53,8 +53,8 @@ def prepared(asked: argparse.Namespace, usual: dict[str, Any]) -> tuple[Any, str
     os.environ["NIGHTSHIFT_STORE"] = f"file://{STORE}/store"
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{STORE}/mlflow.db"
 
-    from tasks.cli.nights import parse_settings
-    from tasks.pipelines import load_pipeline, override
+    from nightshift.cli.nights import parse_settings
+    from nightshift.pipelines import load_pipeline, override
 
     pipeline = load_pipeline(ROOT / "dags" / "pipelines" / f"{asked.pipeline}.toml")
     pipeline = override(pipeline, {**usual, **parse_settings(asked.set)})
@@ -63,11 +63,11 @@ def prepared(asked: argparse.Namespace, usual: dict[str, Any]) -> tuple[Any, str
 
 def dataset(pipeline: object, folder: str) -> str:
     """The address of the data set that a night would train on."""
-    from tasks import samples, sources
-    from tasks.pipelines import source_of
-    from tasks.records import Plan
-    from tasks.runner import run_stage
-    from tasks.specs import AssembleSpec, PlanSpec, PreprocessSpec
+    from nightshift import samples, sources
+    from nightshift.pipelines import source_of
+    from nightshift.records import Plan
+    from nightshift.runner import run_stage
+    from nightshift.specs import AssembleSpec, PlanSpec, PreprocessSpec
 
     batches = samples.sample(folder) if folder in samples.SAMPLES else [sources.find(folder)]
     for each in batches:
@@ -84,11 +84,11 @@ def dataset(pipeline: object, folder: str) -> str:
 
 def one(pipeline: object, uri: str, seed: int) -> tuple[dict[str, float], float]:
     """Test accuracy of every recipe, and the seconds of the training."""
-    from tasks import runtime, storage
-    from tasks.dataset import load_split
-    from tasks.records import Candidate, Checkpoint, Dataset, outcome
-    from tasks.runner import run_stage
-    from tasks.specs import QuantizeSpec, TrainSpec
+    from nightshift import runtime, storage
+    from nightshift.dataset import load_split
+    from nightshift.records import Candidate, Checkpoint, Dataset, outcome
+    from nightshift.runner import run_stage
+    from nightshift.specs import QuantizeSpec, TrainSpec
 
     settings = pipeline.train.model_copy(update={"seed": seed})
     checkpoint = Checkpoint.model_validate(run_stage("train", TrainSpec(dataset_uri=uri, settings=settings)))

@@ -33,9 +33,9 @@ import numpy as np
 from night import record
 from untrained import int8_file
 
-from tasks import model_file, processor, runtime
-from tasks.images import prepare
-from tasks.timing import Process
+from nightshift import model_file, processor, runtime
+from nightshift.images import prepare
+from nightshift.timing import Process
 
 CLIENTS = (1, 8, 64)
 ROUNDS = int(os.environ.get("NIGHTSHIFT_BENCH_REPEATS", "3"))
@@ -48,9 +48,9 @@ LOOP = """
 import sys, time
 import cv2, numpy as np
 from pathlib import Path
-from tasks import model_file
-from tasks.images import prepare
-from tasks.runtime import Session
+from nightshift import model_file
+from nightshift.images import prepare
+from nightshift.runtime import Session
 model, photos, runtime, batch, limit = sys.argv[1:]
 model, batch = model_file.load(model), int(batch)
 session, files = Session(model.data, runtime), [Path(path).read_bytes() for path in photos.splitlines()]
@@ -210,7 +210,7 @@ def in_turn(subject: Subject, batch: int) -> float:
 @contextmanager
 def endpoint(subject: Subject, files: list[bytes]) -> Iterator[Served]:
     port = free_port()
-    command = [sys.executable, "-m", "tasks.cli", "serve", str(subject.path), "--port", str(port)]
+    command = [sys.executable, "-m", "nightshift.cli", "serve", str(subject.path), "--port", str(port)]
     with running([*command, "--runtime", subject.runtime], port, "/ready"):
         yield Served(port, [request("/v1/predict", "image/jpeg", data) for data in files])
 

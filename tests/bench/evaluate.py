@@ -42,9 +42,9 @@ def main() -> int:
 
 
 def candidates(pipeline: Any, uri: str) -> Ready:
-    from tasks.records import Checkpoint, outcome
-    from tasks.runner import run_stage
-    from tasks.specs import QuantizeSpec, TrainSpec
+    from nightshift.records import Checkpoint, outcome
+    from nightshift.runner import run_stage
+    from nightshift.specs import QuantizeSpec, TrainSpec
 
     spec = TrainSpec(dataset_uri=uri, settings=pipeline.train)
     checkpoint = Checkpoint.model_validate(run_stage("train", spec))
@@ -57,10 +57,10 @@ def candidates(pipeline: Any, uri: str) -> Ready:
 
 def night(ready: Ready, robustness: str) -> dict[str, float]:
     """Seconds to evaluate, to register and to promote, each in a fresh interpreter as in a night."""
-    from tasks import storage, tracking
-    from tasks.records import Dataset, Evaluation, ModelVersion, Plan
-    from tasks.runner import run_stage
-    from tasks.specs import EvaluateSpec, PromoteSpec, RegisterSpec
+    from nightshift import storage, tracking
+    from nightshift.records import Dataset, Evaluation, ModelVersion, Plan
+    from nightshift.runner import run_stage
+    from nightshift.specs import EvaluateSpec, PromoteSpec, RegisterSpec
 
     pipeline, data = ready.pipeline, storage.read_record(ready.uri, Dataset)
     stamp = f"{time.time_ns():064}"  # as the digest of its data: fresher data is a gain, so it may promote
@@ -104,9 +104,9 @@ def night(ready: Ready, robustness: str) -> dict[str, float]:
 
 def inference(ready: Ready) -> float:
     """Seconds of ONNX Runtime for the test images with chosen, fp32 and champion (the chosen's file)."""
-    from tasks import runtime, storage
-    from tasks.dataset import load_split
-    from tasks.records import Dataset
+    from nightshift import runtime, storage
+    from nightshift.dataset import load_split
+    from nightshift.records import Dataset
 
     images = load_split(storage.read_record(ready.uri, Dataset), "test").images.numpy()
     models = {each.name: storage.read_artifact(each.model) for each in ready.candidates}

@@ -21,10 +21,10 @@ from night import record
 from PIL import Image
 from torchvision.transforms import v2
 
-from tasks.config import PreprocessSettings
-from tasks.decoders import Decoders, see
-from tasks.features import features
-from tasks.images import stored
+from nightshift.config import PreprocessSettings
+from nightshift.decoders import Decoders, see
+from nightshift.features import features
+from nightshift.images import stored
 
 SIDE = 224
 PHOTOS = 400

@@ -55,11 +55,11 @@ def main() -> int:
 
 def one(pipeline: Any, uri: str, folder: Path, table: Table) -> None:
     """Add the numbers of one seed to the table."""
-    from tasks import storage
-    from tasks.dataset import load_split
-    from tasks.records import Checkpoint, Dataset
-    from tasks.runner import run_stage
-    from tasks.specs import TrainSpec
+    from nightshift import storage
+    from nightshift.dataset import load_split
+    from nightshift.records import Checkpoint, Dataset
+    from nightshift.runner import run_stage
+    from nightshift.specs import TrainSpec
 
     dataset = storage.read_record(uri, Dataset)
     spec = TrainSpec(dataset_uri=uri, settings=pipeline.train)
@@ -82,8 +82,8 @@ def one(pipeline: Any, uri: str, folder: Path, table: Table) -> None:
 
 def files(pipeline: Any, checkpoint: Any, dataset: Any) -> dict[str, bytes]:
     """The float file, and int8 files by the bits of their weights."""
-    from tasks import ensemble, export
-    from tasks.recipes import Trained, fp32, int8
+    from nightshift import ensemble, export
+    from nightshift.recipes import Trained, fp32, int8
 
     network = ensemble.restore((checkpoint,), dataset, None, mirror=False)
     trained = Trained(network, dataset, checkpoint.settings, "")

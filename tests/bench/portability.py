@@ -87,10 +87,10 @@ def own_files(into: Path) -> list[tuple[Path, Path]]:
     from accuracy import prepared
     from evaluate import candidates
 
-    from tasks import storage
-    from tasks.config.quantization import RECIPES
-    from tasks.dataset import load_split
-    from tasks.records import Candidate, Dataset
+    from nightshift import storage
+    from nightshift.config.quantization import RECIPES
+    from nightshift.dataset import load_split
+    from nightshift.records import Candidate, Dataset
 
     recipes = [recipe for recipe in RECIPES if recipe not in FLOAT]
     asked = argparse.Namespace(pipeline="digits", folder="digits", set=[])

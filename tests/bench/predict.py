@@ -70,8 +70,8 @@ def main() -> int:
 
 def registered(data: bytes) -> tuple[object, str]:
     """The pipeline and the version that predicts, as a night registers it."""
-    from tasks import model_file, registry, tracking
-    from tasks.config import Pipeline
+    from nightshift import model_file, registry, tracking
+    from nightshift.config import Pipeline
 
     found = model_file.of_bytes("model.onnx", data)
     run = tracking.open_night("photos", "bench", params={})
@@ -85,8 +85,8 @@ def registered(data: bytes) -> tuple[object, str]:
 
 
 def upload(photos: list[Path], pipeline: object) -> None:
-    from tasks import storage
-    from tasks.pipelines import unlabelled_source
+    from nightshift import storage
+    from nightshift.pipelines import unlabelled_source
 
     for number, path in enumerate(photos * COPIES):
         uri = storage.join(unlabelled_source(pipeline), "grocery", f"{number:05d}.jpg")  # type: ignore[arg-type]
@@ -101,10 +101,10 @@ def bare_loop(folder: str, model: Path) -> float:
 
 def stage_rate(pipeline: object, version: str, folder: Path, number: int) -> float:
     """Images/s of the stage on the first core, by its own count, from loading the model on."""
-    from tasks import predictions, storage
-    from tasks.look import look
-    from tasks.runner import stage_environment
-    from tasks.specs import LookSpec, PredictSpec
+    from nightshift import predictions, storage
+    from nightshift.look import look
+    from nightshift.runner import stage_environment
+    from nightshift.specs import LookSpec, PredictSpec
 
     for stored in list(storage.listing(place := predictions.folder("photos", version, ""))):
         storage.delete(storage.join(place.rstrip("/"), stored.key))
@@ -113,7 +113,7 @@ def stage_rate(pipeline: object, version: str, folder: Path, number: int) -> flo
     (message,) = forecast.messages
     spec, result = folder / "spec.json", folder / "result.json"
     spec.write_text(PredictSpec(forecast=forecast, message=message).model_dump_json(), encoding="utf-8")
-    command = ["taskset", "-c", "0", sys.executable, "-m", "tasks", "predict"]
+    command = ["taskset", "-c", "0", sys.executable, "-m", "nightshift", "predict"]
     command += ["--spec", str(spec), "--result", str(result)]
     environment = {**stage_environment("predict"), "NIGHTSHIFT_THREADS": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("NIGHTSHIFT_PARENT_PID")
@@ -127,8 +127,8 @@ def search() -> None:
     """The nearest of many embeddings, already in memory, and reading them from a file."""
     import pyarrow as pa
 
-    from tasks import neighbours
-    from tasks.table import EMBEDDING, MODEL, Growing
+    from nightshift import neighbours
+    from nightshift.table import EMBEDDING, MODEL, Growing
 
     noise = np.random.default_rng(0)
     vectors = noise.random((SEARCHED, FEATURES), np.float32)

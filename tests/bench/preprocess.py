@@ -23,14 +23,14 @@ from typing import NamedTuple
 
 from night import record
 
-from tasks import storage
-from tasks.batches import Batch, cut
-from tasks.config import PreprocessSettings, store_root
-from tasks.records import Message, PartList
-from tasks.runner import stage_environment
-from tasks.specs import PreprocessSpec
-from tasks.stack import programs
-from tasks.storage import Stored
+from nightshift import storage
+from nightshift.batches import Batch, cut
+from nightshift.config import PreprocessSettings, store_root
+from nightshift.records import Message, PartList
+from nightshift.runner import stage_environment
+from nightshift.specs import PreprocessSpec
+from nightshift.stack import programs
+from nightshift.storage import Stored
 
 SIDE, ROUNDS = 224, 3
 PHOTOS, COPIES = 1500, 10  # together about the 20 seconds of work that a message holds
@@ -155,7 +155,7 @@ def start(batch: Listed, core: int, folder: Path) -> tuple[subprocess.Popen[byte
     spec, result = folder / f"{batch.name}.spec.json", folder / f"{batch.name}.result.json"
     asked = PreprocessSpec(message=message, source=source(), settings=settings)
     spec.write_text(asked.model_dump_json(), encoding="utf-8")
-    command = ["taskset", "-c", str(core), sys.executable, "-m", "tasks", "preprocess"]
+    command = ["taskset", "-c", str(core), sys.executable, "-m", "nightshift", "preprocess"]
     command += ["--spec", str(spec), "--result", str(result)]
     environment = {**stage_environment("preprocess"), "NIGHTSHIFT_THREADS": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("NIGHTSHIFT_PARENT_PID")

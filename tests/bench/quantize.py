@@ -21,11 +21,11 @@ import torch
 from night import record
 from safetensors.numpy import save
 
-from tasks import export, graphs, model, processor, recipes, runtime, storage
-from tasks.config import PreprocessSettings, TrainSettings
-from tasks.config.quantization import RECIPES, QuantizeSettings
-from tasks.dataset import load_split, scaled, standardised
-from tasks.records import SPLITS, Dataset, Duplicates, Profile, Shard
+from nightshift import export, graphs, model, processor, recipes, runtime, storage
+from nightshift.config import PreprocessSettings, TrainSettings
+from nightshift.config.quantization import RECIPES, QuantizeSettings
+from nightshift.dataset import load_split, scaled, standardised
+from nightshift.records import SPLITS, Dataset, Duplicates, Profile, Shard
 
 CLASSES, EACH = 10, 32  # images of a class, in every split
 ROUNDS, SECONDS = 7, 1.0
@@ -168,7 +168,7 @@ def network_of(settings: TrainSettings, dataset: Dataset) -> torch.nn.Module:
 
 def photos_of(folder: str, side: int) -> np.ndarray:
     """Real photos, uint8 [N,side,side,3]."""
-    from tasks.images import prepare
+    from nightshift.images import prepare
 
     files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     settings = PreprocessSettings(image_size=side)

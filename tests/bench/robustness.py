@@ -21,10 +21,10 @@ def main() -> int:
     full = {"evaluate.robustness": "full", "evaluate.robustness_images": asked.images}
     pipeline, uri = prepared(asked, full)
 
-    from tasks import contenders, ensemble, storage
-    from tasks.dataset import load_split
-    from tasks.records import Dataset
-    from tasks.robustness import assess
+    from nightshift import contenders, ensemble, storage
+    from nightshift.dataset import load_split
+    from nightshift.records import Dataset
+    from nightshift.robustness import assess
 
     ready = candidates(pipeline, uri)
     data = storage.read_record(ready.uri, Dataset)

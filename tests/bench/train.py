@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from tasks.runner import MALLOC
+from nightshift.runner import MALLOC
 
 if os.environ.get("MALLOC_TOP_PAD_") != MALLOC["MALLOC_TOP_PAD_"]:  # as stages run; set before the start
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})  # noqa: S606
@@ -28,15 +28,15 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from tasks import model
-from tasks.augmentation import augment
-from tasks.config import PreprocessSettings, TrainSettings
-from tasks.dataset import Images, standardised
-from tasks.device import Precision, find_device
-from tasks.feed import Resident
-from tasks.loop import Training
-from tasks.records import Dataset as Manifest
-from tasks.records import Duplicates, Profile
+from nightshift import model
+from nightshift.augmentation import augment
+from nightshift.config import PreprocessSettings, TrainSettings
+from nightshift.dataset import Images, standardised
+from nightshift.device import Precision, find_device
+from nightshift.feed import Resident
+from nightshift.loop import Training
+from nightshift.records import Dataset as Manifest
+from nightshift.records import Duplicates, Profile
 
 SIDE, CLASSES, IMAGES = 32, 10, 4096
 STEPS, ROUNDS = 4, 5

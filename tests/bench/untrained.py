@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from quantize import CLASSES, EACH, LARGE, SETTINGS, dataset_of, network_of, photos_of
 
-from tasks import export, recipes
-from tasks.records import SPLITS
+from nightshift import export, recipes
+from nightshift.records import SPLITS
 
 SIDE = 224
 

@@ -1,0 +1,46 @@
+"""Recipe `int8-qat`: a short training in which weights adapt to rounding, then the quantization of `int8`.
+
+What is wanted is what the float network says of the same images (Hinton et al., "Distilling the knowledge in
+a neural network", 2015): the labels alone would lead to another network, as good on average and not the same.
+"""
+
+from typing import Final
+
+import onnx
+import torch
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+
+from nightshift.calibration import calibration_images
+from nightshift.config import QuantizeSettings
+from nightshift.dataset import scaled, standardised
+from nightshift.recipes import Details, Trained, int8
+from nightshift.rounding import rounding, unrounded
+from nightshift.tuning import GoOn, tuned
+
+BATCH: Final = 64
+RATE: Final = 1e-5  # low, since the network is good already and need only move by fractions of a step
+
+
+def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto, Details]:
+    dataset = trained.dataset
+    images = calibration_images(dataset, settings.calibration_images, trained.settings.seed)
+    pixels = [standardised(scaled(batch.images), dataset) for batch in images.batches(BATCH)]
+
+    def adapt(network: nn.Module, go_on: GoOn) -> nn.Module:
+        folded = fuse(network)
+        go_on(rounding(folded, pixels, portable=settings.portable), teacher=network)
+        unrounded(folded)
+        return folded
+
+    network = tuned(
+        trained,
+        adapt,
+        precision=torch.float32,  # bfloat16 has no place for 256 steps
+        epochs=settings.qat_epochs,
+        optimizer="adamw",
+        learning_rate=RATE,
+        label_smoothing=0.0,
+    )
+    graph, details = int8.make(trained._replace(network=network), settings)
+    return graph, details | {"epochs": settings.qat_epochs}

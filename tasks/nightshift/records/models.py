@@ -1,0 +1,90 @@
+"""Records of what is made of the images: trained networks, and the ONNX files of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from nightshift.config import Pipeline, TrainSettings, VoteRule
+from nightshift.records.conditions import Conditions
+from nightshift.records.data import Artifact, Plan, Record
+
+
+class Checkpoint(Record):
+    """A trained network in float: safetensors weights and what is needed to build it again."""
+
+    weights: Artifact
+    dataset_uri: str
+    settings: TrainSettings
+    member: int
+    metrics: dict[str, float]
+    seconds: float
+    made_with: Conditions
+
+
+class Variant(Record):
+    """What a candidate is made of: a recipe, and the vote of all members or without one the best of them."""
+
+    recipe: str
+    vote: VoteRule | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}-{self.vote}-vote" if self.vote else self.recipe
+
+    @property
+    def reference(self) -> str:
+        """Name of the float candidate of the same networks, against which a recipe's loss is taken."""
+        return self.model_copy(update={"recipe": "fp32"}).name
+
+    def of(self, members: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
+        """The checkpoints it is made of: all that vote, or the best on validation, the first of equals."""
+        if self.vote:
+            return tuple(members)
+        return (max(members, key=lambda member: member.metrics.get("validation_accuracy", 0.0)),)
+
+
+def variants(pipeline: Pipeline) -> list[Variant]:
+    """The candidates of a night, each with another name; a vote takes more than one member."""
+    rules = pipeline.quantize.rules if pipeline.train.members > 1 else ()
+    return [
+        Variant(recipe=recipe, vote=vote) for vote in (None, *rules) for recipe in pipeline.quantize.recipes
+    ]
+
+
+class Candidate(Variant):
+    """One ONNX file, uint8 [N,H,W,C] in, `probabilities` and `label` out."""
+
+    model: Artifact
+    checkpoints: tuple[Artifact, ...]  # one, or those of all that vote
+    details: dict[str, float | int | str]  # of the recipe, and the proof of `nightshift.graphs`
+    # Largest possible sum of two products by integer layer, see `nightshift.pair_sums`.
+    pair_sums: dict[str, int] = Field(default_factory=dict)
+    seconds: float
+    made_with: Conditions
+
+    @property
+    def pair_sum(self) -> int:
+        """The largest of all layers; 0 where none computes in integers."""
+        return max(self.pair_sums.values(), default=0)
+
+
+class Made(Record):
+    """All that a version was made of and with: what it takes to make it again."""
+
+    plan: Plan
+    dataset: str  # digest
+    pixels: str  # Dataset.pixels_digest
+    members: tuple[Checkpoint, ...]  # of which the candidate is made: one, or all that vote
+    candidate: Candidate
+
+
+class Unmade(Variant):
+    """A candidate that its recipe could not make, and why in one sentence; the others go on without it."""
+
+    reason: str
+
+
+def outcome(result: Mapping[str, Any]) -> Candidate | Unmade:
+    """What the stage `quantize` came to, from the plain dict that it returned."""
+    return (Unmade if "reason" in result else Candidate).model_validate(result)

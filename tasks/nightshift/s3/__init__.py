@@ -1,0 +1,1 @@
+"""Objects of an S3 server, through obstore. `nightshift.storage` is the way in."""

@@ -1,0 +1,172 @@
+"""Stage `train`: a data set becomes a checkpoint, one member of the ensemble at a time.
+
+python -m nightshift train --spec spec.json --result result.json
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import nn
+
+from nightshift import conditions, loop, model, outputs, ranks, storage, weights
+from nightshift.config import digest_of, store_root
+from nightshift.dataset import load_split
+from nightshift.device import find_device
+from nightshift.errors import InputError, PrunedError
+from nightshift.feed import open_feed
+from nightshift.history import History, Shown, shown
+from nightshift.progress import Progress
+from nightshift.ranks import Ranks
+from nightshift.rate import find_rate
+from nightshift.records import Artifact, Checkpoint, Conditions, Dataset
+from nightshift.specs import TrainSpec
+
+FORMAT = 4  # raise it when the same settings would train another network, or its record has another shape
+MEMBER_STRIDE = 10_007  # keeps the seeds of the members apart from each other and from seeds close by
+
+
+class Trained(NamedTuple):
+    network: nn.Module
+    history: History
+    facts: dict[str, float]  # how large network and data set are
+    made_with: Conditions
+
+
+Watch = Callable[[loop.Epoch], None]
+
+
+def train(spec: TrainSpec, watch: Watch = lambda epoch: None) -> Checkpoint:
+    """Train one network, or find it again when the same data and settings were trained before.
+
+    The weights are written first and `checkpoint.json` last, so its presence means done. `watch` gets every
+    epoch, and stops the training by raising PrunedError; of several processes, it gets them at the end.
+    """
+    dataset = storage.read_record(spec.dataset_uri, Dataset)
+    folder = storage.join(store_root(), "checkpoints", _key(spec, dataset))
+    done = storage.join(folder, "checkpoint.json")
+    if checkpoint := outputs.found(done, Checkpoint, _files):
+        print(f"found again, not trained: {done}", flush=True)
+        history = storage.read_record(storage.join(folder, "history.json"), History)
+        with shown(spec, dataset, reused=True) as show:
+            show.facts(checkpoint.metrics)
+            for epoch in history.epochs:
+                show.epoch(epoch)
+            show.end(history)
+        return checkpoint
+    processes = ranks.count_for(spec.settings.processes)
+    if processes > 1 and not ranks.started():
+        ranks.launch("train", spec, processes)
+        # It has ended, so there is nothing left to stop.
+        with contextlib.suppress(PrunedError):
+            for epoch in storage.read_record(storage.join(folder, "history.json"), History).epochs:
+                watch(epoch)
+        return storage.read_record(done, Checkpoint)
+    begun = time.perf_counter()
+    with ranks.joined() as group, shown(spec, dataset, reused=False, leads=group.leads) as show:
+        progress = Progress(
+            storage.join(folder, "progress.safetensors"), minutes=spec.settings.checkpoint_minutes
+        )
+        try:
+            trained = _train(spec, dataset, show, progress, group, watch)
+        except PrunedError:
+            progress.forget()  # nobody goes on with it; after any other end, the last good state is kept
+            raise
+        if group.leads:
+            checkpoint = _written(spec, dataset, folder, trained, time.perf_counter() - begun)
+            checkpoint = outputs.claim(done, checkpoint, _files)
+            progress.forget()
+            show.end(trained.history)
+            print(f"trained in {checkpoint.seconds:.1f} s: {checkpoint.weights.uri}", flush=True)
+        group.wait()
+    return storage.read_record(done, Checkpoint)
+
+
+def _files(checkpoint: Checkpoint) -> list[Artifact]:
+    return [checkpoint.weights]
+
+
+def _written(spec: TrainSpec, dataset: Dataset, folder: str, trained: Trained, seconds: float) -> Checkpoint:
+    data = model.to_bytes(trained.network, weights.about(spec.settings, dataset))
+    artifact = outputs.write(folder, "model.safetensors", data)
+    storage.write_record(storage.join(folder, "history.json"), trained.history)
+    return Checkpoint(
+        weights=artifact,
+        dataset_uri=spec.dataset_uri,
+        settings=spec.settings,
+        member=spec.member,
+        metrics={**trained.history.metrics(spec.settings.patience), **trained.facts},
+        seconds=round(seconds, 3),
+        made_with=trained.made_with,
+    )
+
+
+def _train(
+    spec: TrainSpec, dataset: Dataset, show: Shown, progress: Progress, group: Ranks, watch: Watch
+) -> Trained:
+    """Train to the end, every epoch shown."""
+    training = _prepared(spec, dataset, group)
+    parameters, multiply_adds = model.cost(training.network, dataset.image_size, dataset.preprocess.channels)
+    images = sum(dataset.counts["train"].values())
+    print(
+        f"{spec.settings.model}, {parameters:,} parameters, {multiply_adds:,} multiply-adds an image; "
+        f"{images:,} images of {len(dataset.classes)} classes, on {find_device()}",
+        flush=True,
+    )
+    facts = {"parameters": parameters, "multiply_adds": multiply_adds, "train_images": images}
+    show.facts(facts)
+    for epoch in training.run(progress):
+        show.epoch(epoch)
+        print(
+            f"epoch {epoch.number}/{spec.settings.epochs}  loss {epoch.train_loss:.3f}  "
+            f"validation {epoch.validation_accuracy:.4f}  {epoch.images_per_second:,.0f} images/s",
+            flush=True,
+        )
+        watch(epoch)
+    history = History(epochs=tuple(training.epochs))
+    made_with = conditions.describe(
+        training.precision.name, processes=group.world, pieces=training.pieces, group=training.feed.group
+    )
+    counts = {name: float(number) for name, number in facts.items()}
+    return Trained(training.network, history, counts, made_with)
+
+
+def _prepared(spec: TrainSpec, dataset: Dataset, group: Ranks) -> loop.Training:
+    """A training that has not begun: data, network, and the learning rate where it is to be found."""
+    settings = weights.fitting(spec.settings, spec.start)
+    seed = settings.seed + MEMBER_STRIDE * spec.member
+    if len(dataset.classes) < 2:
+        raise InputError(
+            f"training needs at least 2 classes, got {list(dataset.classes)}; add images of another class"
+        )
+    feed, validation = open_feed(dataset, settings, seed, group), load_split(dataset, "validation")
+    network = model.build(
+        settings,
+        classes=len(dataset.classes),
+        image_size=dataset.image_size,
+        channels=dataset.preprocess.channels,
+        seed=seed,
+    )
+    weights.begin(network, settings, dataset, spec.start)
+    if settings.find_rate:
+        rate = 0.0
+        if group.leads:
+            rate = find_rate(network, feed, validation, dataset=dataset, settings=settings, seed=seed)
+        rate = group.of_first(rate)
+        print(
+            f"learning rate {rate:.2g} is found, and taken instead of {settings.learning_rate:g}", flush=True
+        )
+        settings = settings.model_copy(update={"learning_rate": rate})
+    return loop.Training(
+        network, feed, validation, dataset=dataset, settings=settings, seed=seed, ranks=group
+    )
+
+
+def _key(spec: TrainSpec, dataset: Dataset) -> str:
+    # How many members there are does not change one of them, so a larger ensemble keeps the trained ones.
+    settings = spec.settings.model_dump(mode="json", exclude={"members", "checkpoint_minutes"})
+    # Weights that it starts from count by their digest: an alias may mean others the next night.
+    start = spec.start.weights.sha256 if spec.start else ""
+    parts = {"dataset": dataset.digest, "settings": settings, "member": spec.member, "salt": spec.salt}
+    return digest_of({**parts, "start": start, "format": FORMAT})

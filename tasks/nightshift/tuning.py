@@ -1,0 +1,90 @@
+"""Training that goes on, for recipes that let the weights adapt to what they do to them.
+
+The loop, the images and the augmentation are those of the training; a tuning that breaks off goes on, too.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import torch
+from torch import nn
+
+from nightshift import storage
+from nightshift.dataset import load_split
+from nightshift.device import Precision, find_device
+from nightshift.feed import open_feed
+from nightshift.loop import Training
+from nightshift.networks.mirrored import Mirrored
+from nightshift.networks.vote import Vote
+from nightshift.progress import Progress
+from nightshift.recipes import Trained
+
+# It begins with good weights and is short.
+BRIEF: Final[dict[str, Any]] = {
+    "freeze": "none",
+    "backbone_rate": 1.0,
+    "first_side": 1.0,
+    "patience": 0,
+    "ema": 0.0,
+    "compile": "no",
+    "schedule": "one_cycle",
+}
+PROGRESS: Final = "progress"  # folder, within that of the candidate, of how far its trainings are
+
+
+class GoOn(Protocol):
+    """Trains a network in place: towards the labels, or towards what a teacher says of the same images."""
+
+    def __call__(self, network: nn.Module, teacher: nn.Module | None = None) -> None: ...
+
+
+def forget(folder: str) -> None:
+    """Remove how far the trainings of a candidate are, once it is made."""
+    for kept in list(storage.listing(storage.join(folder, PROGRESS))):
+        storage.delete(storage.join(folder, PROGRESS, kept.key))
+
+
+def tuned(
+    trained: Trained,
+    adapt: Callable[[nn.Module, GoOn], nn.Module],
+    *,
+    precision: torch.dtype | None = None,
+    **changes: float | int | str,
+) -> nn.Module:
+    """What `trained` holds, each of its networks replaced by what `adapt(network, go_on)` makes of it.
+
+    `go_on` trains a network that takes float32 [N,C,H,W] and gives logits, in place; `changes` are settings
+    of that training, such as epochs and learning_rate. The precision is found, if none is given.
+    """
+    settings = trained.settings.model_copy(update={**BRIEF, **changes})
+    numbers = itertools.count()
+    feed = open_feed(trained.dataset, settings, settings.seed)
+    validation = load_split(trained.dataset, "validation")
+
+    def go_on(network: nn.Module, teacher: nn.Module | None = None) -> None:
+        progress = Progress(
+            storage.join(trained.folder, PROGRESS, f"{next(numbers)}.safetensors"),
+            minutes=settings.checkpoint_minutes,
+        )
+        training = Training(
+            network, feed, validation, dataset=trained.dataset, settings=settings, seed=settings.seed
+        )
+        training.precision = Precision(find_device(), precision)
+        training.teacher = None if teacher is None else teacher.to(find_device()).eval()
+        for epoch in training.run(progress):
+            print(
+                f"epoch {epoch.number}/{settings.epochs}  loss {epoch.train_loss:.3f}  "
+                f"validation {epoch.validation_accuracy:.4f}  {epoch.images_per_second:,.0f} images/s",
+                flush=True,
+            )
+        network.cpu().eval()
+
+    def replaced(network: nn.Module) -> nn.Module:
+        if isinstance(network, Vote):
+            return Vote([replaced(member) for member in network.members], network.rule)
+        if isinstance(network, Mirrored):
+            return Mirrored(replaced(network.network))
+        return adapt(network, go_on)
+
+    return replaced(trained.network).eval()

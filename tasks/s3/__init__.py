@@ -1,1 +1,0 @@
-"""Objects of an S3 server, through obstore. `tasks.storage` is the way in."""
