@@ -15,8 +15,9 @@ import pytest
 from small_models import BRIGHTNESS, brightness
 from typer.testing import CliRunner, Result
 
-from nightshift import answers, classifier, processor, runtime, storage
+from nightshift import answers, classifier, runtime, storage
 from nightshift.cli import app
+from nightshift.hardware import processor
 from nightshift.portability import PAIR_SUM
 
 

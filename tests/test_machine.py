@@ -7,7 +7,8 @@ import onnxruntime
 import openvino
 import pytest
 
-from nightshift import machine, processor
+from nightshift import machine
+from nightshift.hardware import processor
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel

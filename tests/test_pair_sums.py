@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
 
-from nightshift import export, model_file, processor, storage
+from nightshift import export, model_file, storage
 from nightshift.dataset import load_split
 from nightshift.graphs import LAYERS, Graph
+from nightshift.hardware import processor
 from nightshift.pair_sums import integer_weights, is_portable, largest_pair, output_axis, pair_sums
 from nightshift.portability import PAIR_LIMIT, PAIR_SUM
 from nightshift.quantize import quantize

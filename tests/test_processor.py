@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from nightshift import processor
 from nightshift.errors import InputError
+from nightshift.hardware import processor
 
 
 def test_threads_are_those_of_the_environment_or_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from nightshift import processor, runtime, storage, streams
+from nightshift import runtime, storage, streams
 from nightshift.dataset import load_split
 from nightshift.errors import InputError
+from nightshift.hardware import processor
 from nightshift.portability import PAIR_SUM
 from nightshift.runtime import EXACT, Session, fastest
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from nightshift.errors import InputError
-from nightshift.processor import threads
+from nightshift.hardware.processor import threads
 from nightshift.runtime import EXACT, Pixels, Runtime
 from nightshift.table import EMBEDDING
 

@@ -4,7 +4,8 @@ import importlib.metadata
 
 import onnxruntime
 
-from nightshift import processor, runtime
+from nightshift import runtime
+from nightshift.hardware import processor
 from nightshift.records import Machine
 
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Final
 
-from nightshift import processor
+from nightshift.hardware import processor
 
 PAIR_SUM: Final = "nightshift.pair_sum"  # metadata of a file: the largest sum of two products, 0 without any
 PAIR_LIMIT: Final = 32_767  # of a signed 16-bit integer

@@ -18,9 +18,9 @@ from nightshift.decoders import Decoders, Seen, see
 from nightshift.errors import InputError
 from nightshift.fetching import fetch
 from nightshift.formats import Unreadable
+from nightshift.hardware.processor import threads
 from nightshift.index import SCHEMA
 from nightshift.lines import one_line
-from nightshift.processor import threads
 from nightshift.records import Forecast, Part, PartList, PartPredictions, Predicted, Refusal, Unsure
 from nightshift.runtime import Prediction
 from nightshift.specs import PredictSpec

@@ -18,10 +18,10 @@ from nightshift.annotations import annotations
 from nightshift.config import PreprocessSettings, store_root
 from nightshift.decoders import Decoders, Seen, see
 from nightshift.fetching import fetch
+from nightshift.hardware.processor import threads
 from nightshift.images import Unreadable
 from nightshift.labels import Label, Labels
 from nightshift.lines import one_line
-from nightshift.processor import threads
 from nightshift.records import Part, PartList, PartResult, Refusal, Shard, Split, SplitFolders
 from nightshift.shards import Buffers, Filled, Row
 from nightshift.specs import PreprocessSpec

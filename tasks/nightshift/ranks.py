@@ -22,8 +22,9 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
-from nightshift import processor, runner
+from nightshift import runner
 from nightshift.device import find_device
+from nightshift.hardware import processor
 
 LOOPBACK: Final = "lo" if sys.platform == "linux" else "lo0"
 

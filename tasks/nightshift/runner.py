@@ -25,8 +25,9 @@ from typing import Any
 import psutil
 from pydantic import BaseModel
 
-from nightshift import lines, processor
+from nightshift import lines
 from nightshift.errors import InputError, OutageError, StageError
+from nightshift.hardware import processor
 
 REFUSED, OUTAGE = 2, 3  # exit codes for InputError and OutageError
 PARENT = "NIGHTSHIFT_PARENT_PID"

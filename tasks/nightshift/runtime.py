@@ -19,10 +19,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from nightshift import processor
 from nightshift.errors import InputError
+from nightshift.hardware import processor
+from nightshift.hardware.processor import threads
 from nightshift.portability import pair_sum_of, saturates_here
-from nightshift.processor import threads
 from nightshift.streams import OpenVINO
 
 Pixels = NDArray[np.uint8]

@@ -24,7 +24,7 @@ import numpy as np
 from nightshift import machine
 from nightshift.config import EvaluateSettings
 from nightshift.errors import InputError
-from nightshift.processor import threads
+from nightshift.hardware.processor import threads
 from nightshift.records import Machine, Pace, Speed
 from nightshift.runtime import Pixels
 from nightshift.stopwatch import FASTEST

@@ -33,7 +33,8 @@ import numpy as np
 from night import record
 from untrained import int8_file
 
-from nightshift import model_file, processor, runtime
+from nightshift import model_file, runtime
+from nightshift.hardware import processor
 from nightshift.images import prepare
 from nightshift.timing import Process
 

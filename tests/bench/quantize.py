@@ -21,10 +21,11 @@ import torch
 from night import record
 from safetensors.numpy import save
 
-from nightshift import export, graphs, model, processor, recipes, runtime, storage
+from nightshift import export, graphs, model, recipes, runtime, storage
 from nightshift.config import PreprocessSettings, TrainSettings
 from nightshift.config.quantization import RECIPES, QuantizeSettings
 from nightshift.dataset import load_split, scaled, standardised
+from nightshift.hardware import processor
 from nightshift.records import SPLITS, Dataset, Duplicates, Profile, Shard
 
 CLASSES, EACH = 10, 32  # images of a class, in every split

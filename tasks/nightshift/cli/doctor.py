@@ -53,7 +53,7 @@ def _processor() -> Iterator[Finding]:
     """Its instruction sets that matter, and what follows for training and for int8 files."""
     from importlib.util import find_spec
 
-    from nightshift import processor
+    from nightshift.hardware import processor
 
     found = " ".join(processor.features()) or "instruction sets unknown"
     missing = processor.missing_dot_products()

@@ -43,7 +43,7 @@ def predict(
     """
     from nightshift.answers import Answerer
     from nightshift.errors import InputError
-    from nightshift.processor import threads
+    from nightshift.hardware.processor import threads
 
     if parquet and embeddings:
         raise InputError("give --parquet or --embeddings: the embeddings' file has the predictions too")

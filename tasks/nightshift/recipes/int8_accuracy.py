@@ -14,13 +14,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from nightshift import processor
 from nightshift.calibration import calibration_images, images_digest
 from nightshift.config import QuantizeSettings
 from nightshift.dataset import Images, load_split
 from nightshift.errors import InputError
 from nightshift.export import export
 from nightshift.graphs import INPUT
+from nightshift.hardware import processor
 from nightshift.pair_sums import is_portable, pair_sums
 from nightshift.recipes import Details, Trained, int8
 from nightshift.runtime import EXACT, Session

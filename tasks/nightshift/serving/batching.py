@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nightshift.errors import StageError
-from nightshift.processor import threads
+from nightshift.hardware.processor import threads
 from nightshift.runtime import Pixels
 from nightshift.serving.decoding import Decoding, File
 from nightshift.serving.events import say

@@ -8,8 +8,9 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from nightshift import processor, signing, storage
+from nightshift import signing, storage
 from nightshift.errors import InputError, NightshiftError, OutageError
+from nightshift.hardware import processor
 from nightshift.stack import environment, health, kept, mlflow_settings, parts, ports, postgres
 from nightshift.stack.environment import ADMIN, BUCKET, LOOPBACK, Site, run_folder
 from nightshift.stack.kept import write_private

@@ -1,0 +1,1 @@
+"""The processor: its name, cores, threads and instruction sets; needs the standard library only."""
