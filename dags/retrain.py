@@ -14,7 +14,7 @@ import notices
 from forms import FORCE, chosen, night_params
 from links import REPORT, ReportLink
 from nightshift.config import Pipeline
-from nightshift.pipelines import override
+from nightshift.config.pipelines import override
 from nightshift.records import Checkpoint, Drift, Evaluation, Message, Plan, Variant, outcome, variants
 from nightshift.specs import (
     AssembleSpec,

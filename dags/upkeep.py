@@ -14,9 +14,9 @@ from airflow.sdk.exceptions import AirflowFailException
 
 import notices
 from forms import flat, schemas
+from nightshift.config.toml import load
 from nightshift.config.upkeep import Retention, Upkeep
 from nightshift.specs import UpkeepSpec
-from nightshift.toml import load
 from wiring import RETRY, pipelines, run
 
 FILE = Path(__file__).with_name("upkeep.toml")

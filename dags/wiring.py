@@ -15,8 +15,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from pydantic import BaseModel
 
 from nightshift.config import Pipeline
+from nightshift.config.pipelines import load_pipeline, pipeline_files
 from nightshift.errors import InputError, NightshiftError
-from nightshift.pipelines import load_pipeline, pipeline_files
 
 PIPELINES = Path(__file__).parent / "pipelines"
 RETRY_SECONDS = "NIGHTSHIFT_RETRY_SECONDS"

@@ -10,9 +10,9 @@ import pytest
 from source_files import folder
 
 from nightshift import batches, storage
-from nightshift.clutter import LEFT_BEHIND, is_clutter
+from nightshift.config.clutter import LEFT_BEHIND, is_clutter
+from nightshift.config.pipelines import find_pipeline, pipeline_files
 from nightshift.errors import InputError
-from nightshift.pipelines import find_pipeline, pipeline_files
 from nightshift.sources import find, ingest
 from nightshift.sources.plain import unlabelled
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from dag_files import DAGS
 
+from nightshift.config.pipelines import load_pipeline
+from nightshift.config.toml import load
 from nightshift.config.upkeep import Retention, Upkeep
 from nightshift.errors import InputError
-from nightshift.pipelines import load_pipeline
-from nightshift.toml import load
 
 NAMES = sorted(path.stem for path in (DAGS / "pipelines").glob("*.toml"))
 

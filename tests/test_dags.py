@@ -7,8 +7,8 @@ import pytest
 from dag_files import DAGS
 
 from nightshift.config import STAGE_SETTINGS, TrainSettings
+from nightshift.config.pipelines import load_pipeline, override
 from nightshift.errors import InputError
-from nightshift.pipelines import load_pipeline, override
 from nightshift.records import Artifact, Start, Unmade
 from nightshift.spaces import parse
 from nightshift.specs import EvaluateSpec, SweepSpec

@@ -9,8 +9,8 @@ import yaml
 from test_recipes import BOUNDS
 
 from nightshift.config import STAGE_SETTINGS, Pipeline, Settings
+from nightshift.config.pipelines import load_pipeline
 from nightshift.config.quantization import RECIPES
-from nightshift.pipelines import load_pipeline
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docker").iterdir())]

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from nightshift.config import STAGE_SETTINGS, Pipeline
+from nightshift.config.pipelines import load_pipeline
 from nightshift.errors import InputError
-from nightshift.pipelines import load_pipeline
 
 PREFIXES = ("retrain", "promote", "predict", "sweep")
 FILES = (*PREFIXES, "upkeep", "pipeline_errors")

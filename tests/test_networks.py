@@ -10,7 +10,7 @@ from torch import nn
 
 from nightshift import model, networks
 from nightshift.config import TrainSettings
-from nightshift.config.network import THREE_STAGES, Model
+from nightshift.config.model import THREE_STAGES, Model
 from nightshift.networks import Shape, cifar, imagenet
 
 PLAIN = Shape(

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from nightshift.config import Pipeline
+from nightshift.config.pipelines import find_pipeline, load_pipeline, override
 from nightshift.errors import InputError
-from nightshift.pipelines import find_pipeline, load_pipeline, override
 
 
 def file(folder: Path, text: str, name: str = "digits") -> Path:

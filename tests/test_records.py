@@ -148,7 +148,7 @@ def test_an_artifact_is_compared_by_value() -> None:
 
 def test_the_lowest_level_imports_nothing_heavy() -> None:
     program = (
-        "import sys, nightshift.records, nightshift.pipelines, nightshift.errors;"
+        "import sys, nightshift.records, nightshift.config.pipelines, nightshift.errors;"
         "print([m for m in ('torch','numpy','mlflow','boto3','airflow','cv2','onnx') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ import pytest
 from source_files import folder
 
 from nightshift import storage
-from nightshift.clutter import LEFT_BEHIND
+from nightshift.config.clutter import LEFT_BEHIND
 from nightshift.errors import InputError
 from nightshift.sources import Batch, Ingested, Item, check_name, find, ingest
 

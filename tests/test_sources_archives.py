@@ -16,7 +16,7 @@ import pytest
 from source_files import scratch
 
 from nightshift import storage
-from nightshift.clutter import LEFT_BEHIND
+from nightshift.config.clutter import LEFT_BEHIND
 from nightshift.errors import InputError
 from nightshift.sources import allowance, archives, find, ingest
 from nightshift.sources.plain import unlabelled

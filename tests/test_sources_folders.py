@@ -8,7 +8,7 @@ from source_files import folder
 from test_storage import s3, s3_server
 
 from nightshift import storage
-from nightshift.clutter import LEFT_BEHIND
+from nightshift.config.clutter import LEFT_BEHIND
 from nightshift.errors import InputError
 from nightshift.sources import find, ingest
 

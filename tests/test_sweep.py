@@ -7,8 +7,8 @@ import pytest
 from nightshift import ledger, loop, model, storage
 from nightshift.conclude import conclude, fragment
 from nightshift.config import Pipeline, TrainSettings
+from nightshift.config.pipelines import override
 from nightshift.errors import InputError
-from nightshift.pipelines import override
 from nightshift.records import Dataset, Decision
 from nightshift.spaces import parse
 from nightshift.specs import ConcludeSpec, SweepSpec, TrainSpec, TrialSpec

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from nightshift.clutter import LEFT_BEHIND, is_clutter
 from nightshift.config import PreprocessSettings, digest_of
+from nightshift.config.clutter import LEFT_BEHIND, is_clutter
 from nightshift.labels import MANIFESTS, READY
 from nightshift.records import BatchSeen, Part, SplitFolders
 from nightshift.splits import split_folders

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence, Set
 from nightshift import batches, predictions, registry, storage
 from nightshift.batches import Batch
 from nightshift.config import PreprocessSettings, store_root
+from nightshift.config.pipelines import unlabelled_source
 from nightshift.errors import InputError
 from nightshift.lines import one_line
 from nightshift.messages import message, store
-from nightshift.pipelines import unlabelled_source
 from nightshift.records import Forecast, Part
 from nightshift.specs import LookSpec
 

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from nightshift import batches, ledger, schedule, shards, start, storage
 from nightshift.config import STAGE_SETTINGS, Pipeline, digest_of
+from nightshift.config.pipelines import source_of
 from nightshift.errors import InputError
 from nightshift.labels import READY
 from nightshift.lines import one_line
 from nightshift.messages import message, store
-from nightshift.pipelines import source_of
 from nightshift.records import BatchSeen, Dataset, Part, Plan
 from nightshift.schedule import Facts, Verdict
 from nightshift.specs import PlanSpec

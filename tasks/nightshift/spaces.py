@@ -15,8 +15,8 @@ from typing import Final, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict
 
 from nightshift.config import Pipeline, TrainSettings
+from nightshift.config.pipelines import override
 from nightshift.errors import InputError
-from nightshift.pipelines import override
 
 Value = bool | int | float | str
 RANGE: Final = re.compile(r"(?P<log>log:)?(?P<low>[^:]+?)\.\.(?P<high>[^:]+?)(:(?P<step>[^:]+))?")

@@ -12,7 +12,7 @@ from nightshift.config import (
     QuantizeSettings,
     TrainSettings,
 )
-from nightshift.config.judgement import Asks
+from nightshift.config.evaluation import Asks
 from nightshift.config.upkeep import Retention
 from nightshift.records import (
     Bound,

@@ -3,9 +3,9 @@
 python -m nightshift trial --spec spec.json --result result.json
 """
 
+from nightshift.config.pipelines import override
 from nightshift.errors import InputError, PrunedError
 from nightshift.loop import Epoch
-from nightshift.pipelines import override
 from nightshift.specs import TrainSpec, TrialSpec
 from nightshift.study import Study
 from nightshift.train import train

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from nightshift import storage
-from nightshift.clutter import is_clutter
+from nightshift.config.clutter import is_clutter
 from nightshift.errors import InputError
 from nightshift.labels import MANIFESTS, READY
 

@@ -54,7 +54,7 @@ def prepared(asked: argparse.Namespace, usual: dict[str, Any]) -> tuple[Any, str
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{STORE}/mlflow.db"
 
     from nightshift.cli.nights import parse_settings
-    from nightshift.pipelines import load_pipeline, override
+    from nightshift.config.pipelines import load_pipeline, override
 
     pipeline = load_pipeline(ROOT / "dags" / "pipelines" / f"{asked.pipeline}.toml")
     pipeline = override(pipeline, {**usual, **parse_settings(asked.set)})
@@ -64,7 +64,7 @@ def prepared(asked: argparse.Namespace, usual: dict[str, Any]) -> tuple[Any, str
 def dataset(pipeline: object, folder: str) -> str:
     """The address of the data set that a night would train on."""
     from nightshift import samples, sources
-    from nightshift.pipelines import source_of
+    from nightshift.config.pipelines import source_of
     from nightshift.records import Plan
     from nightshift.runner import run_stage
     from nightshift.specs import AssembleSpec, PlanSpec, PreprocessSpec

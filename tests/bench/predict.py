@@ -86,7 +86,7 @@ def registered(data: bytes) -> tuple[object, str]:
 
 def upload(photos: list[Path], pipeline: object) -> None:
     from nightshift import storage
-    from nightshift.pipelines import unlabelled_source
+    from nightshift.config.pipelines import unlabelled_source
 
     for number, path in enumerate(photos * COPIES):
         uri = storage.join(unlabelled_source(pipeline), "grocery", f"{number:05d}.jpg")  # type: ignore[arg-type]

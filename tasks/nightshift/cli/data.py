@@ -47,8 +47,8 @@ def ingest(
     which is written last.
     """
     from nightshift.cli.connection import connect, pipelines_folder
+    from nightshift.config.pipelines import find_pipeline
     from nightshift.errors import InputError
-    from nightshift.pipelines import find_pipeline
 
     kind = _sample(sample)
     name = pipeline or kind
@@ -73,7 +73,7 @@ def ingest(
                 return
             connect()
 
-            from nightshift.pipelines import source_of
+            from nightshift.config.pipelines import source_of
 
             _print([(each, _upload(each, source_of(found))) for each in batches])
             _print_spellings(batches, found.name)
@@ -90,8 +90,8 @@ def ingest(
 def _predict(opened: "ExitStack", path: str, name: str | None, pipeline: "Pipeline") -> None:
     """Upload a batch without labels, and wake the DAG that predicts it where Airflow can be reached."""
     from nightshift.cli.connection import connect
+    from nightshift.config.pipelines import unlabelled_source
     from nightshift.errors import NightshiftError
-    from nightshift.pipelines import unlabelled_source
     from nightshift.sources.plain import unlabelled
 
     connect()

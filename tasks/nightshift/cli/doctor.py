@@ -147,8 +147,8 @@ def _versions() -> Iterator[Finding]:
 
 def _pipelines() -> Iterator[Finding]:
     from nightshift.cli.connection import pipelines_folder
+    from nightshift.config.pipelines import load_pipeline, pipeline_files
     from nightshift.errors import InputError
-    from nightshift.pipelines import load_pipeline, pipeline_files
 
     folder = pipelines_folder()
     paths = pipeline_files(folder)

@@ -8,8 +8,8 @@ import typer
 
 from nightshift.cli.connection import connect, connect_signing, pipelines_folder
 from nightshift.cli.tables import messages
+from nightshift.config.pipelines import find_pipeline, override
 from nightshift.errors import InputError, NightshiftError
-from nightshift.pipelines import find_pipeline, override
 
 app = typer.Typer()
 Name = Annotated[str, typer.Argument(help="Pipeline, one of dags/pipelines/*.toml.")]

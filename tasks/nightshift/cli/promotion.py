@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nightshift.cli.connection import connect, pipelines_folder
+from nightshift.config.pipelines import find_pipeline
 from nightshift.errors import NightshiftError
-from nightshift.pipelines import find_pipeline
 
 if TYPE_CHECKING:
     from nightshift.cli.airflow import Airflow

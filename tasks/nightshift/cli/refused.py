@@ -28,7 +28,7 @@ def quarantine(
     from nightshift import quarantine as refused
     from nightshift.cli.connection import connect, pipelines_folder
     from nightshift.cli.tables import console
-    from nightshift.pipelines import find_pipeline
+    from nightshift.config.pipelines import find_pipeline
 
     found = find_pipeline(name, pipelines_folder())
     connect()
@@ -47,7 +47,7 @@ def quarantine(
     else:
         print(f"nothing of {name} is in quarantine")
     if sheet is not None and refusals:
-        from nightshift.pipelines import source_of, unlabelled_source
+        from nightshift.config.pipelines import source_of, unlabelled_source
         from nightshift.sheet import Picture, contact_sheet
 
         source = unlabelled_source(found) if unlabelled else source_of(found)

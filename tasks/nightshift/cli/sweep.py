@@ -13,8 +13,8 @@ from rich.table import Table
 from nightshift.cli.connection import connect, pipelines_folder
 from nightshift.cli.nights import Name, Set, parse_settings
 from nightshift.cli.tables import messages
+from nightshift.config.pipelines import find_pipeline, override
 from nightshift.errors import InputError, NightshiftError
-from nightshift.pipelines import find_pipeline, override
 from nightshift.spaces import parse
 from nightshift.specs import MOST_TRIALS, ConcludeSpec, SweepSpec, TrialSpec
 from nightshift.trials import Swept, Trial

@@ -28,9 +28,9 @@ def upkeep(
     import contextlib
     import sys
 
+    from nightshift.config.toml import load
     from nightshift.config.upkeep import Retention, Upkeep
     from nightshift.specs import UpkeepSpec
-    from nightshift.toml import load
     from nightshift.upkeep import upkeep as run
 
     asked = load(pipelines_folder().parent / "upkeep.toml", Upkeep)
@@ -48,7 +48,7 @@ def upkeep(
 
 def _pipelines() -> tuple[str, ...]:
     """All pipelines as JSON, since they may name weights. Raises InputError for one that cannot be read."""
-    from nightshift.pipelines import load_pipeline, pipeline_files
+    from nightshift.config.pipelines import load_pipeline, pipeline_files
 
     return tuple(load_pipeline(path).model_dump_json() for path in pipeline_files(pipelines_folder()))
 

@@ -13,11 +13,11 @@ from pydantic import AfterValidator, Field, model_validator
 
 from nightshift.config.base import ADVANCED, Settings, digest_of
 from nightshift.config.data import AssembleSettings, PreprocessSettings, RetrainPolicy
-from nightshift.config.judgement import EvaluateSettings, PromotionPolicy
+from nightshift.config.evaluation import EvaluateSettings, PromotionPolicy
 from nightshift.config.prediction import PredictPolicy
 from nightshift.config.quantization import QuantizeSettings, VoteRule
+from nightshift.config.schedule import Cron, TimeZone
 from nightshift.config.source import Source
-from nightshift.config.times import Cron, TimeZone
 from nightshift.config.training import TrainSettings
 
 __all__ = [

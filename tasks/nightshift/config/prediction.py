@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from nightshift.config.base import Settings
+from nightshift.config.schedule import Cron
 from nightshift.config.source import Source
-from nightshift.config.times import Cron
 
 
 class PredictPolicy(Settings):

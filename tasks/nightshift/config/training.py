@@ -6,7 +6,7 @@ from pydantic import Field
 
 from nightshift.config.augmentation import AugmentationSettings
 from nightshift.config.base import ADVANCED
-from nightshift.config.network import NetworkSettings
+from nightshift.config.model import NetworkSettings
 
 
 class TrainSettings(AugmentationSettings, NetworkSettings):

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from nightshift.config.base import Settings
-from nightshift.config.times import Cron, TimeZone
+from nightshift.config.schedule import Cron, TimeZone
 
 DAY = 86400.0  # seconds
 

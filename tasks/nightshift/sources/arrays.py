@@ -21,7 +21,7 @@ from typing import IO, Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nightshift.clutter import is_clutter
+from nightshift.config.clutter import is_clutter
 from nightshift.errors import InputError
 from nightshift.labels import SPLIT_WORDS, Label, check_name, spelled, split_named
 from nightshift.records import Split

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol, Self
 
 from nightshift import labels
-from nightshift.clutter import LEFT_BEHIND, is_clutter
+from nightshift.config.clutter import LEFT_BEHIND, is_clutter
 from nightshift.errors import InputError
 from nightshift.labels import Label, check_name
 from nightshift.records import Split

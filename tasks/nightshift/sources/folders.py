@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from nightshift import storage
-from nightshift.clutter import LEFT_BEHIND, is_clutter
+from nightshift.config.clutter import LEFT_BEHIND, is_clutter
 from nightshift.errors import InputError
 from nightshift.labels import READY, check_name, spelled, split_named
 from nightshift.records import SplitFolders

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nightshift import labels
-from nightshift.clutter import LEFT_BEHIND, is_clutter
+from nightshift.config.clutter import LEFT_BEHIND, is_clutter
 from nightshift.errors import InputError
 from nightshift.labels import MANIFESTS
 from nightshift.sources.batch import Batch, Content, labelled

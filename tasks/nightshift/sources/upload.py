@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from nightshift import storage, uploads
-from nightshift.clutter import is_clutter
+from nightshift.config.clutter import is_clutter
 from nightshift.errors import InputError
 from nightshift.labels import MANIFESTS, READY
 from nightshift.sources.batch import Batch, Item

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from nightshift.cli.checks import Finding, timed
+from nightshift.config.pipelines import load_pipeline, pipeline_files
 from nightshift.errors import InputError
-from nightshift.pipelines import load_pipeline, pipeline_files
 
 KINDS: Final = ("retrain", "promote", "predict", "sweep")  # a DAG of each for every pipeline
 OVERDUE: Final = 600.0  # seconds; Airflow reads each file twice a minute, and may break it off after three

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nightshift.clutter import is_clutter
 from nightshift.config import NAME_PATTERN, STAGE_SETTINGS, Pipeline, store_root
+from nightshift.config.clutter import is_clutter
+from nightshift.config.toml import nearest, read, validated
 from nightshift.errors import InputError
-from nightshift.toml import nearest, read, validated
 
 
 def override(pipeline: Pipeline, values: Mapping[str, Any]) -> Pipeline:
