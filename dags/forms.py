@@ -9,7 +9,7 @@ from typing import Any
 from airflow.sdk import Param
 
 from nightshift.config import STAGE_SETTINGS, Pipeline, Settings
-from nightshift.specs import MOST_TRIALS
+from nightshift.records.specs import MOST_TRIALS
 
 FORCE = "force"
 OVER, TRIALS = "over", "trials"

@@ -17,8 +17,8 @@ from typing import Any
 from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference, get_current_context
 from airflow.sdk.bases.notifier import BaseNotifier
 
-from nightshift import lengths
 from nightshift.errors import InputError
+from nightshift.records import lengths
 
 NOTIFY = "NIGHTSHIFT_NOTIFY"
 KINDS = ("smtp", "slack", "http")

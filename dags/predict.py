@@ -12,7 +12,7 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, d
 
 from nightshift.config import Pipeline
 from nightshift.records import Forecast, Message
-from nightshift.specs import LookSpec, PredictSpec, SummariseSpec
+from nightshift.records.specs import LookSpec, PredictSpec, SummariseSpec
 from wiring import RETRY, asset, dags, run
 
 FORECAST = "forecast"  # XCom key of what the look task found

@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 import notices
 from nightshift.config import Pipeline
-from nightshift.specs import PromoteSpec
+from nightshift.records.specs import PromoteSpec
 from wiring import RETRY, asset, dags, run
 
 APPROVE, REJECT = "Approve", "Reject"

@@ -16,7 +16,7 @@ from links import REPORT, ReportLink
 from nightshift.config import Pipeline
 from nightshift.config.pipelines import override
 from nightshift.records import Checkpoint, Drift, Evaluation, Message, Plan, Variant, outcome, variants
-from nightshift.specs import (
+from nightshift.records.specs import (
     AssembleSpec,
     CloseSpec,
     EvaluateSpec,

@@ -12,7 +12,7 @@ from airflow.sdk import DAG, TriggerRule, dag, task
 from forms import OVER, TRIALS, chosen, sweep_params
 from nightshift.config import Pipeline
 from nightshift.config.pipelines import override
-from nightshift.specs import ConcludeSpec, SweepSpec, TrialSpec
+from nightshift.records.specs import ConcludeSpec, SweepSpec, TrialSpec
 from wiring import RETRY, dags, run
 
 DOC = """

@@ -16,7 +16,7 @@ import notices
 from forms import flat, schemas
 from nightshift.config.toml import load
 from nightshift.config.upkeep import Retention, Upkeep
-from nightshift.specs import UpkeepSpec
+from nightshift.records.specs import UpkeepSpec
 from wiring import RETRY, pipelines, run
 
 FILE = Path(__file__).with_name("upkeep.toml")

@@ -40,7 +40,7 @@ from nightshift.records import (
     Shard,
     variants,
 )
-from nightshift.specs import EvaluateSpec, QuantizeSpec, TrainSpec
+from nightshift.records.specs import EvaluateSpec, QuantizeSpec, TrainSpec
 from nightshift.train import train
 
 if TYPE_CHECKING:

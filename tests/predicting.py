@@ -14,7 +14,7 @@ from nightshift.config import Pipeline, PreprocessSettings, store_root
 from nightshift.look import look
 from nightshift.predict import predict
 from nightshift.records import Forecast
-from nightshift.specs import LookSpec, PredictSpec, SummariseSpec
+from nightshift.records.specs import LookSpec, PredictSpec, SummariseSpec
 from nightshift.summarise import Summary, summarise
 
 PREPROCESS = PreprocessSettings(image_size=8, resize="stretch")

@@ -12,7 +12,7 @@ from nightshift import ledger, registry, signing, storage, tracking
 from nightshift.config import PreprocessSettings, store_root
 from nightshift.promote import Promotion, promote
 from nightshift.records import Evaluation, Scores, Verdict
-from nightshift.specs import PromoteSpec, RegisterSpec
+from nightshift.records.specs import PromoteSpec, RegisterSpec
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from nightshift.model_facts import CLASSES, PREPROCESS
+from nightshift.records.model_facts import CLASSES, PREPROCESS
 
 BRIGHTNESS = {
     "nightshift.classes": '["dark", "bright"]',

@@ -14,7 +14,7 @@ from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
 from nightshift.labels import Label
 from nightshift.records import Message, Part, PartList
-from nightshift.specs import PreprocessSpec
+from nightshift.records.specs import PreprocessSpec
 
 TEXT = b"path,label,split\na.png,cat,\n./b//2.png,dog,train\nc.png,cat,val\nd.png,.bad,\n"
 

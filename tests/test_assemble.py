@@ -16,7 +16,7 @@ from nightshift.errors import InputError
 from nightshift.plan import plan
 from nightshift.preprocess import preprocess
 from nightshift.records import Dataset, Decision, Plan
-from nightshift.specs import AssembleSpec, PlanSpec, PreprocessSpec
+from nightshift.records.specs import AssembleSpec, PlanSpec, PreprocessSpec
 
 SIDE = 32
 

@@ -19,9 +19,9 @@ from nightshift.plan import plan
 from nightshift.preprocess import preprocess
 from nightshift.quantize import quantize
 from nightshift.records import Dataset
+from nightshift.records.specs import AssembleSpec, PlanSpec, PreprocessSpec, QuantizeSpec, TrainSpec
 from nightshift.runtime import Session
 from nightshift.sources import find, ingest
-from nightshift.specs import AssembleSpec, PlanSpec, PreprocessSpec, QuantizeSpec, TrainSpec
 from nightshift.train import train
 
 SIDE, CHANNELS = 12, 5

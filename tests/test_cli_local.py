@@ -16,7 +16,7 @@ from nightshift.config import EvaluateSettings, Pipeline, PromotionPolicy, Train
 from nightshift.evaluate import evaluate
 from nightshift.quantize import quantize
 from nightshift.records import Artifact, Candidate, ModelVersion, Start, Unmade
-from nightshift.specs import TrainSpec
+from nightshift.records.specs import TrainSpec
 from nightshift.train import train
 
 REAL = {"train": train, "quantize": quantize, "evaluate": evaluate}

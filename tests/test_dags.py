@@ -10,8 +10,8 @@ from nightshift.config import STAGE_SETTINGS, TrainSettings
 from nightshift.config.pipelines import load_pipeline, override
 from nightshift.errors import InputError
 from nightshift.records import Artifact, Start, Unmade
+from nightshift.records.specs import EvaluateSpec, SweepSpec
 from nightshift.spaces import parse
-from nightshift.specs import EvaluateSpec, SweepSpec
 
 NAMES = sorted(path.stem for path in (DAGS / "pipelines").glob("*.toml"))
 

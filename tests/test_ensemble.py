@@ -11,8 +11,8 @@ from nightshift.dataset import load_split
 from nightshift.errors import InputError
 from nightshift.networks.vote import Vote
 from nightshift.quantize import quantize
+from nightshift.records.specs import QuantizeSpec
 from nightshift.runtime import Session, installed
-from nightshift.specs import QuantizeSpec
 
 
 def file_of(made, name: str) -> bytes:

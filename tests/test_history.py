@@ -15,7 +15,7 @@ from nightshift.config import TrainSettings
 from nightshift.errors import OutageError
 from nightshift.history import History
 from nightshift.loop import Epoch
-from nightshift.specs import TrainSpec
+from nightshift.records.specs import TrainSpec
 from nightshift.train import train
 
 QUICK = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.05, crop_padding=0)

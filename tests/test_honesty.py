@@ -15,9 +15,9 @@ from nightshift.evaluate import evaluate
 from nightshift.promote import promote
 from nightshift.quantize import quantize
 from nightshift.records import BatchSeen, Candidate, Evaluation
+from nightshift.records.specs import PromoteSpec, QuantizeSpec, RegisterSpec, TrainSpec
 from nightshift.register import register
 from nightshift.runtime import Session
-from nightshift.specs import PromoteSpec, QuantizeSpec, RegisterSpec, TrainSpec
 from nightshift.train import train
 
 pytestmark = pytest.mark.usefixtures("timed")

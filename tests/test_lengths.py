@@ -10,9 +10,9 @@ from mlflow.utils import validation
 from promotions import registering_spec
 from small_models import onnx_model
 
-from nightshift import ledger, lengths, registry, storage, tracking
+from nightshift import ledger, registry, storage, tracking
 from nightshift.config import PreprocessSettings
-from nightshift.records import Scores, Verdict
+from nightshift.records import Scores, Verdict, lengths
 from nightshift.register import register
 
 NAMES = tuple(f"genus {number:04d} ".ljust(60, "ä") for number in range(5000))

@@ -10,7 +10,7 @@ from nightshift.config import Pipeline, PreprocessSettings, QuantizeSettings, Tr
 from nightshift.errors import InputError
 from nightshift.messages import message
 from nightshift.records import Message, Part
-from nightshift.specs import CloseSpec, PlanSpec, PreprocessSpec, PromoteSpec, QuantizeSpec, TrainSpec
+from nightshift.records.specs import CloseSpec, PlanSpec, PreprocessSpec, PromoteSpec, QuantizeSpec, TrainSpec
 
 MESSAGE = Message(parts_uri="s3://n/plans/0123456789abcdef.json", parts=2, images=9, batches=("mon", "tue"))
 CLOSE = CloseSpec(mlflow_run_id="", failed=False, reason="")

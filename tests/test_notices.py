@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from webhook import webhook
 
-from nightshift import lengths
 from nightshift.errors import InputError
+from nightshift.records import lengths
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from nightshift.hardware import processor
 from nightshift.pair_sums import integer_weights, is_portable, largest_pair, output_axis, pair_sums
 from nightshift.portability import PAIR_LIMIT, PAIR_SUM
 from nightshift.quantize import quantize
+from nightshift.records.specs import QuantizeSpec
 from nightshift.runtime import EXACT
-from nightshift.specs import QuantizeSpec
 
 INTEGERS = ("int8", "int8-accuracy", "int8-qat", "binary")
 

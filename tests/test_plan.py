@@ -21,7 +21,7 @@ from nightshift.records import (
     Profile,
     Shard,
 )
-from nightshift.specs import PlanSpec
+from nightshift.records.specs import PlanSpec
 
 SMALL = PreprocessSettings(part_seconds=0.0022)  # two files a part
 

@@ -13,8 +13,8 @@ from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
 from nightshift.predict import predict
 from nightshift.records import PartList, PartPredictions
+from nightshift.records.specs import PredictSpec
 from nightshift.runtime import Session
-from nightshift.specs import PredictSpec
 
 
 def only_part(lights: Lights, version: str) -> PartPredictions:

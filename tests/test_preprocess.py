@@ -16,7 +16,7 @@ from nightshift.images import Unreadable, prepare
 from nightshift.labels import Label
 from nightshift.preprocess import preprocess, split_of
 from nightshift.records import Message, Part, PartList, PartResult, SplitFolders
-from nightshift.specs import PreprocessSpec
+from nightshift.records.specs import PreprocessSpec
 
 SETTINGS = PreprocessSettings(image_size=8)
 

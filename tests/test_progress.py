@@ -17,7 +17,7 @@ from nightshift.errors import InputError, OutageError
 from nightshift.feed import Resident
 from nightshift.progress import Progress
 from nightshift.records import Checkpoint
-from nightshift.specs import TrainSpec
+from nightshift.records.specs import TrainSpec
 from nightshift.train import train
 
 QUICK = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.01, crop_padding=1, flip=True)

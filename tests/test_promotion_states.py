@@ -25,7 +25,7 @@ from test_storage import s3, s3_server
 
 from nightshift import ledger, logged_model, register, registry, signing
 from nightshift.errors import InputError, OutageError
-from nightshift.specs import RegisterSpec
+from nightshift.records.specs import RegisterSpec
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server
 

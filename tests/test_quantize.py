@@ -11,7 +11,7 @@ from nightshift.errors import InputError
 from nightshift.quantize import quantize
 from nightshift.recipes import int8
 from nightshift.records import Candidate, Unmade
-from nightshift.specs import QuantizeSpec
+from nightshift.records.specs import QuantizeSpec
 
 SETTINGS = QuantizeSettings(calibration_images=32)
 

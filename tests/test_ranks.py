@@ -15,7 +15,7 @@ from nightshift.dataset import load_split
 from nightshift.errors import InputError
 from nightshift.loop import score
 from nightshift.ranks import Ranks
-from nightshift.specs import TrainSpec
+from nightshift.records.specs import TrainSpec
 from nightshift.train import train
 
 SETTINGS = TrainSettings(width=0.125, epochs=12, batch_size=16, learning_rate=0.05, crop_padding=0, ema=0.8)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from some_conditions import CONDITIONS
 from speeds import speed
 
-from nightshift import records, specs
+from nightshift import records
 from nightshift.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
 from nightshift.records import (
     SPLITS,
@@ -23,6 +23,7 @@ from nightshift.records import (
     Split,
     Variant,
     Verdict,
+    specs,
     variants,
 )
 

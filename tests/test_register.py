@@ -10,8 +10,8 @@ from ml_fixtures import Night
 from nightshift import decisions, ledger, register, registry, signatures, signing, tracking
 from nightshift.errors import InputError, NightshiftError
 from nightshift.records import Evaluation, Scores, Verdict
+from nightshift.records.specs import RegisterSpec
 from nightshift.register import SBOM
-from nightshift.specs import RegisterSpec
 
 
 @pytest.fixture

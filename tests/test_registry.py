@@ -7,10 +7,10 @@ import onnx
 import pytest
 from small_models import onnx_model
 
-from nightshift import lengths, registry, tracking
+from nightshift import registry, tracking
 from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
-from nightshift.records import Artifact, Start
+from nightshift.records import Artifact, Start, lengths
 
 
 def register(name: str, night: str, seed: int) -> str:

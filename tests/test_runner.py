@@ -13,8 +13,8 @@ import pytest
 from waiting import patience, slowness, wait_for
 
 from nightshift.errors import InputError, OutageError, StageError
+from nightshift.records.specs import CloseSpec
 from nightshift.runner import STAGES, run_stage, stage_environment
-from nightshift.specs import CloseSpec
 
 SPEC = CloseSpec(mlflow_run_id="m1", failed=False, reason="done")
 # What every played stage begins with: die with the runner, and read the arguments of `python -m nightshift`.
@@ -161,7 +161,7 @@ def test_killing_the_runner_ends_the_stage_and_its_children(
 ) -> None:
     play(GRANDCHILD + "time.sleep(120)")
     program = (
-        "from nightshift.specs import CloseSpec; from nightshift.runner import run_stage;"
+        "from nightshift.records.specs import CloseSpec; from nightshift.runner import run_stage;"
         f"run_stage('close', CloseSpec.model_validate_json({SPEC.model_dump_json()!r}))"
     )
     with subprocess.Popen([sys.executable, "-c", program]) as runner:

@@ -19,7 +19,7 @@ from nightshift.audit import audit
 from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
 from nightshift.promote import promote
-from nightshift.specs import PromoteSpec
+from nightshift.records.specs import PromoteSpec
 
 MODEL, OTHER = onnx_model(1), onnx_model(2)
 PATH = f"signature/{hashlib.sha256(MODEL).hexdigest()}.json"

@@ -12,7 +12,7 @@ from nightshift.config import AssembleSettings, PredictPolicy, store_root
 from nightshift.errors import InputError
 from nightshift.predict import predict
 from nightshift.records import BatchPredictions, Dataset, Profile
-from nightshift.specs import PredictSpec
+from nightshift.records.specs import PredictSpec
 
 
 def done(lights: Lights, version: str, batch: str) -> BatchPredictions:

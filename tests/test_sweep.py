@@ -10,8 +10,8 @@ from nightshift.config import Pipeline, TrainSettings
 from nightshift.config.pipelines import override
 from nightshift.errors import InputError
 from nightshift.records import Dataset, Decision
+from nightshift.records.specs import ConcludeSpec, SweepSpec, TrainSpec, TrialSpec
 from nightshift.spaces import parse
-from nightshift.specs import ConcludeSpec, SweepSpec, TrainSpec, TrialSpec
 from nightshift.study import Study
 from nightshift.sweep import sweep
 from nightshift.train import train

@@ -8,7 +8,7 @@ from nightshift import loop, model, storage
 from nightshift.config import TrainSettings
 from nightshift.errors import InputError, PrunedError
 from nightshift.records import Checkpoint, Start
-from nightshift.specs import TrainSpec
+from nightshift.records.specs import TrainSpec
 from nightshift.train import train
 
 QUICK = TrainSettings(width=0.125, epochs=2, batch_size=16, learning_rate=0.05, crop_padding=0)

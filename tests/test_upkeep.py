@@ -13,8 +13,8 @@ from nightshift import inventory, registry, storage, tracking, upkeep
 from nightshift.__main__ import call
 from nightshift.config.upkeep import DAY, Retention
 from nightshift.errors import InputError, OutageError
+from nightshift.records.specs import UpkeepSpec
 from nightshift.records.upkeep import Cleaning
-from nightshift.specs import UpkeepSpec
 from nightshift.upkeep import Upkept
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server

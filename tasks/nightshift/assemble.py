@@ -21,7 +21,7 @@ from nightshift.duplicates import Found
 from nightshift.errors import InputError
 from nightshift.index import Index
 from nightshift.records import Dataset, Drift, Duplicates, PartList, PartResult, Plan, Profile, Refusal
-from nightshift.specs import AssembleSpec
+from nightshift.records.specs import AssembleSpec
 
 LOOKUPS = 32  # manifests that are read at a time
 

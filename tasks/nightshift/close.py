@@ -3,7 +3,7 @@
 from pydantic import BaseModel
 
 from nightshift import tracking
-from nightshift.specs import CloseSpec
+from nightshift.records.specs import CloseSpec
 
 
 class Closed(BaseModel):

@@ -14,8 +14,8 @@ from nightshift.contenders import Entrant, Labels
 from nightshift.dataset import load_split, stratified
 from nightshift.errors import InputError
 from nightshift.records import Candidate, Dataset, Machine, Speed
+from nightshift.records.specs import EvaluateSpec
 from nightshift.runtime import Pixels
-from nightshift.specs import EvaluateSpec
 
 
 def left(candidates: dict[str, Candidate], missing: Mapping[str, str]) -> dict[str, Candidate]:

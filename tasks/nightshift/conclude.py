@@ -7,7 +7,7 @@ import json
 
 from nightshift import storage
 from nightshift.errors import InputError
-from nightshift.specs import ConcludeSpec
+from nightshift.records.specs import ConcludeSpec
 from nightshift.study import Study
 from nightshift.trials import Sweep, Swept, Trial
 

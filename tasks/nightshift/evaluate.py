@@ -31,7 +31,7 @@ from nightshift.gates import Case, Rival, lead
 from nightshift.lines import one_line
 from nightshift.metrics.scores import judge
 from nightshift.records import Candidate, ClassScores, Dataset, Evaluation, Evidence, Robustness, Speed
-from nightshift.specs import EvaluateSpec
+from nightshift.records.specs import EvaluateSpec
 
 if TYPE_CHECKING:
     from nightshift.registry import Champions

@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from nightshift import model_facts
 from nightshift.errors import InputError
 from nightshift.graphs import INPUT
 from nightshift.pair_sums import pair_sums
 from nightshift.portability import PAIR_SUM
-from nightshift.records import Dataset
+from nightshift.records import Dataset, model_facts
 
 OPSET: Final = 20
 OUTPUTS: Final = ("probabilities", "label")

@@ -16,7 +16,7 @@ import torch
 from nightshift.device import find_device
 from nightshift.loop import Epoch
 from nightshift.records import Dataset, Record
-from nightshift.specs import TrainSpec
+from nightshift.records.specs import TrainSpec
 
 Log = Callable[[Sequence[tuple[str, float, int]]], None]  # of (name, value, step)
 FACTS: Final = ("parameters", "multiply_adds", "train_images")  # counts, known once the network is built

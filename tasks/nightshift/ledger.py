@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, get_args
 from nightshift import storage
 from nightshift.config import store_root
 from nightshift.records import Dataset, Decision
-from nightshift.records.judgement import Moving
+from nightshift.records.evaluation import Moving
 
 SHORT = 16  # hex digits of a digest in a name
 ONCE = ("challenger", "refused")  # what registering a version decides

@@ -16,7 +16,7 @@ from nightshift.errors import InputError
 from nightshift.lines import one_line
 from nightshift.messages import message, store
 from nightshift.records import Forecast, Part
-from nightshift.specs import LookSpec
+from nightshift.records.specs import LookSpec
 
 DAY = 86_400.0  # seconds
 

@@ -7,11 +7,12 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from nightshift import model_facts, sealing, storage
+from nightshift import sealing, storage
 from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
 from nightshift.hardware import processor
 from nightshift.portability import PAIR_LIMIT, pair_sum_of, saturates_here
+from nightshift.records import model_facts
 from nightshift.runtime import EXACT, Runtime
 
 

@@ -16,8 +16,8 @@ from nightshift.labels import READY
 from nightshift.lines import one_line
 from nightshift.messages import message, store
 from nightshift.records import BatchSeen, Dataset, Part, Plan
+from nightshift.records.specs import PlanSpec
 from nightshift.schedule import Facts, Verdict
-from nightshift.specs import PlanSpec
 
 LOOKUPS = 32  # results of parts that are looked for at a time; each waits for the store
 

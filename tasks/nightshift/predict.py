@@ -22,8 +22,8 @@ from nightshift.hardware.processor import threads
 from nightshift.index import SCHEMA
 from nightshift.lines import one_line
 from nightshift.records import Forecast, Part, PartList, PartPredictions, Predicted, Refusal, Unsure
+from nightshift.records.specs import PredictSpec
 from nightshift.runtime import Prediction
-from nightshift.specs import PredictSpec
 from nightshift.transforms import Pixels, inner
 
 MEASURED = ["label", "width", "height", "brightness", "contrast", "sharpness"]  # what a profile counts

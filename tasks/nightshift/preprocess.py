@@ -23,8 +23,8 @@ from nightshift.images import Unreadable
 from nightshift.labels import Label, Labels
 from nightshift.lines import one_line
 from nightshift.records import Part, PartList, PartResult, Refusal, Shard, Split, SplitFolders
+from nightshift.records.specs import PreprocessSpec
 from nightshift.shards import Buffers, Filled, Row
-from nightshift.specs import PreprocessSpec
 from nightshift.splits import place
 
 WRITING: Final = 2  # full shards that wait for the store

@@ -12,7 +12,7 @@ from nightshift import approval, decisions, ledger, moves, registry
 from nightshift.audit import Audit, audit, earlier, unjudged
 from nightshift.errors import InputError
 from nightshift.records import Bound, Decision, DecisionKind
-from nightshift.specs import PromoteSpec
+from nightshift.records.specs import PromoteSpec
 
 
 class Promotion(BaseModel):

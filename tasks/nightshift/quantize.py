@@ -9,7 +9,7 @@ from nightshift import conditions, ensemble, export, graphs, outputs, pair_sums,
 from nightshift.config import digest_of, store_root
 from nightshift.errors import InputError
 from nightshift.records import Artifact, Candidate, Dataset, Unmade
-from nightshift.specs import QuantizeSpec
+from nightshift.records.specs import QuantizeSpec
 
 FORMAT = 6  # raise it when the same checkpoints and settings would give another file or record
 

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from nightshift import lengths, logged_model, model_facts, signatures
+from nightshift import logged_model, signatures
 from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
-from nightshift.records import Artifact, Start
+from nightshift.records import Artifact, Start, lengths, model_facts
 from nightshift.tracking import address, client, worded
 
 CHAMPION, CHALLENGER = "champion", "challenger"

@@ -26,8 +26,8 @@ from nightshift.records import (
     Record,
     outcome,
 )
+from nightshift.records.specs import AssembleSpec, PreprocessSpec, QuantizeSpec, TrainSpec
 from nightshift.runner import run_stage
-from nightshift.specs import AssembleSpec, PreprocessSpec, QuantizeSpec, TrainSpec
 
 Echo = Callable[[str], None]
 NAMED = 3  # files in a sentence

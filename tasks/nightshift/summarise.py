@@ -11,10 +11,18 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from nightshift import drift, ledger, lengths, predictions, quarantine, storage
+from nightshift import drift, ledger, predictions, quarantine, storage
 from nightshift.errors import InputError
-from nightshift.records import BatchPredictions, Forecast, PartList, PartPredictions, Profile, Refusal
-from nightshift.specs import SummariseSpec
+from nightshift.records import (
+    BatchPredictions,
+    Forecast,
+    PartList,
+    PartPredictions,
+    Profile,
+    Refusal,
+    lengths,
+)
+from nightshift.records.specs import SummariseSpec
 
 LOOKUPS = 32  # records that are read at a time
 

@@ -12,8 +12,8 @@ from nightshift import ledger, start, storage
 from nightshift.config import Pipeline, store_root
 from nightshift.errors import InputError
 from nightshift.records import Dataset, Start
+from nightshift.records.specs import SweepSpec, TrialSpec
 from nightshift.spaces import Space, grid, parse
-from nightshift.specs import SweepSpec, TrialSpec
 from nightshift.trials import Sweep
 
 

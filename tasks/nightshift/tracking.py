@@ -21,10 +21,10 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
 
-from nightshift import lengths
 from nightshift.config import digest_of
 from nightshift.errors import InputError, NightshiftError, OutageError, PrunedError
 from nightshift.journal import BATCH, Journal
+from nightshift.records import lengths
 
 NIGHT = "nightshift.night"  # the tag that finds a night's run again
 PARAMS: Final = "nightshift.params"  # the tag with the digest of its parameters

@@ -21,7 +21,7 @@ from nightshift.progress import Progress
 from nightshift.ranks import Ranks
 from nightshift.rate import find_rate
 from nightshift.records import Artifact, Checkpoint, Conditions, Dataset
-from nightshift.specs import TrainSpec
+from nightshift.records.specs import TrainSpec
 
 FORMAT = 4  # raise it when the same settings would train another network, or its record has another shape
 MEMBER_STRIDE = 10_007  # keeps the seeds of the members apart from each other and from seeds close by

@@ -6,7 +6,7 @@ python -m nightshift trial --spec spec.json --result result.json
 from nightshift.config.pipelines import override
 from nightshift.errors import InputError, PrunedError
 from nightshift.loop import Epoch
-from nightshift.specs import TrainSpec, TrialSpec
+from nightshift.records.specs import TrainSpec, TrialSpec
 from nightshift.study import Study
 from nightshift.train import train
 from nightshift.trials import Trial

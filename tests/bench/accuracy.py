@@ -66,8 +66,8 @@ def dataset(pipeline: object, folder: str) -> str:
     from nightshift import samples, sources
     from nightshift.config.pipelines import source_of
     from nightshift.records import Plan
+    from nightshift.records.specs import AssembleSpec, PlanSpec, PreprocessSpec
     from nightshift.runner import run_stage
-    from nightshift.specs import AssembleSpec, PlanSpec, PreprocessSpec
 
     batches = samples.sample(folder) if folder in samples.SAMPLES else [sources.find(folder)]
     for each in batches:
@@ -87,8 +87,8 @@ def one(pipeline: object, uri: str, seed: int) -> tuple[dict[str, float], float]
     from nightshift import runtime, storage
     from nightshift.dataset import load_split
     from nightshift.records import Candidate, Checkpoint, Dataset, outcome
+    from nightshift.records.specs import QuantizeSpec, TrainSpec
     from nightshift.runner import run_stage
-    from nightshift.specs import QuantizeSpec, TrainSpec
 
     settings = pipeline.train.model_copy(update={"seed": seed})
     checkpoint = Checkpoint.model_validate(run_stage("train", TrainSpec(dataset_uri=uri, settings=settings)))

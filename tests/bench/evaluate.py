@@ -43,8 +43,8 @@ def main() -> int:
 
 def candidates(pipeline: Any, uri: str) -> Ready:
     from nightshift.records import Checkpoint, outcome
+    from nightshift.records.specs import QuantizeSpec, TrainSpec
     from nightshift.runner import run_stage
-    from nightshift.specs import QuantizeSpec, TrainSpec
 
     spec = TrainSpec(dataset_uri=uri, settings=pipeline.train)
     checkpoint = Checkpoint.model_validate(run_stage("train", spec))
@@ -59,8 +59,8 @@ def night(ready: Ready, robustness: str) -> dict[str, float]:
     """Seconds to evaluate, to register and to promote, each in a fresh interpreter as in a night."""
     from nightshift import storage, tracking
     from nightshift.records import Dataset, Evaluation, ModelVersion, Plan
+    from nightshift.records.specs import EvaluateSpec, PromoteSpec, RegisterSpec
     from nightshift.runner import run_stage
-    from nightshift.specs import EvaluateSpec, PromoteSpec, RegisterSpec
 
     pipeline, data = ready.pipeline, storage.read_record(ready.uri, Dataset)
     stamp = f"{time.time_ns():064}"  # as the digest of its data: fresher data is a gain, so it may promote

@@ -58,8 +58,8 @@ def one(pipeline: Any, uri: str, folder: Path, table: Table) -> None:
     from nightshift import storage
     from nightshift.dataset import load_split
     from nightshift.records import Checkpoint, Dataset
+    from nightshift.records.specs import TrainSpec
     from nightshift.runner import run_stage
-    from nightshift.specs import TrainSpec
 
     dataset = storage.read_record(uri, Dataset)
     spec = TrainSpec(dataset_uri=uri, settings=pipeline.train)

@@ -103,8 +103,8 @@ def stage_rate(pipeline: object, version: str, folder: Path, number: int) -> flo
     """Images/s of the stage on the first core, by its own count, from loading the model on."""
     from nightshift import predictions, storage
     from nightshift.look import look
+    from nightshift.records.specs import LookSpec, PredictSpec
     from nightshift.runner import stage_environment
-    from nightshift.specs import LookSpec, PredictSpec
 
     for stored in list(storage.listing(place := predictions.folder("photos", version, ""))):
         storage.delete(storage.join(place.rstrip("/"), stored.key))

@@ -27,8 +27,8 @@ from nightshift import storage
 from nightshift.batches import Batch, cut
 from nightshift.config import PreprocessSettings, store_root
 from nightshift.records import Message, PartList
+from nightshift.records.specs import PreprocessSpec
 from nightshift.runner import stage_environment
-from nightshift.specs import PreprocessSpec
 from nightshift.stack import programs
 from nightshift.storage import Stored
 

@@ -13,8 +13,7 @@ from pydantic import BaseModel
 from nightshift.cli.follow import summary
 from nightshift.config import Pipeline
 from nightshift.records import Bound, Checkpoint, Drift, Evaluation, Plan, outcome, variants
-from nightshift.runner import run_stage
-from nightshift.specs import (
+from nightshift.records.specs import (
     AssembleSpec,
     CloseSpec,
     EvaluateSpec,
@@ -25,6 +24,7 @@ from nightshift.specs import (
     RegisterSpec,
     TrainSpec,
 )
+from nightshift.runner import run_stage
 
 Stage = Callable[[str, BaseModel], dict[str, Any]]
 

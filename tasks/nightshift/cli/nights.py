@@ -69,7 +69,7 @@ def plan(
     pipeline = override(find_pipeline(name, pipelines_folder()), parse_settings(set_ or []))
     from nightshift.cli.outlook import as_dict, show
     from nightshift.plan import outlook
-    from nightshift.specs import PlanSpec
+    from nightshift.records.specs import PlanSpec
 
     seen = outlook(PlanSpec(pipeline=pipeline, night="preview", force=force))
     if as_json:

@@ -15,8 +15,8 @@ from nightshift.cli.nights import Name, Set, parse_settings
 from nightshift.cli.tables import messages
 from nightshift.config.pipelines import find_pipeline, override
 from nightshift.errors import InputError, NightshiftError
+from nightshift.records.specs import MOST_TRIALS, ConcludeSpec, SweepSpec, TrialSpec
 from nightshift.spaces import parse
-from nightshift.specs import MOST_TRIALS, ConcludeSpec, SweepSpec, TrialSpec
 from nightshift.trials import Swept, Trial
 
 app = typer.Typer()

@@ -30,7 +30,7 @@ def upkeep(
 
     from nightshift.config.toml import load
     from nightshift.config.upkeep import Retention, Upkeep
-    from nightshift.specs import UpkeepSpec
+    from nightshift.records.specs import UpkeepSpec
     from nightshift.upkeep import upkeep as run
 
     asked = load(pipelines_folder().parent / "upkeep.toml", Upkeep)

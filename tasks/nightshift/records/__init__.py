@@ -1,7 +1,5 @@
 """What stages hand to each other: frozen JSON records with URIs and digests, no tensors, no agreed paths."""
 
-from nightshift.records.conditions import Code as Code
-from nightshift.records.conditions import Conditions as Conditions
 from nightshift.records.data import SPLITS as SPLITS
 from nightshift.records.data import Artifact as Artifact
 from nightshift.records.data import BatchSeen as BatchSeen
@@ -20,6 +18,18 @@ from nightshift.records.data import Shard as Shard
 from nightshift.records.data import Split as Split
 from nightshift.records.data import SplitFolders as SplitFolders
 from nightshift.records.data import Start as Start
+from nightshift.records.evaluation import Bound as Bound
+from nightshift.records.evaluation import ClassScores as ClassScores
+from nightshift.records.evaluation import Decision as Decision
+from nightshift.records.evaluation import DecisionKind as DecisionKind
+from nightshift.records.evaluation import Evaluation as Evaluation
+from nightshift.records.evaluation import Machine as Machine
+from nightshift.records.evaluation import ModelVersion as ModelVersion
+from nightshift.records.evaluation import Pace as Pace
+from nightshift.records.evaluation import Scores as Scores
+from nightshift.records.evaluation import Speed as Speed
+from nightshift.records.evaluation import Standings as Standings
+from nightshift.records.evaluation import Verdict as Verdict
 from nightshift.records.evidence import Attack as Attack
 from nightshift.records.evidence import Corruption as Corruption
 from nightshift.records.evidence import Curve as Curve
@@ -29,20 +39,10 @@ from nightshift.records.evidence import Paired as Paired
 from nightshift.records.evidence import Reliability as Reliability
 from nightshift.records.evidence import Robustness as Robustness
 from nightshift.records.evidence import Slice as Slice
-from nightshift.records.judgement import Bound as Bound
-from nightshift.records.judgement import ClassScores as ClassScores
-from nightshift.records.judgement import Decision as Decision
-from nightshift.records.judgement import DecisionKind as DecisionKind
-from nightshift.records.judgement import Evaluation as Evaluation
-from nightshift.records.judgement import Machine as Machine
-from nightshift.records.judgement import ModelVersion as ModelVersion
-from nightshift.records.judgement import Pace as Pace
-from nightshift.records.judgement import Scores as Scores
-from nightshift.records.judgement import Speed as Speed
-from nightshift.records.judgement import Standings as Standings
-from nightshift.records.judgement import Verdict as Verdict
 from nightshift.records.models import Candidate as Candidate
 from nightshift.records.models import Checkpoint as Checkpoint
+from nightshift.records.models import Code as Code
+from nightshift.records.models import Conditions as Conditions
 from nightshift.records.models import Made as Made
 from nightshift.records.models import Unmade as Unmade
 from nightshift.records.models import Variant as Variant
