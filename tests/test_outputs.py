@@ -10,9 +10,10 @@ import pytest
 from pydantic import BaseModel
 from test_storage import use_endpoint
 
-from nightshift import outputs, storage
+from nightshift import storage
 from nightshift.errors import InputError
 from nightshift.records import Artifact
+from nightshift.storage import outputs
 
 
 class Made(BaseModel):

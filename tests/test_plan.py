@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nightshift import index, ledger, outputs, storage
+from nightshift import index, ledger, storage
 from nightshift.config import Pipeline, PreprocessSettings, PromotionPolicy, RetrainPolicy, TrainSettings
 from nightshift.errors import InputError
 from nightshift.plan import outlook, plan
@@ -22,6 +22,7 @@ from nightshift.records import (
     Shard,
 )
 from nightshift.records.specs import PlanSpec
+from nightshift.storage import outputs
 
 SMALL = PreprocessSettings(part_seconds=0.0022)  # two files a part
 

@@ -21,7 +21,7 @@ from waiting import patience, wait_for
 
 from nightshift import storage
 from nightshift.errors import NightshiftError
-from nightshift.s3.connection import boto_client, bucket_key
+from nightshift.storage.connection import boto_client, bucket_key
 
 __all__ = ["s3", "s3_server"]  # fixtures: the embedded S3 server
 
@@ -33,7 +33,7 @@ WRITERS, READERS = 32, 4
 # Uploads in parts and stands still in the third; what it got rid of by then is on the server.
 STALLED = """
 import sys, time
-from nightshift.s3.connection import boto_client
+from nightshift.storage.connection import boto_client
 class Slow:
     parts = 0
     def read(self, size=-1):

@@ -7,9 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from nightshift import outputs, storage
+from nightshift import storage
 from nightshift.errors import InputError, OutageError
 from nightshift.records import Artifact
+from nightshift.storage import outputs
 
 LIMIT_GB: Final = 20.0
 

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from nightshift import outputs
 from nightshift.errors import InputError
 from nightshift.records import Artifact, Dataset, Shard, Split
+from nightshift.storage import outputs
 
 
 class Images(NamedTuple):

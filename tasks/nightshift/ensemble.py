@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from nightshift import model, outputs
+from nightshift import model
 from nightshift.config import VoteRule
 from nightshift.dataset import load_split, scaled, standardised
 from nightshift.device import find_device
@@ -14,6 +14,7 @@ from nightshift.errors import InputError
 from nightshift.networks import vote
 from nightshift.networks.mirrored import Mirrored
 from nightshift.records import Checkpoint, Dataset, Standings
+from nightshift.storage import outputs
 
 BATCH: Final = 256
 

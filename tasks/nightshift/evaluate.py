@@ -19,7 +19,6 @@ from nightshift import (
     ensemble,
     evidence,
     gates,
-    outputs,
     published,
     report,
     robustness,
@@ -32,6 +31,7 @@ from nightshift.lines import one_line
 from nightshift.metrics.scores import judge
 from nightshift.records import Candidate, ClassScores, Dataset, Evaluation, Evidence, Robustness, Speed
 from nightshift.records.specs import EvaluateSpec
+from nightshift.storage import outputs
 
 if TYPE_CHECKING:
     from nightshift.registry import Champions

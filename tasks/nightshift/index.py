@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from nightshift import outputs, storage
+from nightshift import storage
 from nightshift.records import Artifact, PartResult
+from nightshift.storage import outputs
 
 THUMBNAIL: Final = 16  # side in pixels
 SCHEMA: Final = pa.schema(

@@ -5,11 +5,12 @@ python -m nightshift quantize --spec spec.json --result result.json
 
 import time
 
-from nightshift import conditions, ensemble, export, graphs, outputs, pair_sums, recipes, storage, tuning
+from nightshift import conditions, ensemble, export, graphs, pair_sums, recipes, storage, tuning
 from nightshift.config import digest_of, store_root
 from nightshift.errors import InputError
 from nightshift.records import Artifact, Candidate, Dataset, Unmade
 from nightshift.records.specs import QuantizeSpec
+from nightshift.storage import outputs
 
 FORMAT = 6  # raise it when the same checkpoints and settings would give another file or record
 

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nightshift import outputs, storage
+from nightshift import storage
 from nightshift.config import PreprocessSettings, store_root
 from nightshift.records import SPLITS, Artifact, PartResult, Shard, Split
+from nightshift.storage import outputs
 
 SHARD_BYTES: Final = 32 * 2**20  # S3 streams at full speed and a shuffle works shard by shard
 TRANSIENT: Final = {"timeout", "killed", "gone"}  # reasons of refusals that another try may mend

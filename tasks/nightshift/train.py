@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from nightshift import conditions, loop, model, outputs, ranks, storage, weights
+from nightshift import conditions, loop, model, ranks, storage, weights
 from nightshift.config import digest_of, store_root
 from nightshift.dataset import load_split
 from nightshift.device import find_device
@@ -22,6 +22,7 @@ from nightshift.ranks import Ranks
 from nightshift.rate import find_rate
 from nightshift.records import Artifact, Checkpoint, Conditions, Dataset
 from nightshift.records.specs import TrainSpec
+from nightshift.storage import outputs
 
 FORMAT = 4  # raise it when the same settings would train another network, or its record has another shape
 MEMBER_STRIDE = 10_007  # keeps the seeds of the members apart from each other and from seeds close by

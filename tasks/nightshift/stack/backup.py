@@ -27,12 +27,12 @@ from typing import Final
 from nightshift import sealing, storage
 from nightshift.errors import InputError
 from nightshift.records import Record
-from nightshift.s3.connection import endpoint
 from nightshift.stack import dumps, lifecycle, prepare, processes, state, supervise
 from nightshift.stack.environment import BUCKET, Site
 from nightshift.stack.postgres import DATABASES
 from nightshift.stack.roles import postgres_folder
 from nightshift.stack.state import State
+from nightshift.storage.connection import endpoint
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"

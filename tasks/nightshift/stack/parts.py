@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from nightshift import signing
 from nightshift.errors import InputError
-from nightshift.s3.connection import is_virtual
 from nightshift.stack.environment import BROKER_URL, DATABASE_URLS, RESULT_BACKEND, SIGNING
+from nightshift.storage.connection import is_virtual
 
 AIRFLOW: Final = ("migrate", "api-server", "scheduler", "dag-processor", "triggerer", "janitor")
 WORKERS: Final = ("worker", "worker-train")

@@ -23,7 +23,7 @@ def store() -> Iterator[Finding]:
     os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")  # the answer is wanted now, not after six attempts
     from nightshift import storage
     from nightshift.config import store_root
-    from nightshift.s3.connection import bucket_key, endpoint
+    from nightshift.storage.connection import bucket_key, endpoint
 
     root = store_root()
     uri = storage.join(root, "doctor", f"{os.getpid()}-{secrets.token_hex(4)}.txt")
@@ -40,8 +40,8 @@ def store() -> Iterator[Finding]:
 
 def _server() -> Iterator[Finding]:
     """Asked first, without a signature: one that is away costs seconds, and its clock may be the reason."""
-    from nightshift.s3.connection import ENDPOINTS, KEYS, REGIONS, amazon, first, is_address
     from nightshift.stack import web
+    from nightshift.storage.connection import ENDPOINTS, KEYS, REGIONS, amazon, first, is_address
 
     address = first(ENDPOINTS) or (amazon(first(REGIONS) or "us-east-1") if first(KEYS) else "")
     if is_address(address):  # else a profile names it, or the round trip says what is wrong with it
@@ -88,7 +88,7 @@ def _round_trip(uri: str, where: str) -> Iterator[Finding]:
 
 
 def _code(sentence: str) -> str:
-    """S3's word for why, out of a sentence of `nightshift.s3`."""
+    """S3's word for why, out of a sentence of `nightshift.storage`."""
     return next(iter(re.findall(r"\((\w+)\)", sentence)), sentence)
 
 
@@ -117,7 +117,7 @@ def _boto(bucket: str, key: str, where: str) -> Iterator[Finding]:
     """MLflow's server writes by boto3, which sends checksums that not every server knows."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from nightshift.s3.connection import boto_client
+    from nightshift.storage.connection import boto_client
 
     client = boto_client()
     try:

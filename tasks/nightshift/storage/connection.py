@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from obstore.store import S3Store
 
 from nightshift.errors import InputError
-from nightshift.s3.failures import misconfigured
+from nightshift.storage.failures import misconfigured
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Credential

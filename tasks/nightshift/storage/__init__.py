@@ -1,9 +1,4 @@
-"""Objects by URI, on S3 (`s3://bucket/key`) or the local disk (`file:///path`). Nothing else talks to them.
-
-S3 is reached by the standard variables (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID, …). Every write is atomic:
-readers see the whole object or none. What stays unreachable after AWS_MAX_ATTEMPTS raises OutageError. A
-process that has used S3 must not be forked, only spawned.
-"""
+"""Objects of an S3 server, through obstore. `nightshift.storage` is the way in."""
 
 import contextlib
 import hashlib
@@ -17,14 +12,14 @@ from pydantic import BaseModel
 
 from nightshift.errors import InputError, OutageError
 from nightshift.records import Artifact
-from nightshift.s3 import objects
-from nightshift.s3 import uploads as parts
-from nightshift.s3.failures import MissingError as MissingError
-from nightshift.s3.failures import TooLargeError as TooLargeError
-from nightshift.s3.failures import UnsafeKeyError as UnsafeKeyError
-from nightshift.s3.failures import unsafe
-from nightshift.s3.objects import Stored as Stored
-from nightshift.s3.uploads import Upload as Upload
+from nightshift.storage import multipart as parts
+from nightshift.storage import s3
+from nightshift.storage.failures import MissingError as MissingError
+from nightshift.storage.failures import TooLargeError as TooLargeError
+from nightshift.storage.failures import UnsafeKeyError as UnsafeKeyError
+from nightshift.storage.failures import unsafe
+from nightshift.storage.multipart import Upload as Upload
+from nightshift.storage.s3 import Stored as Stored
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -49,9 +44,9 @@ def read(uri: str, *, limit: int | None = None) -> bytes:
     """
     path = _local(uri)
     if path is None:
-        return objects.read(uri, limit)
+        return s3.read(uri, limit)
     try:
-        objects.check_size(uri, path.stat().st_size, limit)
+        s3.check_size(uri, path.stat().st_size, limit)
         return path.read_bytes()
     except (FileNotFoundError, IsADirectoryError) as error:
         raise MissingError(f"{uri} does not exist") from error
@@ -61,7 +56,7 @@ def write(uri: str, *pieces: bytes | memoryview) -> Artifact:
     """Store the pieces as one object, without joining them in memory, and say what was stored."""
     path = _local(uri)
     if path is None:
-        objects.write(uri, pieces)
+        s3.write(uri, pieces)
     else:
         _write_file(path, pieces)
     digest = hashlib.sha256()
@@ -77,7 +72,7 @@ def create_record(uri: str, record: BaseModel) -> bool:
     """
     data, path = record.model_dump_json().encode(), _local(uri)
     if path is None:
-        return objects.create(uri, data)
+        return s3.create(uri, data)
     return _write_file(path, (data,), instead=False)
 
 
@@ -106,7 +101,7 @@ def read_json(uri: str) -> Any:
 
 def exists(uri: str) -> bool:
     path = _local(uri)
-    return objects.exists(uri) if path is None else path.is_file()
+    return s3.exists(uri) if path is None else path.is_file()
 
 
 def listing(uri: str, *, etags: bool = True) -> Iterator[Stored]:
@@ -116,14 +111,14 @@ def listing(uri: str, *, etags: bool = True) -> Iterator[Stored]:
     of a local store, every file is read.
     """
     path = _local(uri)
-    return objects.listing(uri) if path is None else _walk(path, etags)
+    return s3.listing(uri) if path is None else _walk(path, etags)
 
 
 def folders(uri: str) -> list[str]:
     """What the keys under a prefix begin with, up to their next slash, sorted; found without listing them."""
     path = _local(uri)
     if path is None:
-        return objects.folders(uri)
+        return s3.folders(uri)
     return sorted(each.name for each in path.iterdir() if each.is_dir()) if path.is_dir() else []
 
 
@@ -159,7 +154,7 @@ def delete(uri: str) -> None:
     """Remove one object; what is not there is no error."""
     path = _local(uri)
     if path is None:
-        objects.delete(uri)
+        s3.delete(uri)
     else:
         path.unlink(missing_ok=True)
 

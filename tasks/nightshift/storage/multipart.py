@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from nightshift.errors import InputError, NightshiftError, OutageError
-from nightshift.s3.connection import boto_client, bucket_key, endpoint
+from nightshift.storage.connection import boto_client, bucket_key, endpoint
 
 
 class Upload(NamedTuple):

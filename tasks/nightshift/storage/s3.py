@@ -17,8 +17,8 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
 from nightshift.errors import InputError, OutageError
-from nightshift.s3.connection import Bucket, boto_client, bucket_key, connected, endpoint
-from nightshift.s3.failures import MissingError, TooLargeError, UnsafeKeyError, failure, summary, unsafe
+from nightshift.storage.connection import Bucket, boto_client, bucket_key, connected, endpoint
+from nightshift.storage.failures import MissingError, TooLargeError, UnsafeKeyError, failure, summary, unsafe
 
 READS: Final = 4  # of one object whose bytes break off, or mix two versions of it
 PAGE: Final = 1000  # keys, as many as S3 sends at once

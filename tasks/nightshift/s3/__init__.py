@@ -1,1 +1,0 @@
-"""Objects of an S3 server, through obstore. `nightshift.storage` is the way in."""
