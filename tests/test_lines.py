@@ -5,12 +5,12 @@ import json
 import pytest
 from pydantic import BaseModel
 
-from nightshift import lines
 from nightshift.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
 from nightshift.errors import InputError
 from nightshift.messages import message
 from nightshift.records import Message, Part
 from nightshift.records.specs import CloseSpec, PlanSpec, PreprocessSpec, PromoteSpec, QuantizeSpec, TrainSpec
+from nightshift.runner import json_logs
 
 MESSAGE = Message(parts_uri="s3://n/plans/0123456789abcdef.json", parts=2, images=9, batches=("mon", "tue"))
 CLOSE = CloseSpec(mlflow_run_id="", failed=False, reason="")
@@ -19,7 +19,7 @@ CLOSE = CloseSpec(mlflow_run_id="", failed=False, reason="")
 def facts(spec: BaseModel, stage: str = "stage", line: str = "a line", **labels: object) -> dict[str, object]:
     """What is known of a line, without the time."""
     printed: list[str] = []
-    lines.labelled(printed.append, stage, spec, labels)(line)
+    json_logs.labelled(printed.append, stage, spec, labels)(line)
     (text,) = printed
     found = json.loads(text)
     assert found.pop("time").endswith("Z")
@@ -31,23 +31,23 @@ def facts(spec: BaseModel, stage: str = "stage", line: str = "a line", **labels:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """JSON, outside of Airflow."""
-    monkeypatch.setenv(lines.LOG, "json")
+    monkeypatch.setenv(json_logs.LOG, "json")
     for name in ("DAG_ID", "DAG_RUN_ID", "TRY_NUMBER"):
         monkeypatch.delenv(f"AIRFLOW_CTX_{name}", raising=False)
 
 
 @pytest.mark.parametrize("given", [None, "", "text"])
 def test_lines_stay_as_they_are_unless_json_is_asked_for(monkeypatch, given):
-    monkeypatch.delenv(lines.LOG, raising=False)
+    monkeypatch.delenv(json_logs.LOG, raising=False)
     if given is not None:
-        monkeypatch.setenv(lines.LOG, given)
-    assert lines.labelled(print, "close", CLOSE) is print
+        monkeypatch.setenv(json_logs.LOG, given)
+    assert json_logs.labelled(print, "close", CLOSE) is print
 
 
 def test_another_form_is_refused(monkeypatch):
-    monkeypatch.setenv(lines.LOG, "xml")
+    monkeypatch.setenv(json_logs.LOG, "xml")
     with pytest.raises(InputError, match="NIGHTSHIFT_LOG is 'xml'; it must be text or json"):
-        lines.labelled(print, "close", CLOSE)
+        json_logs.labelled(print, "close", CLOSE)
 
 
 @pytest.mark.parametrize(

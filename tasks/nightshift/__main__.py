@@ -13,8 +13,8 @@ from typing import get_type_hints
 from pydantic import BaseModel
 
 from nightshift.errors import InputError, NightshiftError, OutageError
-from nightshift.lines import one_line
 from nightshift.runner import OUTAGE, REFUSED, STAGES, die_with_parent
+from nightshift.runner.json_logs import one_line
 
 
 def main() -> int:

@@ -27,10 +27,10 @@ from nightshift import (
 from nightshift.contenders import Contender, Labels
 from nightshift.dataset import Images, load_split
 from nightshift.gates import Case, Rival, lead
-from nightshift.lines import one_line
 from nightshift.metrics.scores import judge
 from nightshift.records import Candidate, ClassScores, Dataset, Evaluation, Evidence, Robustness, Speed
 from nightshift.records.specs import EvaluateSpec
+from nightshift.runner.json_logs import one_line
 from nightshift.storage import outputs
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from nightshift.batches import Batch
 from nightshift.config import PreprocessSettings, store_root
 from nightshift.config.pipelines import unlabelled_source
 from nightshift.errors import InputError
-from nightshift.lines import one_line
 from nightshift.messages import message, store
 from nightshift.records import Forecast, Part
 from nightshift.records.specs import LookSpec
+from nightshift.runner.json_logs import one_line
 
 DAY = 86_400.0  # seconds
 

@@ -13,10 +13,10 @@ from nightshift.config import STAGE_SETTINGS, Pipeline, digest_of
 from nightshift.config.pipelines import source_of
 from nightshift.errors import InputError
 from nightshift.labels import READY
-from nightshift.lines import one_line
 from nightshift.messages import message, store
 from nightshift.records import BatchSeen, Dataset, Part, Plan
 from nightshift.records.specs import PlanSpec
+from nightshift.runner.json_logs import one_line
 from nightshift.schedule import Facts, Verdict
 
 LOOKUPS = 32  # results of parts that are looked for at a time; each waits for the store

@@ -20,9 +20,9 @@ from nightshift.fetching import fetch
 from nightshift.formats import Unreadable
 from nightshift.hardware.processor import threads
 from nightshift.index import SCHEMA
-from nightshift.lines import one_line
 from nightshift.records import Forecast, Part, PartList, PartPredictions, Predicted, Refusal, Unsure
 from nightshift.records.specs import PredictSpec
+from nightshift.runner.json_logs import one_line
 from nightshift.runtime import Prediction
 from nightshift.transforms import Pixels, inner
 

@@ -21,9 +21,9 @@ from nightshift.fetching import fetch
 from nightshift.hardware.processor import threads
 from nightshift.images import Unreadable
 from nightshift.labels import Label, Labels
-from nightshift.lines import one_line
 from nightshift.records import Part, PartList, PartResult, Refusal, Shard, Split, SplitFolders
 from nightshift.records.specs import PreprocessSpec
+from nightshift.runner.json_logs import one_line
 from nightshift.shards import Buffers, Filled, Row
 from nightshift.splits import place
 

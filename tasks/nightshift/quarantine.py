@@ -7,10 +7,11 @@ batches without labels are under `quarantine/<pipeline>.unlabelled`, which no pi
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from nightshift import lines, storage
+from nightshift import storage
 from nightshift.config import store_root
 from nightshift.formats import Unreadable
 from nightshift.records import Refusal
+from nightshift.runner import json_logs
 
 REASONS = "reasons.jsonl"
 
@@ -22,7 +23,7 @@ def unlabelled(pipeline: str) -> str:
 
 def refusal(key: str, why: Unreadable, sha256: str = "") -> Refusal:
     """The record of a refused file, which the log names too."""
-    print(lines.one_line(f"refused {key}: {why.reason}: {why.detail}"))
+    print(json_logs.one_line(f"refused {key}: {why.reason}: {why.detail}"))
     return Refusal(key=key, sha256=sha256, reason=why.reason, detail=why.detail)
 
 

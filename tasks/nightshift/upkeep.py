@@ -23,10 +23,10 @@ from nightshift.config.upkeep import Retention
 from nightshift.errors import OutageError
 from nightshift.inventory import Version
 from nightshift.leftovers import KNOWN, Leftovers
-from nightshift.lines import one_line
 from nightshift.reach import Reach
 from nightshift.records.specs import UpkeepSpec
 from nightshift.records.upkeep import Cleaning, Doomed, Tally
+from nightshift.runner.json_logs import one_line
 
 MARKERS: Final = {"part.json", "checkpoint.json", "candidate.json", "sweep.json", "_SUCCESS", "MLmodel"}
 DELETIONS: Final = 16  # at a time; each waits for its server

@@ -25,9 +25,9 @@ from typing import Any
 import psutil
 from pydantic import BaseModel
 
-from nightshift import lines
 from nightshift.errors import InputError, OutageError, StageError
 from nightshift.hardware import processor
+from nightshift.runner import json_logs
 
 REFUSED, OUTAGE = 2, 3  # exit codes for InputError and OutageError
 PARENT = "NIGHTSHIFT_PARENT_PID"
@@ -64,7 +64,7 @@ def run_stage(
     the stage raised it, StageError when the process was killed or crashed. However this ends, the stage's
     processes end too.
     """
-    echo = lines.labelled(echo, stage, spec, labels)
+    echo = json_logs.labelled(echo, stage, spec, labels)
     with tempfile.TemporaryDirectory(prefix=f"nightshift-{stage}-") as folder:
         spec_file, result_file = Path(folder, "spec.json"), Path(folder, "result.json")
         spec_file.write_text(spec.model_dump_json(), encoding="utf-8")
