@@ -20,7 +20,7 @@ from waiting import SLOWNESS, patience, slowness
 from webhook import Hook, webhook
 from xdist.scheduler import LoadScopeScheduling
 
-from nightshift import signing
+from nightshift.security import signing
 from nightshift.stack import environment, lifecycle
 
 # Two workers on two cores: a computation of one must not wait for threads that the other has.

@@ -8,11 +8,12 @@ from ml_fixtures import Night
 from mlflow_server import Door
 from small_models import onnx_model
 
-from nightshift import ledger, registry, signing, storage, tracking
+from nightshift import ledger, registry, storage, tracking
 from nightshift.config import PreprocessSettings, store_root
 from nightshift.promote import Promotion, promote
 from nightshift.records import Evaluation, Scores, Verdict
 from nightshift.records.specs import PromoteSpec, RegisterSpec
+from nightshift.security import signing
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import pytest
 from promotions import act, challenger
 from typer.testing import CliRunner
 
-from nightshift import ledger, registry, sealing, signing
+from nightshift import ledger, registry
 from nightshift.cli import app
 from nightshift.runtime import Session
+from nightshift.security import encryption, signing
 from nightshift.stack import backup, environment, lifecycle, prepare, state
 from nightshift.stack.backup import Manifest
 
@@ -33,7 +34,7 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NIGHTSHIFT_DAGS", str(made / "dags"))
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(made / "stack"))
-    monkeypatch.setenv(sealing.EXPORT_KEY, KEY)
+    monkeypatch.setenv(encryption.EXPORT_KEY, KEY)
     yield made
     lifecycle.down(made / "stack")
     shutil.rmtree(made)
@@ -153,7 +154,7 @@ def test_no_secret_can_be_read_without_the_key(small, folder):
 
 
 def test_without_a_key_nothing_is_kept(small, folder, monkeypatch):
-    monkeypatch.delenv(sealing.EXPORT_KEY)
+    monkeypatch.delenv(encryption.EXPORT_KEY)
     assert "no key was given: name its file with --key-file" in run("backup", str(folder / "kept"), code=2)
     assert not (folder / "kept").exists()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nightshift.cells import harmless, original
+from nightshift.security.escaping import harmless, original
 
 NAMES = [
     *(

@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 from waiting import patience
 
-from nightshift import signing
 from nightshift.cli import app
 from nightshift.cli.connection import connect, connect_signing, decided, pipelines_folder
 from nightshift.errors import InputError
+from nightshift.security import signing
 from nightshift.stack.kept import Ports, ensure_secrets, store_ports
 
 NIGHTSHIFT = sysconfig.get_path("scripts") + "/nightshift"

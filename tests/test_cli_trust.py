@@ -12,8 +12,9 @@ import pytest
 from small_models import onnx_model
 from typer.testing import CliRunner, Result
 
-from nightshift import registry, sealing, signing, tracking
+from nightshift import registry, tracking
 from nightshift.cli import app
+from nightshift.security import encryption, signing
 
 MODEL = onnx_model(1)
 KEY = bytes(range(32))
@@ -22,7 +23,7 @@ KEY = bytes(range(32))
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No stack, no keys, no store."""
-    for name in (signing.SIGNING_KEY, signing.PUBLIC_KEYS, signing.PASSPHRASE_FILE, sealing.EXPORT_KEY):
+    for name in (signing.SIGNING_KEY, signing.PUBLIC_KEYS, signing.PASSPHRASE_FILE, encryption.EXPORT_KEY):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -96,7 +97,7 @@ def test_an_export_key_is_private_and_never_overwritten(tmp_path):
     made = run("keys", "--export-key", tmp_path / "key")
     assert made.exit_code == 0, made.output
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
-    assert sealing.read_key(tmp_path / "key").hex() not in made.output
+    assert encryption.read_key(tmp_path / "key").hex() not in made.output
     assert not (tmp_path / "signing.key").exists()
     refused(run("keys", "--export-key", tmp_path / "key"), "exists and keys are never overwritten")
     refused(run("keys", "--export-key", tmp_path / "no" / "key"), "cannot be written")
@@ -133,9 +134,9 @@ def test_a_sealed_model_is_opened_by_its_key_alone(registered, tmp_path, monkeyp
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
 
     out.unlink()
-    monkeypatch.setenv(sealing.EXPORT_KEY, KEY.hex())
+    monkeypatch.setenv(encryption.EXPORT_KEY, KEY.hex())
     refused(run("unseal", sealed, out), f"{sealed} is not opened: the sealed file was made with another key")
-    monkeypatch.setenv(sealing.EXPORT_KEY, key.read_text())
+    monkeypatch.setenv(encryption.EXPORT_KEY, key.read_text())
     whole = sealed.read_bytes()
     for damaged, words in (
         (whole[:-5], "its header says"),
@@ -152,7 +153,7 @@ def test_a_sealed_model_is_opened_by_its_key_alone(registered, tmp_path, monkeyp
 def test_what_stood_there_stays_when_nothing_is_written(registered, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"before")
     (tmp_path / "key").write_text(KEY.hex())
-    (tmp_path / "sealed").write_bytes(sealing.seal(MODEL, KEY)[:-1])
+    (tmp_path / "sealed").write_bytes(encryption.seal(MODEL, KEY)[:-1])
     assert (
         run("unseal", tmp_path / "sealed", tmp_path / "model.onnx", "--key-file", tmp_path / "key").exit_code
         == 2

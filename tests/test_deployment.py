@@ -13,8 +13,8 @@ import yaml
 from deployment import DOCKER, MLFLOW, ROOT, services
 from typer.main import get_command
 
-from nightshift import signing
 from nightshift.cli import app
+from nightshift.security import signing
 
 DOCKERFILES = (DOCKER / "Dockerfile", MLFLOW / "Dockerfile")
 TEXTS = sorted(path for folder in (DOCKER, MLFLOW) for path in folder.iterdir() if path.is_file())

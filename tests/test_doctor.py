@@ -26,10 +26,11 @@ from test_storage import s3, s3_server
 from typer.testing import CliRunner, Result
 from waiting import wait_for_port
 
-from nightshift import signing, storage, tracking
+from nightshift import storage, tracking
 from nightshift.cli import app, checks
 from nightshift.cli.doctor import _processor
 from nightshift.hardware import processor
+from nightshift.security import signing
 from nightshift.stack.kept import Ports, ensure_secrets, store_ports
 from nightshift.stack.programs import valkey_binary
 

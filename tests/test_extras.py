@@ -16,7 +16,7 @@ ENTRY_POINTS = {
         "nightshift.answers",
         "nightshift.neighbours",
         "nightshift.registry",
-        "nightshift.signing",
+        "nightshift.security.signing",
         "nightshift.cli",
     ),
     "serve": (

@@ -12,8 +12,9 @@ from mlflow_server import Door
 from small_models import brightness, onnx_model
 from waiting import wait_for
 
-from nightshift import registry, runtime, signing, tracking
+from nightshift import registry, runtime, tracking
 from nightshift.errors import InputError
+from nightshift.security import signing
 from nightshift.serving import recent
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nightshift.markdown import escaped
+from nightshift.security.escaping import escaped
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ import pytest
 from sklearn.datasets import load_digits
 from waiting import wait_for
 
-from nightshift import ledger, predictions, registry, signatures, signing, storage, tracking
+from nightshift import ledger, predictions, registry, signatures, storage, tracking
 from nightshift.cli.airflow import Airflow
 from nightshift.config import PreprocessSettings
 from nightshift.images import prepare
 from nightshift.register import SBOM
 from nightshift.runtime import Session
+from nightshift.security import signing
 
 ROOT = Path(__file__).parent.parent
 COMMAND = str(Path(sys.executable).with_name("nightshift"))

@@ -12,8 +12,9 @@ import pytest
 from test_storage import free_port
 from waiting import patience
 
-from nightshift import signing, storage
+from nightshift import storage
 from nightshift.errors import InputError, OutageError
+from nightshift.security import signing
 from nightshift.stack import environment, kept, lifecycle, parts, prepare, supervise
 from nightshift.stack.environment import Site
 from nightshift.stack.kept import Ports

@@ -7,11 +7,12 @@ import pytest
 import speeds
 from ml_fixtures import Night
 
-from nightshift import decisions, ledger, register, registry, signatures, signing, tracking
+from nightshift import decisions, ledger, register, registry, signatures, tracking
 from nightshift.errors import InputError, NightshiftError
 from nightshift.records import Evaluation, Scores, Verdict
 from nightshift.records.specs import RegisterSpec
 from nightshift.register import SBOM
+from nightshift.security import signing
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from test_backup import KEY, folder, keep, put, run, small
 from test_storage import s3, s3_server
 
-from nightshift import sealing
+from nightshift.security import encryption
 from nightshift.stack import backup, lifecycle, state, supervise
 from nightshift.stack.backup import Manifest
 
@@ -110,7 +110,7 @@ def test_what_is_not_whole_or_not_for_here_is_refused_and_nothing_is_touched(
 
 
 def test_another_key_opens_nothing(kept, small, monkeypatch):
-    monkeypatch.setenv(sealing.EXPORT_KEY, "11" * 32)
+    monkeypatch.setenv(encryption.EXPORT_KEY, "11" * 32)
     assert "was made with another key" in run("restore", str(kept), "--force", code=2)
 
 

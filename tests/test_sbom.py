@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nightshift import sbom as module
 from nightshift.errors import NightshiftError
-from nightshift.sbom import sbom
+from nightshift.security import sbom as module
+from nightshift.security.sbom import sbom
 
 
 @pytest.fixture(scope="module")

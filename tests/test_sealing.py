@@ -7,70 +7,70 @@ import secrets
 import pytest
 from small_models import onnx_model
 
-from nightshift import sealing
 from nightshift.errors import InputError
+from nightshift.security import encryption
 
 MODEL = onnx_model(1)
 KEY = bytes(range(32))
 
 
 def test_a_sealed_model_comes_back_and_shows_nothing_of_itself():
-    sealed = sealing.seal(MODEL, KEY)
-    assert sealing.unseal(sealed, KEY) == MODEL
+    sealed = encryption.seal(MODEL, KEY)
+    assert encryption.unseal(sealed, KEY) == MODEL
     assert b"softmax" not in sealed.lower()
     assert hashlib.sha256(MODEL).digest() in sealed
-    assert sealing.seal(MODEL, KEY) != sealed
-    assert sealing.unseal(sealing.seal(b"", KEY), KEY) == b""
+    assert encryption.seal(MODEL, KEY) != sealed
+    assert encryption.unseal(encryption.seal(b"", KEY), KEY) == b""
 
 
 def test_every_changed_byte_is_noticed():
-    sealed = sealing.seal(b"a model", KEY)
+    sealed = encryption.seal(b"a model", KEY)
     for place in range(len(sealed)):
         changed = bytearray(sealed)
         changed[place] ^= 1
         with pytest.raises(InputError):
-            sealing.unseal(bytes(changed), KEY)
+            encryption.unseal(bytes(changed), KEY)
 
 
 def test_every_missing_end_and_every_longer_file_is_noticed():
-    sealed = sealing.seal(b"a model", KEY)
+    sealed = encryption.seal(b"a model", KEY)
     for length in range(len(sealed)):
         with pytest.raises(InputError, match=r"no file that|ends after|its header says"):
-            sealing.unseal(sealed[:length], KEY)
+            encryption.unseal(sealed[:length], KEY)
     with pytest.raises(InputError, match="its header says"):
-        sealing.unseal(sealed + b"x", KEY)
+        encryption.unseal(sealed + b"x", KEY)
 
 
 def test_what_is_wrong_is_told_apart():
-    sealed = sealing.seal(MODEL, KEY)
+    sealed = encryption.seal(MODEL, KEY)
     with pytest.raises(InputError, match="was made with another key"):
-        sealing.unseal(sealed, secrets.token_bytes(32))
+        encryption.unseal(sealed, secrets.token_bytes(32))
     with pytest.raises(InputError, match="was changed or damaged"):
-        sealing.unseal(sealed[:-1] + bytes([sealed[-1] ^ 1]), KEY)
+        encryption.unseal(sealed[:-1] + bytes([sealed[-1] ^ 1]), KEY)
     with pytest.raises(InputError, match="has format 2, this Nightshift reads 1"):
-        sealing.unseal(sealed[:8] + b"\x02" + sealed[9:], KEY)
+        encryption.unseal(sealed[:8] + b"\x02" + sealed[9:], KEY)
     with pytest.raises(InputError, match="no file that `nightshift export --encrypt` made"):
-        sealing.unseal(MODEL, KEY)
+        encryption.unseal(MODEL, KEY)
 
 
 def test_a_model_that_is_too_large_is_refused(monkeypatch):
-    monkeypatch.setattr(sealing, "MOST", 3)
+    monkeypatch.setattr(encryption, "MOST", 3)
     with pytest.raises(InputError, match="a model of 4 bytes cannot be sealed; 3 are the most"):
-        sealing.seal(b"four", KEY)
+        encryption.seal(b"four", KEY)
 
 
 def test_a_key_is_read_from_a_file_or_the_environment(tmp_path, monkeypatch):
-    monkeypatch.delenv(sealing.EXPORT_KEY, raising=False)
+    monkeypatch.delenv(encryption.EXPORT_KEY, raising=False)
     with pytest.raises(InputError, match="no key was given: name its file with --key-file"):
-        sealing.read_key(None)
+        encryption.read_key(None)
     for text in (KEY.hex(), KEY.hex().upper(), base64.b64encode(KEY).decode(), f" {KEY.hex()}\n"):
-        monkeypatch.setenv(sealing.EXPORT_KEY, text)
+        monkeypatch.setenv(encryption.EXPORT_KEY, text)
         (tmp_path / "key").write_text(text)
-        assert sealing.read_key(None) == sealing.read_key(tmp_path / "key") == KEY
-    monkeypatch.setenv(sealing.EXPORT_KEY, KEY[::-1].hex())
-    assert sealing.read_key(tmp_path / "key") == KEY
-    assert len(bytes.fromhex(sealing.new_key())) == 32
-    assert sealing.new_key() != sealing.new_key()
+        assert encryption.read_key(None) == encryption.read_key(tmp_path / "key") == KEY
+    monkeypatch.setenv(encryption.EXPORT_KEY, KEY[::-1].hex())
+    assert encryption.read_key(tmp_path / "key") == KEY
+    assert len(bytes.fromhex(encryption.new_key())) == 32
+    assert encryption.new_key() != encryption.new_key()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_key_is_read_from_a_file_or_the_environment(tmp_path, monkeypatch):
 def test_what_is_no_key_is_refused_without_showing_it(text, tmp_path):
     (tmp_path / "key").write_text(text)
     with pytest.raises(InputError, match="are not 32 bytes in hexadecimal or base64") as refused:
-        sealing.read_key(tmp_path / "key")
+        encryption.read_key(tmp_path / "key")
     assert not text or text not in str(refused.value)
     with pytest.raises(InputError, match="cannot be read"):
-        sealing.read_key(tmp_path / "none")
+        encryption.read_key(tmp_path / "none")

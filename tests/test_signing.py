@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from small_models import onnx_model
 
-from nightshift import signing
 from nightshift.errors import InputError
+from nightshift.security import signing
 
 MODEL = onnx_model(1)
 PEM, SPKI = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo

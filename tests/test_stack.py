@@ -23,9 +23,10 @@ from botocore.exceptions import ClientError
 from guardian import lives
 from waiting import patience, wait_for
 
-from nightshift import signing, storage, tracking
+from nightshift import storage, tracking
 from nightshift.errors import InputError, NightshiftError
 from nightshift.hardware import processor
+from nightshift.security import signing
 from nightshift.stack import (
     airflow_api,
     environment,

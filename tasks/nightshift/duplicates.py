@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nightshift.cells import harmless
 from nightshift.likeness import Pair
+from nightshift.security.escaping import harmless
 from nightshift.uploads import Said, newest
 
 Rows = NDArray[np.int64]

@@ -2,7 +2,7 @@
 
 The other columns are metadata of the image: they are carried along as one JSON object of texts, the same for
 both formats, so that equal manifests give equal data sets. Empty cells count as absent. In CSV an apostrophe
-before what would be a formula is not part of the cell (`nightshift.cells`).
+before what would be a formula is not part of the cell (`nightshift.security.escaping`).
 """
 
 import codecs
@@ -16,9 +16,9 @@ from datetime import date, time
 from pathlib import PurePosixPath
 from typing import Any, Final, NamedTuple
 
-from nightshift.cells import harmless, original
 from nightshift.errors import InputError
 from nightshift.records import SPLITS, Split
+from nightshift.security.escaping import harmless, original
 
 READY: Final = "_READY"
 MANIFESTS: Final = ("manifest.csv", "manifest.parquet")

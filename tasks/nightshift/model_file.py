@@ -7,13 +7,14 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from nightshift import sealing, storage
+from nightshift import storage
 from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
 from nightshift.hardware import processor
 from nightshift.portability import PAIR_LIMIT, pair_sum_of, saturates_here
 from nightshift.records import model_facts
 from nightshift.runtime import EXACT, Runtime
+from nightshift.security import encryption
 
 
 class ModelFile(NamedTuple):
@@ -83,7 +84,7 @@ def load(uri: str) -> ModelFile:
 
 def of_bytes(uri: str, data: bytes, version: str = "") -> ModelFile:
     """A model of which the bytes are there; `uri` is what errors call it. Raises InputError."""
-    if data.startswith(sealing.MAGIC):
+    if data.startswith(encryption.MAGIC):
         raise InputError(f"model {uri!r} is sealed; open it first by nightshift unseal {uri} FILE.onnx")
     classes, settings, pair_sum = _facts(uri, data)
     return ModelFile(uri, data, hashlib.sha256(data).hexdigest(), version, classes, settings, pair_sum)

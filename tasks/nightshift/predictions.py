@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from nightshift import storage
-from nightshift.cells import harmless
 from nightshift.config import store_root
 from nightshift.records import BatchPredictions, Unsure
+from nightshift.security.escaping import harmless
 
 DONE: Final = "_SUCCESS"
 PARTS: Final = "_parts"

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from nightshift import ledger, registry, storage, tracking
 from nightshift.config import digest_of, store_root
 from nightshift.errors import InputError, NightshiftError
-from nightshift.markdown import escaped
 from nightshift.records import Artifact, Dataset, Decision, Evaluation, Made, ModelVersion, Plan, lengths
 from nightshift.records.specs import RegisterSpec
 from nightshift.runner.json_logs import one_line
-from nightshift.sbom import sbom
+from nightshift.security.escaping import escaped
+from nightshift.security.sbom import sbom
 
 SBOM = "sbom.cdx.json"  # artifact of the night's run: what was installed when its model was made
 

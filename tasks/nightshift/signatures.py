@@ -8,9 +8,10 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
-from nightshift import signing, tracking
+from nightshift import tracking
 from nightshift.errors import InputError
 from nightshift.records import Record
+from nightshift.security import signing
 
 SIGNED_BY = "nightshift.signed_by"  # tag of a version, the fingerprint; it tells people and is never trusted
 FOLDER: Final = "signature"

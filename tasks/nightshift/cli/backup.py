@@ -29,11 +29,11 @@ def backup(
     import json
     import sys
 
-    from nightshift import sealing
+    from nightshift.security import encryption
     from nightshift.stack.backup import backup as keep
     from nightshift.stack.environment import home
 
-    key = sealing.read_key(key_file)
+    key = encryption.read_key(key_file)
     uri, made = keep(
         home(),
         _address(where) if where else _own_store(),
@@ -52,11 +52,11 @@ def restore(
     force: Annotated[bool, typer.Option("--force", help="Put the stack that is there aside first.")] = False,
 ) -> None:
     """Make a stack of a backup, in NIGHTSHIFT_HOME; it is checked before anything is touched."""
-    from nightshift import sealing
+    from nightshift.security import encryption
     from nightshift.stack.environment import home
     from nightshift.stack.restore import restore as bring_back
 
-    place, key = home(), sealing.read_key(key_file)
+    place, key = home(), encryption.read_key(key_file)
     made = bring_back(place, _address(uri), key, force=force, say=lambda line: print(line, flush=True))
     print(f"{place} is the stack of {made.at} again; `nightshift up` starts it")
 

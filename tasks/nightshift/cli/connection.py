@@ -51,7 +51,7 @@ def connect_for(model: str) -> None:
 
 def connect_signing() -> None:
     """Sign with the stack's key what this process registers, where that key is the one that is trusted."""
-    from nightshift import signing
+    from nightshift.security import signing
     from nightshift.stack.environment import home, keys_folder
 
     folder = keys_folder(home())

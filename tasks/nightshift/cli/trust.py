@@ -26,10 +26,10 @@ def keys(
     ] = None,
 ) -> None:
     """Make a key pair for signing models and say how to use it; no key is ever overwritten."""
-    from nightshift import sealing, signing
+    from nightshift.security import encryption, signing
 
     if export_key is not None:
-        signing.write_new(export_key.expanduser(), f"{sealing.new_key()}\n".encode())
+        signing.write_new(export_key.expanduser(), f"{encryption.new_key()}\n".encode())
         print(f"export key   {export_key}  (whoever has it can open what it seals)")
         return
     place = folder.expanduser().resolve()
@@ -56,18 +56,18 @@ def export(
     key_file: KeyFile = None,
 ) -> None:
     """Write a registered model to a file, its digest and signature checked."""
-    from nightshift import sealing, signing
     from nightshift.cli.connection import connect
     from nightshift.errors import InputError
+    from nightshift.security import encryption, signing
 
     if key_file and not encrypt:
         raise InputError("--key-file is for --encrypt, which was not given; add it, or leave the key out")
-    place, key = _place(file), sealing.read_key(key_file) if encrypt else None
+    place, key = _place(file), encryption.read_key(key_file) if encrypt else None
     connect("tracking")
     from nightshift.registry import SHA256, fetch_model
 
     data, tags = fetch_model(model)
-    _write(place, sealing.seal(data, key) if key else data)
+    _write(place, encryption.seal(data, key) if key else data)
     signature = "signature checked" if signing.trusted_keys() else f"no {signing.PUBLIC_KEYS} to check it by"
     print(
         f"{file}: version {tags['version']}, SHA-256 {tags[SHA256]}, {signature}{', sealed' if key else ''}"
@@ -83,12 +83,12 @@ def unseal(
     """Open a sealed model; nothing is written unless every byte is as it was sealed."""
     import hashlib
 
-    from nightshift import sealing
     from nightshift.errors import InputError
+    from nightshift.security import encryption
 
-    place, key = _place(out), sealing.read_key(key_file)
+    place, key = _place(out), encryption.read_key(key_file)
     try:
-        data = sealing.unseal(file.read_bytes(), key)
+        data = encryption.unseal(file.read_bytes(), key)
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}); give a sealed file") from error
     except InputError as error:
@@ -102,7 +102,7 @@ def sbom(
     file: Annotated[Path | None, typer.Argument(help="Where to write it; stdout by default.")] = None,
 ) -> None:
     """Write what is installed here as a bill of materials, CycloneDX in JSON."""
-    from nightshift.sbom import sbom as make
+    from nightshift.security.sbom import sbom as make
 
     made = make()
     if file is None:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
-from nightshift.markdown import escaped
 from nightshift.portability import PAIR_LIMIT
 from nightshift.report import Findings, computed, digits
+from nightshift.security.escaping import escaped
 
 Cell = str | int | float | None
 LOADING = """```python

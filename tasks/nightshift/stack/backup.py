@@ -24,9 +24,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from nightshift import sealing, storage
+from nightshift import storage
 from nightshift.errors import InputError
 from nightshift.records import Record
+from nightshift.security import encryption
 from nightshift.stack import dumps, lifecycle, prepare, processes, state, supervise
 from nightshift.stack.environment import BUCKET, Site
 from nightshift.stack.postgres import DATABASES
@@ -67,7 +68,7 @@ class Manifest(Record):
 
     def sealed(self, key: bytes) -> "Manifest":
         text = self.model_copy(update={"seal": ""}).model_dump_json()
-        return self.model_copy(update={"seal": sealing.mark(text.encode(), key)})
+        return self.model_copy(update={"seal": encryption.mark(text.encode(), key)})
 
     @property
     def size(self) -> int:
@@ -157,7 +158,7 @@ def _private(home: Path, uri: str, key: bytes) -> Saved:
     content = {
         path.relative_to(home).as_posix(): base64.b64encode(path.read_bytes()).decode() for path in found
     }
-    kept = storage.write(storage.join(uri, PRIVATE), sealing.seal(json.dumps(content).encode(), key))
+    kept = storage.write(storage.join(uri, PRIVATE), encryption.seal(json.dumps(content).encode(), key))
     return Saved(name=PRIVATE, sha256=kept.sha256, size=kept.size)
 
 

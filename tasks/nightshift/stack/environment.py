@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 import nightshift
-from nightshift import signing
 from nightshift.errors import InputError
+from nightshift.security import signing
 from nightshift.stack.kept import Ports, Secrets, stored_own, stored_ports, stored_secrets
 
 BUCKET = "nightshift"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from nightshift import signing
 from nightshift.errors import InputError
+from nightshift.security import signing
 from nightshift.stack.environment import BROKER_URL, DATABASE_URLS, RESULT_BACKEND, SIGNING
 from nightshift.storage.connection import is_virtual
 

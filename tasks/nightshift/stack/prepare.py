@@ -8,9 +8,10 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from nightshift import signing, storage
+from nightshift import storage
 from nightshift.errors import InputError, NightshiftError, OutageError
 from nightshift.hardware import processor
+from nightshift.security import signing
 from nightshift.stack import environment, health, kept, mlflow_settings, parts, ports, postgres
 from nightshift.stack.environment import ADMIN, BUCKET, LOOPBACK, Site, run_folder
 from nightshift.stack.kept import write_private

@@ -19,8 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from nightshift import sealing, storage
+from nightshift import storage
 from nightshift.errors import InputError
+from nightshift.security import encryption
 from nightshift.stack import dumps, lifecycle, prepare, state, supervise
 from nightshift.stack.backup import COPIES, FORMAT, MANIFEST, PRIVATE, SECRETS, Manifest, Saved, Say
 from nightshift.stack.environment import BUCKET, run_folder
@@ -127,7 +128,7 @@ def _checked(uri: str, saved: Saved) -> bytes:
 def _unseal(data: bytes, uri: str, key: bytes, folder: Path) -> None:
     """Write the secrets and keys."""
     try:
-        content = json.loads(sealing.unseal(data, key))
+        content = json.loads(encryption.unseal(data, key))
     except InputError as error:
         raise InputError(f"{uri}/{PRIVATE} is not opened: {error}") from error
     for name, text in content.items():

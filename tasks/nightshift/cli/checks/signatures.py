@@ -7,7 +7,7 @@ from nightshift.cli.checks import Finding
 
 
 def signatures() -> Iterator[Finding]:
-    from nightshift import signing
+    from nightshift.security import signing
 
     trusted, private = signing.trusted_keys(), os.environ.get(signing.SIGNING_KEY)
     signer = signing.signer() if private else None

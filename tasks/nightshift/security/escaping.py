@@ -20,3 +20,10 @@ def harmless(cell: str) -> str:
 def original(cell: str) -> str:
     """What `harmless` was given."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
+def escaped(value: object) -> str:
+    """Text that Markdown and HTML show as it is, in one line."""
+    text = " ".join(str(value).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]|$])", r"\\\1", text)

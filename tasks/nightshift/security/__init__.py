@@ -1,0 +1,1 @@
+"""Signatures, encryption, bill of materials, escaping of foreign text."""
