@@ -18,12 +18,13 @@ import pytest
 from small_models import brightness
 from waiting import patience, wait_for
 
-from nightshift import registry, runtime, tracking
+from nightshift import runtime
 from nightshift.serving import http
 from nightshift.serving.app import create
 from nightshift.serving.following import Follower
 from nightshift.serving.meters import Meters
 from nightshift.serving.served import Options
+from nightshift.tracking import registry, runs
 
 
 class Endpoint(NamedTuple):
@@ -107,7 +108,7 @@ def promoted(name: str, bright: str = "bright", side: int = 8, model: bytes | No
 
 def registered(name: str, bright: str = "bright", side: int = 8, model: bytes | None = None) -> str:
     data = model or brightness(facts(bright=bright, side=side), side=side)
-    run = tracking.open_night(name, f"night of {bright}", params={})
+    run = runs.open_night(name, f"night of {bright}", params={})
     return registry.register_version(run, name, data, classes=2, shape=(side, side, 3), tags={})
 
 

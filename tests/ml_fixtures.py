@@ -44,7 +44,7 @@ from nightshift.records.specs import EvaluateSpec, QuantizeSpec, TrainSpec
 from nightshift.train import train
 
 if TYPE_CHECKING:
-    from nightshift.registry import Registered
+    from nightshift.tracking.registry import Registered
 
 CLASSES = ("bottom-left", "bottom-right", "top-left", "top-right")
 PER_SPLIT = {"train": 80, "validation": 24, "test": 24}
@@ -153,7 +153,7 @@ def make_plan(dataset: Dataset, settings: TrainSettings = SETTINGS) -> Plan:
 
 def registered(night: Night, recipe: str = "fp32", **changes: Any) -> "Registered":
     """A candidate of the night as version 3 of its model, with changes."""
-    from nightshift.registry import Registered  # imports mlflow, which takes seconds
+    from nightshift.tracking.registry import Registered  # imports mlflow, which takes seconds
 
     candidate = night.candidates[recipe]
     values = {
@@ -281,7 +281,7 @@ def _settle(patch: pytest.MonkeyPatch, root: Path) -> None:
 def crowned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets the champions that the registry answers with; the registry itself has its own tests."""
 
-    from nightshift.registry import Champions  # imports mlflow, which takes seconds
+    from nightshift.tracking.registry import Champions  # imports mlflow, which takes seconds
 
     def crown(current: "Registered", best: "Registered | None" = None) -> None:
         monkeypatch.setattr(contenders, "champions", lambda name: Champions(current, best or current))

@@ -9,13 +9,14 @@ import pytest
 from mlflow_server import Door
 from small_models import brightness
 
-from nightshift import registry, storage, tracking
+from nightshift import storage
 from nightshift.config import Pipeline, PreprocessSettings, store_root
 from nightshift.look import look
 from nightshift.predict import predict
 from nightshift.records import Forecast
 from nightshift.records.specs import LookSpec, PredictSpec, SummariseSpec
 from nightshift.summarise import Summary, summarise
+from nightshift.tracking import registry, runs
 
 PREPROCESS = PreprocessSettings(image_size=8, resize="stretch")
 
@@ -34,7 +35,7 @@ class Lights:
     def register(self, dataset: str = "", champion: bool = True) -> str:
         """Register the model once more, as a night does, and make it champion."""
         self.runs += 1
-        run = tracking.open_night(self.pipeline.name, f"night {self.runs}", params={})
+        run = runs.open_night(self.pipeline.name, f"night {self.runs}", params={})
         tags = {
             registry.PREPROCESS: PREPROCESS.model_dump_json(),
             registry.DATASET: dataset,
@@ -47,7 +48,7 @@ class Lights:
 
     def _register(self, run: str, name: str, tags: dict[str, str]) -> str:
         """As `registry.register_version` does, but for storing the same file again, which takes a second."""
-        client, server = tracking.client(), self.server.behind
+        client, server = runs.client(), self.server.behind
         if server not in STORED:
             version = registry.register_version(
                 run, name, brightness(), classes=2, shape=(8, 8, 3), tags=tags

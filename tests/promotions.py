@@ -8,12 +8,13 @@ from ml_fixtures import Night
 from mlflow_server import Door
 from small_models import onnx_model
 
-from nightshift import ledger, registry, storage, tracking
+from nightshift import storage
 from nightshift.config import PreprocessSettings, store_root
 from nightshift.promote import Promotion, promote
 from nightshift.records import Evaluation, Scores, Verdict
 from nightshift.records.specs import PromoteSpec, RegisterSpec
 from nightshift.security import signing
+from nightshift.tracking import ledger, registry, runs
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def registering(ml_store: Path, mlflow_server: Door, monkeypatch: pytest.MonkeyP
 
 def challenger(name: str, seed: int, state: str = "challenger", **tags: str) -> str:
     """Register a version as a night does."""
-    run_id = tracking.open_night(name, f"night {seed}", params={})
+    run_id = runs.open_night(name, f"night {seed}", params={})
     facts = {
         registry.PREPROCESS: PreprocessSettings(image_size=8).model_dump_json(),
         registry.STATE: state,
@@ -92,7 +93,7 @@ def registering_spec(night: Night, name: str, title: str, seed: int, *, passed: 
         update={
             "pipeline": pipeline,
             "night": title,
-            "mlflow_run_id": tracking.open_night(name, title, params={}),
+            "mlflow_run_id": runs.open_night(name, title, params={}),
         }
     )
     return RegisterSpec.model_construct(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nightshift import ledger, quarantine, storage
+from nightshift import quarantine, storage
 from nightshift.assemble import Assembled, assemble
 from nightshift.config import Pipeline, PreprocessSettings
 from nightshift.dataset import load_split
@@ -17,6 +17,7 @@ from nightshift.plan import plan
 from nightshift.preprocess import preprocess
 from nightshift.records import Dataset, Decision, Plan
 from nightshift.records.specs import AssembleSpec, PlanSpec, PreprocessSpec
+from nightshift.tracking import ledger
 
 SIDE = 32
 

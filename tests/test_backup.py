@@ -13,12 +13,12 @@ import pytest
 from promotions import act, challenger
 from typer.testing import CliRunner
 
-from nightshift import ledger, registry
 from nightshift.cli import app
 from nightshift.runtime import Session
 from nightshift.security import encryption, signing
 from nightshift.stack import backup, environment, lifecycle, prepare, state
 from nightshift.stack.backup import Manifest
+from nightshift.tracking import ledger, registry
 
 KEY = "5a" * 32
 IMAGES = np.random.default_rng(0).integers(0, 255, (8, 4, 4, 3), np.uint8)

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from nightshift import ledger, storage
+from nightshift import storage
 from nightshift.cli import app
 from nightshift.config import PreprocessSettings
 from nightshift.records import Dataset, Decision, Duplicates, Profile
+from nightshift.tracking import ledger
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from ml_fixtures import spec_of
 
-from nightshift import tracking
 from nightshift.cli.follow import follow, goes_on
 from nightshift.cli.tables import messages
 from nightshift.evaluate import evaluate
 from nightshift.records import Unmade
+from nightshift.tracking import runs
 
 
 class Ended:
@@ -33,7 +33,7 @@ class Ended:
 @pytest.fixture
 def said(monkeypatch, capsys):
     """Follows such a night; its result and what was printed."""
-    monkeypatch.setattr(tracking, "run_url", lambda run_id: "http://mlflow")
+    monkeypatch.setattr(runs, "run_url", lambda run_id: "http://mlflow")
 
     def through(given: dict[str, Any]) -> tuple[dict[str, Any], str]:
         return follow(Ended(given), "tiny", "run-1", messages()), capsys.readouterr().err

@@ -8,7 +8,6 @@ from ml_fixtures import SEVERAL
 from waiting import wait_for
 
 from nightshift import register as registering
-from nightshift import tracking
 from nightshift.choice import Choice
 from nightshift.cli import local
 from nightshift.close import Closed
@@ -17,6 +16,7 @@ from nightshift.evaluate import evaluate
 from nightshift.quantize import quantize
 from nightshift.records import Artifact, Candidate, ModelVersion, Start, Unmade
 from nightshift.records.specs import TrainSpec
+from nightshift.tracking import runs
 from nightshift.train import train
 
 REAL = {"train": train, "quantize": quantize, "evaluate": evaluate}
@@ -25,7 +25,7 @@ REAL = {"train": train, "quantize": quantize, "evaluate": evaluate}
 @pytest.fixture
 def run(ml_ensemble, timed, monkeypatch):
     """Runs a night on the ensemble's data; the specs of all stages by name, and its result."""
-    monkeypatch.setattr(tracking, "run_url", lambda run_id: "http://mlflow")
+    monkeypatch.setattr(runs, "run_url", lambda run_id: "http://mlflow")
 
     def night(settings: TrainSettings, **policy):
         pipeline = Pipeline.model_validate(

@@ -199,12 +199,12 @@ def test_a_model_in_the_store_is_read_by_its_address(tmp_path: Path, images: Pat
 def test_a_registered_champion_is_fetched_checked_and_used(
     stack: Any, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nightshift import registry, tracking
+    from nightshift.tracking import registry, runs
 
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(stack.home))
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
-    run = tracking.open_night("light", "night-1", params={})
+    run = runs.open_night("light", "night-1", params={})
     version = registry.register_version(run, "light", brightness(), classes=2, shape=(8, 8, 3), tags={})
     registry.set_alias("light", "champion", version)
     result = predict("models:/light@champion", images / "day.jpg", "--json")

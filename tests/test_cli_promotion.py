@@ -9,9 +9,9 @@ from test_ledger import decision
 from typer.testing import CliRunner
 from waiting import wait_for
 
-from nightshift import ledger, registry
 from nightshift.cli import app
 from nightshift.cli.airflow import Airflow
+from nightshift.tracking import ledger, registry
 
 
 def command(*arguments: str):

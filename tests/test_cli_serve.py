@@ -12,9 +12,9 @@ from small_models import brightness
 from typer.testing import CliRunner, Result
 from waiting import patience, wait_for
 
-from nightshift import registry
 from nightshift.cli import app
 from nightshift.security import signing
+from nightshift.tracking import registry
 
 
 def serve(*arguments: str) -> Result:

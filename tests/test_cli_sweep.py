@@ -11,10 +11,11 @@ import mlflow
 import pytest
 from typer.testing import CliRunner
 
-from nightshift import ledger, storage
+from nightshift import storage
 from nightshift.cli import app
 from nightshift.config import Pipeline
 from nightshift.records import Decision
+from nightshift.tracking import ledger
 from nightshift.trials import Sweep
 
 OVER = ("--over", "train.learning_rate=0.05,0.02,1e-9", "--set", "train.epochs=2")

@@ -12,9 +12,9 @@ import pytest
 from small_models import onnx_model
 from typer.testing import CliRunner, Result
 
-from nightshift import registry, tracking
 from nightshift.cli import app
 from nightshift.security import encryption, signing
+from nightshift.tracking import registry, runs
 
 MODEL = onnx_model(1)
 KEY = bytes(range(32))
@@ -39,7 +39,7 @@ def registered(
     monkeypatch.setenv(signing.PUBLIC_KEYS, str(tmp_path / "keys" / "signing.pub"))
 
     def register(name: str) -> str:
-        run_id = tracking.open_night(name, "n1", params={})
+        run_id = runs.open_night(name, "n1", params={})
         version = registry.register_version(run_id, name, MODEL, classes=2, shape=(4, 4, 3), tags={})
         return f"models:/{name}/{version}"
 

@@ -12,7 +12,7 @@ import pytest
 from mlflow_server import Door
 from predicting import Lights, png
 
-from nightshift import registry
+from nightshift.tracking import registry
 
 ROOT = Path(__file__).parent.parent
 LOGIN = "the-reader-s-own-password"

@@ -8,7 +8,7 @@ from nightshift import contenders, storage
 from nightshift.config import PreprocessSettings
 from nightshift.dataset import load_split
 from nightshift.records import Unmade
-from nightshift.registry import Champions
+from nightshift.tracking.registry import Champions
 
 
 @pytest.fixture

@@ -26,13 +26,14 @@ from test_storage import s3, s3_server
 from typer.testing import CliRunner, Result
 from waiting import wait_for_port
 
-from nightshift import storage, tracking
+from nightshift import storage
 from nightshift.cli import app, checks
 from nightshift.cli.doctor import _processor
 from nightshift.hardware import processor
 from nightshift.security import signing
 from nightshift.stack.kept import Ports, ensure_secrets, store_ports
 from nightshift.stack.programs import valkey_binary
+from nightshift.tracking import runs
 
 __all__ = ["s3", "s3_server", "server"]  # fixtures
 
@@ -214,7 +215,7 @@ def test_mlflow_is_tried_and_left_as_it_was(mlflow_server: Door) -> None:
     assert line(result, "MLflow's server and client are both 3.").startswith("✓")
     assert line(result, "MLflow registers a model, tags it and removes it").startswith("✓")
     assert line(result, "MLflow keeps an artifact, returns it and removes it").startswith("✓")
-    assert not [name for name in tracking.client().search_registered_models() if "doctor" in name.name]
+    assert not [name for name in runs.client().search_registered_models() if "doctor" in name.name]
     assert {path for path in mlflow_server.files.rglob("*") if path.is_file()} == before
 
 

@@ -14,7 +14,7 @@ from nightshift.errors import InputError
 from nightshift.evaluate import evaluate
 from nightshift.records import Artifact, ClassScores, Evidence, Unmade
 from nightshift.register import tags_of
-from nightshift.registry import CHECKPOINTS
+from nightshift.tracking.registry import CHECKPOINTS
 
 REAL = timing.measure  # what the fixture `timed` replaces
 pytestmark = pytest.mark.usefixtures("timed")
@@ -141,13 +141,13 @@ def test_best_champion_of_another_version_is_judged_too(ml_night, crowned):
 
 
 def test_the_standings_of_an_ensemble_are_in_the_report_and_in_mlflow(ml_ensemble, monkeypatch):
-    from nightshift import tracking
+    from nightshift.tracking import runs
 
     rows = []
-    monkeypatch.setattr(tracking, "log_metrics", lambda run_id, batch: rows.extend(batch))
-    monkeypatch.setattr(tracking, "log_artifacts", lambda run_id, folder, given: None)
-    monkeypatch.setattr(tracking, "set_tags", lambda run_id, given: None)
-    monkeypatch.setattr(tracking, "report_url", lambda run_id: "")
+    monkeypatch.setattr(runs, "log_metrics", lambda run_id, batch: rows.extend(batch))
+    monkeypatch.setattr(runs, "log_artifacts", lambda run_id, folder, given: None)
+    monkeypatch.setattr(runs, "set_tags", lambda run_id, given: None)
+    monkeypatch.setattr(runs, "report_url", lambda run_id: "")
     evaluation = evaluate(spec_of(ml_ensemble, plan={"mlflow_run_id": "run"}))
     logged = {name: value for name, value, _ in rows if name.startswith("validation/")}
     names = ("member-0", "member-1", "member-2", "soft-vote", "hard-vote", *ml_ensemble.candidates)
@@ -227,13 +227,13 @@ def test_a_changed_candidate_is_refused(ml_night):
 
 
 def test_numbers_report_and_pictures_go_to_the_night_s_run(ml_night, crowned, monkeypatch):
-    from nightshift import tracking
+    from nightshift.tracking import runs
 
     rows, files, tags = [], {}, {}
-    monkeypatch.setattr(tracking, "log_metrics", lambda run_id, batch: rows.append(batch))
-    monkeypatch.setattr(tracking, "log_artifacts", lambda run_id, folder, given: files.update(given))
-    monkeypatch.setattr(tracking, "set_tags", lambda run_id, given: tags.update(given))
-    monkeypatch.setattr(tracking, "report_url", lambda run_id: f"http://mlflow/{run_id}")
+    monkeypatch.setattr(runs, "log_metrics", lambda run_id, batch: rows.append(batch))
+    monkeypatch.setattr(runs, "log_artifacts", lambda run_id, folder, given: files.update(given))
+    monkeypatch.setattr(runs, "set_tags", lambda run_id, given: tags.update(given))
+    monkeypatch.setattr(runs, "report_url", lambda run_id: f"http://mlflow/{run_id}")
     crowned(registered(ml_night))
     unmade = Unmade(recipe="int8", vote="soft", reason="no room")
     candidates = (*ml_night.candidates.values(), unmade)

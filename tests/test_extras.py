@@ -15,13 +15,13 @@ ENTRY_POINTS = {
     "predict": (
         "nightshift.answers",
         "nightshift.neighbours",
-        "nightshift.registry",
+        "nightshift.tracking.registry",
         "nightshift.security.signing",
         "nightshift.cli",
     ),
     "serve": (
         "nightshift.serving.app",
-        "nightshift.registry",
+        "nightshift.tracking.registry",
         "model_signing.verifying",
         "uvicorn",
         "uvloop",

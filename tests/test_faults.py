@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 from waiting import wait_for
 
-from nightshift import ledger, registry
 from nightshift.cli.airflow import Airflow
 from nightshift.cli.follow import follow
+from nightshift.tracking import ledger, registry
 
 ROOT = Path(__file__).parent.parent
 COMMAND = str(Path(sys.executable).with_name("nightshift"))

@@ -12,10 +12,11 @@ from mlflow_server import Door
 from small_models import brightness, onnx_model
 from waiting import wait_for
 
-from nightshift import registry, runtime, tracking
+from nightshift import runtime
 from nightshift.errors import InputError
 from nightshift.security import signing
 from nightshift.serving import recent
+from nightshift.tracking import registry, runs
 
 
 def test_the_fastest_runtime_takes_over_when_enough_images_came(
@@ -103,7 +104,7 @@ def test_a_registry_that_is_silent_and_an_alias_that_is_gone_change_nothing(regi
         assert endpoint.predict(picture()).status_code == 200
         registering.state = "open"
         wait_for(lambda: endpoint.health()["following"] == "ok")
-        tracking.client().delete_registered_model_alias("light", "champion")
+        runs.client().delete_registered_model_alias("light", "champion")
         wait_for(lambda: "no version has the alias" in endpoint.health()["following"])
         assert endpoint.predict(picture()).json()["model"]["version"] == version
 

@@ -8,12 +8,13 @@ import time
 import pytest
 from promotions import challenger
 
-from nightshift import inventory, ledger, owners, registry, storage, tracking
+from nightshift import storage
 from nightshift.config import store_root
 from nightshift.config.upkeep import Retention
 from nightshift.errors import InputError
 from nightshift.gaps import check_mlflow, lacking
 from nightshift.records import Decision
+from nightshift.tracking import inventory, ledger, owners, registry, runs
 from nightshift.upkeep import survey
 
 
@@ -101,7 +102,7 @@ def test_a_newest_version_that_somebody_deleted_is_told(registering):
 
 def test_a_store_says_which_servers_write_to_it(registering):
     """Before a night of another server has registered anything, its images and checkpoints are there."""
-    tracking.open_night("ours", "night-1", params={})
+    runs.open_night("ours", "night-1", params={})
     owners.note("ours")
     owners.note("ours")
     owners.note("never opened")
@@ -121,7 +122,7 @@ def test_a_store_says_which_servers_write_to_it(registering):
 def test_an_owner_s_record_holds_no_login(registering, monkeypatch):
     address = os.environ["MLFLOW_TRACKING_URI"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("://", "://me:secret@"))
-    tracking.open_night("guarded", "night-1", params={})
+    runs.open_night("guarded", "night-1", params={})
     owners.note("guarded")
     (record,) = [
         storage.read(storage.join(store_root(), "owners", stored.key))

@@ -18,10 +18,10 @@ from test_ledger import decision
 from typer.testing import CliRunner
 from waiting import patience, wait_for
 
-from nightshift import ledger
 from nightshift.cli import app
 from nightshift.stack import gauges, kept, lifecycle, prepare
 from nightshift.stack.environment import BROKER_URL
+from nightshift.tracking import ledger
 
 Found = dict[tuple[str, ...], float]
 

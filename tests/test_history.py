@@ -10,12 +10,13 @@ from mlflow.entities import ViewType
 from PIL import Image
 from waiting import patience
 
-from nightshift import history, loop, tracking
+from nightshift import history, loop
 from nightshift.config import TrainSettings
 from nightshift.errors import OutageError
 from nightshift.history import History
 from nightshift.loop import Epoch
 from nightshift.records.specs import TrainSpec
+from nightshift.tracking import runs
 from nightshift.train import train
 
 QUICK = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.05, crop_padding=0)
@@ -26,13 +27,13 @@ NIGHTS = itertools.count()
 def spec(mlflow_server, ml_dataset_uri, monkeypatch) -> TrainSpec:
     # The store's fixture takes the server's address away from trainings that are to stay on their own.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{mlflow_server.server_port}")
-    monkeypatch.setattr(tracking, "PATIENCE", patience(5))
-    monkeypatch.setattr(tracking, "FAILED_PATIENCE", patience(5))
+    monkeypatch.setattr(runs, "PATIENCE", patience(5))
+    monkeypatch.setattr(runs, "FAILED_PATIENCE", patience(5))
     return TrainSpec(dataset_uri=ml_dataset_uri, settings=QUICK, mlflow_run_id=new_night())
 
 
 def new_night() -> str:
-    return tracking.open_night("shown", f"night {next(NIGHTS)}", params={})
+    return runs.open_night("shown", f"night {next(NIGHTS)}", params={})
 
 
 def child_of(spec: TrainSpec) -> mlflow.entities.Run:
@@ -97,8 +98,8 @@ def test_a_training_that_is_found_again_is_shown_as_whole(spec):
 
 
 def test_an_outage_at_the_end_costs_another_try_and_no_epoch(spec, mlflow_server, monkeypatch):
-    monkeypatch.setattr(tracking, "PATIENCE", 5.0)
-    monkeypatch.setattr(tracking, "FAILED_PATIENCE", 0.5)
+    monkeypatch.setattr(runs, "PATIENCE", 5.0)
+    monkeypatch.setattr(runs, "FAILED_PATIENCE", 0.5)
     real = loop.Training.advance
 
     def broken_off(training, progress):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_fixtures import SETTINGS, Night, make_plan, registered, spec_of
 
-from nightshift import ledger, registry, storage, tracking
+from nightshift import storage
 from nightshift.config import PromotionPolicy, QuantizeSettings
 from nightshift.dataset import load_split
 from nightshift.evaluate import evaluate
@@ -18,6 +18,7 @@ from nightshift.records import BatchSeen, Candidate, Evaluation
 from nightshift.records.specs import PromoteSpec, QuantizeSpec, RegisterSpec, TrainSpec
 from nightshift.register import register
 from nightshift.runtime import Session
+from nightshift.tracking import ledger, registry, runs
 from nightshift.train import train
 
 pytestmark = pytest.mark.usefixtures("timed")
@@ -102,7 +103,7 @@ class Nights:
         plan = {
             "night": f"night-{self.count}",
             "data_digest": f"{self.count:064}",
-            "mlflow_run_id": tracking.open_night(name, f"night-{self.count}", params={}),
+            "mlflow_run_id": runs.open_night(name, f"night-{self.count}", params={}),
         }
         new = {f"batch-{self.count}": BatchSeen(files=1, digest=f"{self.count:064}")}
         dataset = self.night.dataset.model_copy(update={"batches": new})

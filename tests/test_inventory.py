@@ -3,8 +3,8 @@
 import pytest
 from promotions import challenger
 
-from nightshift import inventory, registry, tracking
-from nightshift.inventory import Version
+from nightshift.tracking import inventory, registry, runs
+from nightshift.tracking.inventory import Version
 
 
 def own(name: str) -> list[Version]:
@@ -45,15 +45,15 @@ def test_a_version_with_an_alias_is_not_removed(registering):
 def test_a_model_that_a_person_deleted_can_be_restored_and_one_that_never_was_cannot(registering):
     challenger("undo", 1)
     model_id = own("undo")[0].model_id
-    tracking.client().delete_logged_model(model_id)
+    runs.client().delete_logged_model(model_id)
     assert model_id not in inventory.logged_models()
     assert not inventory.is_given_up(model_id)
     assert inventory.is_given_up(f"m-{'0' * 32}")
 
 
 def test_a_deleted_run_is_known(registering):
-    run_id = tracking.open_night("gone-run", "n", params={})
-    tracking.client().delete_run(run_id)
+    run_id = runs.open_night("gone-run", "n", params={})
+    runs.client().delete_run(run_id)
     assert run_id in inventory.runs()
 
 

@@ -6,7 +6,7 @@ import pytest
 from waiting import patience, wait_for
 
 from nightshift.errors import InputError, OutageError
-from nightshift.journal import Journal
+from nightshift.tracking.outbox import Journal
 
 
 class Service:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nightshift import ledger
 from nightshift.records import Decision
+from nightshift.tracking import ledger
 
 
 @pytest.fixture(autouse=True)

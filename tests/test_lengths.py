@@ -10,10 +10,11 @@ from mlflow.utils import validation
 from promotions import registering_spec
 from small_models import onnx_model
 
-from nightshift import ledger, registry, storage, tracking
+from nightshift import storage
 from nightshift.config import PreprocessSettings
 from nightshift.records import Scores, Verdict, lengths
 from nightshift.register import register
+from nightshift.tracking import ledger, registry, runs
 
 NAMES = tuple(f"genus {number:04d} ".ljust(60, "ä") for number in range(5000))
 ENDLESS = "ö" * 200_000
@@ -76,10 +77,10 @@ def test_a_version_with_endless_texts_and_thousands_of_classes_is_registered(wor
 
 
 def test_a_run_takes_endless_texts(stack):
-    run_id = tracking.open_night("endless runs", "night-1", params={"train.start": ENDLESS})
-    tracking.set_tags(run_id, {"nightshift.passed_over": ENDLESS})
-    tracking.log_dataset(run_id, name="endless", digest="d" * 64, source=f"s3://n/{'k' * 1024}", rows=1)
-    tracking.close_night(run_id, failed=True, reason=ENDLESS)
+    run_id = runs.open_night("endless runs", "night-1", params={"train.start": ENDLESS})
+    runs.set_tags(run_id, {"nightshift.passed_over": ENDLESS})
+    runs.log_dataset(run_id, name="endless", digest="d" * 64, source=f"s3://n/{'k' * 1024}", rows=1)
+    runs.close_night(run_id, failed=True, reason=ENDLESS)
     run = mlflow.MlflowClient().get_run(run_id)
     assert len(run.data.params["train.start"]) == lengths.PARAM
     assert len(run.data.tags["nightshift.passed_over"]) == lengths.RUN_TAG
@@ -90,6 +91,6 @@ def test_metrics_of_strange_names_stay_apart(stack):
     labels = ["a+b", "a*b", "a_b", "..", ".", "/", "a//b", "/a", "日本", "", "ä" * 300, "ä" * 301, *NAMES]
     names = [f"share/{label}" for label in labels]
     assert lengths.metric_name("share/日本") == "share/日本"
-    run_id = tracking.open_night("strange names", "night-1", params={})
-    tracking.log_metrics(run_id, [(lengths.metric_name(name), 0.5, 0) for name in names])
+    run_id = runs.open_night("strange names", "night-1", params={})
+    runs.log_metrics(run_id, [(lengths.metric_name(name), 0.5, 0) for name in names])
     assert len(mlflow.MlflowClient().get_run(run_id).data.metrics) == len(names)

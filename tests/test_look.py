@@ -115,10 +115,10 @@ def test_a_person_names_version_and_batches(lights: Lights) -> None:
 def test_a_version_that_nobody_here_made_is_refused(lights: Lights) -> None:
     from small_models import onnx_model
 
-    from nightshift import registry, tracking
+    from nightshift.tracking import registry, runs
 
     lights.batch("b1", [0])
-    run = tracking.open_night(lights.pipeline.name, "n", params={})
+    run = runs.open_night(lights.pipeline.name, "n", params={})
     model = onnx_model(1, classes=())
     registry.register_version(run, lights.pipeline.name, model, classes=2, shape=(4, 4, 3), tags={})
     with pytest.raises(InputError, match="does not say how its images are prepared"):

@@ -18,12 +18,13 @@ from machines import Machine, isolated
 from rich.console import Console
 from waiting import patience, wait_for
 
-from nightshift import registry, storage
+from nightshift import storage
 from nightshift.cli.airflow import Airflow
 from nightshift.cli.follow import follow
 from nightshift.errors import InputError
 from nightshift.records import Dataset
 from nightshift.stack import prepare
+from nightshift.tracking import registry
 
 IMAGES = 1200
 QUEUE = "preprocess"

@@ -14,13 +14,14 @@ import pytest
 from sklearn.datasets import load_digits
 from waiting import wait_for
 
-from nightshift import ledger, predictions, registry, signatures, storage, tracking
+from nightshift import predictions, storage
 from nightshift.cli.airflow import Airflow
 from nightshift.config import PreprocessSettings
 from nightshift.images import prepare
 from nightshift.register import SBOM
 from nightshift.runtime import Session
 from nightshift.security import signing
+from nightshift.tracking import ledger, registry, runs, signatures
 
 ROOT = Path(__file__).parent.parent
 COMMAND = str(Path(sys.executable).with_name("nightshift"))
@@ -103,7 +104,7 @@ def test_the_champion_is_signed_by_the_stacks_key_and_the_night_lists_its_packag
     (key,) = signing.trusted_keys()
     tags = registry.version_tags("digits", first_night["version"])
     assert tags[signatures.SIGNED_BY] == key.fingerprint
-    packages = tracking.stored_artifact(first_night["mlflow_run_id"], SBOM)
+    packages = runs.stored_artifact(first_night["mlflow_run_id"], SBOM)
     assert packages is not None
     assert str(ROOT).encode() not in packages
 

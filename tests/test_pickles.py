@@ -12,12 +12,13 @@ from mlflow_server import Door
 from predicting import png
 from typer.testing import CliRunner
 
-from nightshift import model_file, registry, tracking
+from nightshift import model_file
 from nightshift.cli import app
 from nightshift.errors import InputError
 from nightshift.stack import environment, kept
 from nightshift.stack.environment import Site
 from nightshift.stack.kept import Ports
+from nightshift.tracking import registry, runs
 
 ALLOW = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 
@@ -44,12 +45,12 @@ def trap(tmp_path: Path) -> Path:
 @pytest.fixture
 def pickled(mlflow_server: Door, trap: Path, tmp_path: Path) -> str:
     """Version 1 of a model that somebody registered who may write to MLflow: a pickle."""
-    run = tracking.open_night("trapped", tmp_path.name, params={})
+    run = runs.open_night("trapped", tmp_path.name, params={})
     with mlflow.start_run(run_id=run):
         info = mlflow.pyfunc.log_model(name="model", python_model=Evil(trap), pip_requirements=["mlflow"])
     name = f"trapped-{tmp_path.name}"
-    tracking.client().create_registered_model(name)
-    made = tracking.client().create_model_version(name, info.model_uri, run, model_id=info.model_id)
+    runs.client().create_registered_model(name)
+    made = runs.client().create_model_version(name, info.model_uri, run, model_id=info.model_id)
     assert not trap.exists()
     return f"models:/{name}/{made.version}"
 
@@ -63,7 +64,7 @@ def test_mlflow_refuses_a_pickled_model_as_it_is_set_here(
     pickled: str, trap: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(ALLOW, raising=False)
-    tracking.client()  # also in a shell that has not set the variable
+    runs.client()  # also in a shell that has not set the variable
     assert os.environ[ALLOW] == "false"
     with pytest.raises(MlflowException, match="Deserializing model using pickle is disallowed"):
         mlflow.pyfunc.load_model(pickled)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nightshift import index, ledger, storage
+from nightshift import index, storage
 from nightshift.config import Pipeline, PreprocessSettings, PromotionPolicy, RetrainPolicy, TrainSettings
 from nightshift.errors import InputError
 from nightshift.plan import outlook, plan
@@ -23,6 +23,7 @@ from nightshift.records import (
 )
 from nightshift.records.specs import PlanSpec
 from nightshift.storage import outputs
+from nightshift.tracking import ledger
 
 SMALL = PreprocessSettings(part_seconds=0.0022)  # two files a part
 

@@ -8,13 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from predicting import Lights, png
 
-from nightshift import classifier, images, model_file, predictions, registry, storage
+from nightshift import classifier, images, model_file, predictions, storage
 from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
 from nightshift.predict import predict
 from nightshift.records import PartList, PartPredictions
 from nightshift.records.specs import PredictSpec
 from nightshift.runtime import Session
+from nightshift.tracking import registry
 
 
 def only_part(lights: Lights, version: str) -> PartPredictions:

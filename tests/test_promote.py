@@ -4,11 +4,12 @@ import pytest
 from promotions import act, challenger, champion, kinds
 from waiting import wait_for
 
-from nightshift import ledger, registry, storage
+from nightshift import storage
 from nightshift.cli.airflow import Airflow
 from nightshift.config import store_root
 from nightshift.errors import InputError, OutageError
 from nightshift.records import Bound, Decision
+from nightshift.tracking import ledger, registry
 
 
 def test_a_move_is_in_the_ledger_and_on_the_version_with_what_it_replaced(registering):

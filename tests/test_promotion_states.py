@@ -23,10 +23,11 @@ from ml_fixtures import Night
 from promotions import act, champion, registering_spec
 from test_storage import s3, s3_server
 
-from nightshift import ledger, logged_model, register, registry
+from nightshift import register
 from nightshift.errors import InputError, OutageError
 from nightshift.records.specs import RegisterSpec
 from nightshift.security import signing
+from nightshift.tracking import ledger, logged_model, registry
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from nightshift import ledger, registry, storage
+from nightshift import storage
 from nightshift.errors import InputError
-from nightshift.inventory import Version
 from nightshift.reach import Reach, unit_of, uris
 from nightshift.records import BatchSeen, Decision, Part, PartList
+from nightshift.tracking import ledger, registry
+from nightshift.tracking.inventory import Version
 
 
 @pytest.fixture

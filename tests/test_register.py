@@ -7,12 +7,13 @@ import pytest
 import speeds
 from ml_fixtures import Night
 
-from nightshift import decisions, ledger, register, registry, signatures, tracking
+from nightshift import decisions, register
 from nightshift.errors import InputError, NightshiftError
 from nightshift.records import Evaluation, Scores, Verdict
 from nightshift.records.specs import RegisterSpec
 from nightshift.register import SBOM
 from nightshift.security import signing
+from nightshift.tracking import ledger, registry, runs, signatures
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def spec(ml_night: Night, mlflow_server, monkeypatch, tmp_path) -> RegisterSpec:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{mlflow_server.server_port}")
     name = tmp_path.name
     pipeline = ml_night.plan.pipeline.model_copy(update={"name": name})
-    run_id = tracking.open_night(name, "night-1", params={})
+    run_id = runs.open_night(name, "night-1", params={})
     candidate = ml_night.candidates["int8"]
     scores = Scores.model_construct(accuracy=0.9, images=40, speed=speeds.speed(candidate.model.size))
     passed = Verdict(gate="min_accuracy", passed=True, value=0.9, limit=0.5, sentence="0.9 is at least 0.5")
@@ -62,7 +63,7 @@ def test_a_challenger_is_signed_and_the_run_has_the_bill_of_materials(spec, tmp_
     model, tags = registry.fetch_model(f"models:/{version.name}@challenger")
     assert tags[registry.SHA256] == version.sha256 == spec.evaluation.candidate.model.sha256
     assert tags[signatures.SIGNED_BY] == fingerprint
-    packages = tracking.stored_artifact(version.mlflow_run_id, SBOM)
+    packages = runs.stored_artifact(version.mlflow_run_id, SBOM)
     assert packages is not None
     assert json.loads(packages)["bomFormat"] == "CycloneDX"
     assert register.register(spec) == version
@@ -76,9 +77,7 @@ def test_registering_again_offers_nothing_that_is_older_or_was_decided(spec, mon
     assert first.offered
     assert register.register(spec).offered  # its task was cut off: it is still to be promoted
     later = spec.model_copy(
-        update={
-            "plan": spec.plan.model_copy(update={"mlflow_run_id": tracking.open_night(name, "2", params={})})
-        }
+        update={"plan": spec.plan.model_copy(update={"mlflow_run_id": runs.open_night(name, "2", params={})})}
     )
     second = register.register(later)
     assert (second.version, second.offered) == ("2", True)
@@ -96,8 +95,8 @@ def test_a_key_that_is_not_trusted_is_said_before_anything_is_written(spec, tmp_
     with pytest.raises(InputError, match="NIGHTSHIFT_PUBLIC_KEYS has none; add its public key there"):
         register.register(spec)
     name = spec.plan.pipeline.name
-    assert tracking.client().search_registered_models(f"name = '{name}'") == []
-    assert tracking.client().list_artifacts(spec.plan.mlflow_run_id) == []
+    assert runs.client().search_registered_models(f"name = '{name}'") == []
+    assert runs.client().list_artifacts(spec.plan.mlflow_run_id) == []
     assert ledger.history(name) == []
 
 
@@ -108,7 +107,7 @@ def test_a_night_is_decided_also_without_a_bill_of_materials(spec, monkeypatch, 
     monkeypatch.setattr(register, "sbom", broken)
     assert register.register(spec).state == "challenger"
     assert f"the night has no {SBOM}: the tool is away" in capsys.readouterr().out
-    assert tracking.stored_artifact(spec.plan.mlflow_run_id, SBOM) is None
+    assert runs.stored_artifact(spec.plan.mlflow_run_id, SBOM) is None
 
 
 def test_the_description_shows_names_of_strangers_as_they_are(spec):

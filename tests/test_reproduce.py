@@ -15,7 +15,7 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from nightshift import register, registry, reproduce, storage, timing
+from nightshift import register, reproduce, storage, timing
 from nightshift.__main__ import call
 from nightshift.cli import app, local
 from nightshift.config import Pipeline
@@ -23,6 +23,7 @@ from nightshift.errors import InputError
 from nightshift.records import Artifact, Code, Made, Start
 from nightshift.reproduce import Reproduction
 from nightshift.samples import sample
+from nightshift.tracking import registry
 
 SETTINGS = {
     "name": "tiny",

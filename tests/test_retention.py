@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from nightshift import ledger, registry
 from nightshift.config.upkeep import DAY, Retention
-from nightshift.inventory import Version
 from nightshift.records import Decision
 from nightshift.retention import removable, stale_predictions
+from nightshift.tracking import ledger, registry
+from nightshift.tracking.inventory import Version
 
 NOW = 1000 * DAY
 SETTINGS = Retention(version_days=100, keep_versions=2, prediction_days=50)

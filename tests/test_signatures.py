@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from small_models import onnx_model
 
-from nightshift import registry, signatures, tracking
 from nightshift.audit import audit
 from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
 from nightshift.promote import promote
 from nightshift.records.specs import PromoteSpec
 from nightshift.security import signing
+from nightshift.tracking import registry, runs, signatures
 
 MODEL, OTHER = onnx_model(1), onnx_model(2)
 PATH = f"signature/{hashlib.sha256(MODEL).hexdigest()}.json"
@@ -51,7 +51,7 @@ def unconfigured(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 def register(name: str, model: bytes = MODEL, night: str = "n1") -> str:
     """The address of a version registered as a night does it."""
-    run_id = tracking.open_night(name, night, params={})
+    run_id = runs.open_night(name, night, params={})
     tags = {
         registry.PREPROCESS: PreprocessSettings(image_size=8).model_dump_json(),
     }
@@ -61,12 +61,12 @@ def register(name: str, model: bytes = MODEL, night: str = "n1") -> str:
 
 
 def run_of(uri: str) -> str:
-    return str(tracking.client().get_model_version(*uri.removeprefix("models:/").split("/")).run_id)
+    return str(runs.client().get_model_version(*uri.removeprefix("models:/").split("/")).run_id)
 
 
 def artifacts(run_id: str) -> str:
     """Where the server takes the artifacts of a run."""
-    folder = tracking.client().get_run(run_id).info.artifact_uri.removeprefix("mlflow-artifacts:/")
+    folder = runs.client().get_run(run_id).info.artifact_uri.removeprefix("mlflow-artifacts:/")
     return f"{os.environ['MLFLOW_TRACKING_URI']}/api/2.0/mlflow-artifacts/artifacts/{folder}"
 
 
@@ -92,7 +92,7 @@ def test_a_signed_version_loads_and_its_tag_tells_the_fingerprint_only(mlflow_se
     assert model == MODEL
     assert tags[signatures.SIGNED_BY] == fingerprint
     assert [value for value in tags.values() if "BEGIN" in value or "dsse" in value] == []
-    bundle = tracking.stored_artifact(run_of(uri), PATH)
+    bundle = runs.stored_artifact(run_of(uri), PATH)
     assert bundle is not None
     assert signing.verify(MODEL, bundle, signing.trusted_keys()).fingerprint == fingerprint
 
@@ -103,7 +103,7 @@ def test_without_keys_only_the_digest_is_asked_for(mlflow_server, unconfigured):
     model, tags = registry.fetch_model(uri)
     assert model == MODEL
     assert signatures.SIGNED_BY not in tags
-    assert tracking.stored_artifact(run_of(uri), PATH) is None
+    assert runs.stored_artifact(run_of(uri), PATH) is None
 
 
 def test_an_unsigned_version_is_refused_until_its_night_registers_it_again(mlflow_server, keys, unconfigured):
@@ -134,9 +134,9 @@ def test_a_signature_by_another_key_is_refused(mlflow_server, keys):
 def test_a_signature_for_other_bytes_is_refused(mlflow_server, keys):
     keys("mine")
     uri, other = register("mixed"), register("mixed", OTHER, "n2")
-    bundle = tracking.stored_artifact(run_of(other), f"signature/{hashlib.sha256(OTHER).hexdigest()}.json")
+    bundle = runs.stored_artifact(run_of(other), f"signature/{hashlib.sha256(OTHER).hexdigest()}.json")
     assert bundle is not None
-    tracking.log_artifact(run_of(uri), PATH, bundle)
+    runs.log_artifact(run_of(uri), PATH, bundle)
     with pytest.raises(InputError, match="its signature is for other bytes"):
         registry.fetch_model(uri)
 
@@ -144,14 +144,14 @@ def test_a_signature_for_other_bytes_is_refused(mlflow_server, keys):
 def test_a_damaged_signature_is_refused(mlflow_server, keys):
     keys("mine")
     uri = register("damaged")
-    tracking.log_artifact(run_of(uri), PATH, b"{}")
+    runs.log_artifact(run_of(uri), PATH, b"{}")
     refused(uri, "its signature is malformed")
 
 
 def test_a_tampered_model_is_refused_also_when_the_registry_was_changed_to_agree(mlflow_server, keys):
     keys("mine")
     uri = register("tampered")
-    version = tracking.client().get_model_version("tampered", uri[-1])
+    version = runs.client().get_model_version("tampered", uri[-1])
     model_id = version.source.removeprefix("models:/")
     stored = artifacts(run_of(uri)).split("/artifacts/")[1].split("/")[0]
     base = f"{os.environ['MLFLOW_TRACKING_URI']}/api/2.0/mlflow-artifacts/artifacts"
@@ -179,7 +179,7 @@ def test_nothing_is_registered_with_half_a_configuration(mlflow_server, keys, mo
         monkeypatch.setenv(name, value)
         with pytest.raises(InputError, match=words):
             register("half")
-    assert tracking.client().search_registered_models("name = 'half'") == []
+    assert runs.client().search_registered_models("name = 'half'") == []
 
 
 def test_the_private_key_shows_nowhere(mlflow_server, keys, tmp_path, monkeypatch, capfd):
@@ -196,8 +196,8 @@ def test_the_private_key_shows_nowhere(mlflow_server, keys, tmp_path, monkeypatc
     number = key.private_numbers().private_value.to_bytes(32, "big")
     body = (tmp_path / "locked" / "signing.key").read_text().split("\n")[1]
     uri = register("quiet")
-    run = tracking.client().get_run(run_of(uri))
-    bundle = tracking.stored_artifact(run.info.run_id, PATH)
+    run = runs.client().get_run(run_of(uri))
+    bundle = runs.stored_artifact(run.info.run_id, PATH)
     shown = (
         *("".join(capfd.readouterr()), str(run.to_dictionary()), str(registry.fetch_model(uri)[1])),
         *(" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])),
@@ -210,7 +210,7 @@ def test_the_private_key_shows_nowhere(mlflow_server, keys, tmp_path, monkeypatc
 
 def judged(name: str, night: str, verdict: str) -> str:
     """Register a version that one gate judged."""
-    run_id = tracking.open_night(name, night, params={})
+    run_id = runs.open_night(name, night, params={})
     tags = {f"{registry.GATE}size": f"{verdict}: so it is", registry.DATA: night}
     return registry.register_version(run_id, name, MODEL, classes=2, shape=(4, 4, 3), tags=tags)
 
@@ -235,12 +235,12 @@ def test_a_signed_file_under_another_name_or_run_brings_no_gates(ml_store, mlflo
     keys("honest")
     good = judged("honest", "n1", "pass")
     tags = registry.version_tags("honest", good)
-    original = tracking.client().get_model_version("honest", good)
-    tracking.client().create_registered_model("elsewhere")
-    other_night = tracking.open_night("honest", "n9", params={})
+    original = runs.client().get_model_version("honest", good)
+    runs.client().create_registered_model("elsewhere")
+    other_night = runs.open_night("honest", "n9", params={})
     for name, run_id in (("elsewhere", original.run_id), ("honest", other_night)):
         model_id = original.source.removeprefix("models:/")
-        made = tracking.client().create_model_version(name, original.source, run_id, tags, model_id=model_id)
+        made = runs.client().create_model_version(name, original.source, run_id, tags, model_id=model_id)
         with pytest.raises(InputError, match=r"signed for the model honest and another run|is not signed"):
             promoted(name, made.version)
     registry.set_version_tag("honest", good, f"{registry.GATE}more", "pass: of course")

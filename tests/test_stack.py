@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 from guardian import lives
 from waiting import patience, wait_for
 
-from nightshift import storage, tracking
+from nightshift import storage
 from nightshift.errors import InputError, NightshiftError
 from nightshift.hardware import processor
 from nightshift.security import signing
@@ -43,6 +43,7 @@ from nightshift.stack.kept import Ports
 from nightshift.stack.processes import Session
 from nightshift.stack.roles import Health, Role, build_roles, postgres_folder
 from nightshift.stack.supervise import Supervisor
+from nightshift.tracking import runs
 
 STORES = ("postgres", "valkey", "s3")
 PATIENTLY: dict[str, Any] = {"timeout": patience(30), "trust_env": False}
@@ -633,11 +634,11 @@ def test_a_wrong_login_of_mlflow_is_one_sentence(stack: Any, monkeypatch: pytest
     with pytest.raises(
         InputError, match=r"MLflow at http.* refuses the login of admin; set MLFLOW_TRACKING_"
     ):
-        tracking.set_tags("0" * 32, {"a": "b"})
+        runs.set_tags("0" * 32, {"a": "b"})
     monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
     monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
     with pytest.raises(InputError, match="refuses the login of nobody"):
-        tracking.set_tags("0" * 32, {"a": "b"})
+        runs.set_tags("0" * 32, {"a": "b"})
 
 
 def test_whom_the_administrator_gives_a_login_may_look_at_mlflow_and_change_nothing_of_others(

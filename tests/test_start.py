@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from nightshift import registry, start, storage, tracking
+from nightshift import start, storage
 from nightshift.errors import InputError
 from nightshift.records import Artifact
+from nightshift.tracking import registry, runs
 
 WEIGHTS = Artifact(uri="file:///store/checkpoints/k/model.safetensors", sha256="a" * 64, size=3)
 
@@ -17,7 +18,7 @@ def models(tmp_path_factory):
     """A registry with `pets` 1 and 2, of which 2 records its checkpoint, and `plants` without a champion."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
-        client = tracking.client()
+        client = runs.client()
         for name in ("pets", "plants"):
             client.create_registered_model(name)
         client.create_model_version("pets", "file:///nowhere")

@@ -7,12 +7,13 @@ import os
 import pytest
 from predicting import Lights, lines, png
 
-from nightshift import drift, labels, predictions, quarantine, storage, tracking
+from nightshift import drift, labels, predictions, quarantine, storage
 from nightshift.config import AssembleSettings, PredictPolicy, store_root
 from nightshift.errors import InputError
 from nightshift.predict import predict
 from nightshift.records import BatchPredictions, Dataset, Profile
 from nightshift.records.specs import PredictSpec
+from nightshift.tracking import runs
 
 
 def done(lights: Lights, version: str, batch: str) -> BatchPredictions:
@@ -95,7 +96,7 @@ def test_the_run_in_mlflow_says_what_was_seen(lights: Lights) -> None:
     lights.batch("b1", [0, 255, 250, 251])
     summary = lights.run()
     assert summary is not None
-    mlflow = tracking.client()
+    mlflow = runs.client()
     experiment = mlflow.get_experiment_by_name(f"{lights.pipeline.name}-predictions")
     assert experiment is not None
     (run,) = mlflow.search_runs([experiment.experiment_id])
@@ -104,7 +105,7 @@ def test_the_run_in_mlflow_says_what_was_seen(lights: Lights) -> None:
     assert run.data.metrics["share/bright"] == 0.75
     assert run.data.params["version"] == summary.version
     assert run.info.run_id in summary.page
-    picture = tracking.stored_artifact(run.info.run_id, "predictions.png")
+    picture = runs.stored_artifact(run.info.run_id, "predictions.png")
     assert picture is not None
     assert picture.startswith(b"\x89PNG")
 

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from nightshift import ledger, loop, model, storage
+from nightshift import loop, model, storage
 from nightshift.conclude import conclude, fragment
 from nightshift.config import Pipeline, TrainSettings
 from nightshift.config.pipelines import override
@@ -14,6 +14,7 @@ from nightshift.records.specs import ConcludeSpec, SweepSpec, TrainSpec, TrialSp
 from nightshift.spaces import parse
 from nightshift.study import Study
 from nightshift.sweep import sweep
+from nightshift.tracking import ledger
 from nightshift.train import train
 from nightshift.trial import trial
 from nightshift.trials import Sweep, Swept, Trial

@@ -9,12 +9,13 @@ import pytest
 from promotions import act, challenger
 from test_storage import s3, s3_server
 
-from nightshift import inventory, registry, storage, tracking, upkeep
+from nightshift import storage, upkeep
 from nightshift.__main__ import call
 from nightshift.config.upkeep import DAY, Retention
 from nightshift.errors import InputError, OutageError
 from nightshift.records.specs import UpkeepSpec
 from nightshift.records.upkeep import Cleaning
+from nightshift.tracking import inventory, registry, runs
 from nightshift.upkeep import Upkept
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server
@@ -209,9 +210,9 @@ def test_a_version_that_became_champion_since_stays_with_all_that_it_names(root,
 
 def test_artifacts_that_mlflow_does_not_know_go_and_those_of_deleted_runs_stay(root, files):
     challenger("known", 1)
-    run_id = tracking.open_night("known", "to be deleted", params={})
-    tracking.log_artifact(run_id, "report/report.html", b"r")
-    tracking.client().delete_run(run_id)
+    run_id = runs.open_night("known", "to be deleted", params={})
+    runs.log_artifact(run_id, "report/report.html", b"r")
+    runs.client().delete_run(run_id)
     run, model = "0" * 32, f"m-{'0' * 32}"
     orphans = {f"mlflow/1/{run}/artifacts/a.html", f"mlflow/1/models/{model}/artifacts/MLmodel"}
     put(root, *orphans, "mlflow/1/traces/tr-0/artifacts/t.json")
@@ -222,7 +223,7 @@ def test_artifacts_that_mlflow_does_not_know_go_and_those_of_deleted_runs_stay(r
     delete(found)
     assert not any(storage.exists(f"{root}/{key}") for key in orphans)
     assert storage.exists(f"{root}/mlflow/1/traces/tr-0/artifacts/t.json")
-    assert tracking.client().get_run(run_id).info.lifecycle_stage == "deleted"
+    assert runs.client().get_run(run_id).info.lifecycle_stage == "deleted"
 
 
 def test_artifacts_of_which_mlflow_knows_none_are_another_server_s(registering, ml_store):

@@ -1,7 +1,7 @@
 """What a person reads who is asked whether a version may become champion."""
 
-from nightshift import registry, tracking
 from nightshift.errors import InputError
+from nightshift.tracking import registry, runs
 
 
 def body(pipeline: str, version: str, reason: str) -> str:
@@ -9,7 +9,7 @@ def body(pipeline: str, version: str, reason: str) -> str:
     facts = registry.described(pipeline, version)
     sha256 = facts.tags.get(registry.SHA256, "")
     try:
-        report = f"[The report]({tracking.report_url(facts.run_id)}) · "
+        report = f"[The report]({runs.report_url(facts.run_id)}) · "
     except InputError:  # the run was deleted for good
         report = "The night's run with its report is not in MLflow any more · "
     lines = [

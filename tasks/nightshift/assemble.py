@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from nightshift import drift, duplicates, ledger, likeness, manifest, quarantine, storage, uploads
+from nightshift import drift, duplicates, likeness, manifest, quarantine, storage, uploads
 from nightshift.config import store_root
 from nightshift.duplicates import Found
 from nightshift.errors import InputError
 from nightshift.index import Index
 from nightshift.records import Dataset, Drift, Duplicates, PartList, PartResult, Plan, Profile, Refusal
 from nightshift.records.specs import AssembleSpec
+from nightshift.tracking import ledger
 
 LOOKUPS = 32  # manifests that are read at a time
 

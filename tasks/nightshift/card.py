@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
-from nightshift import storage, tracking
+from nightshift import storage
 from nightshift.duplicates import Found, listing
 from nightshift.index import Index
 from nightshift.records import SPLITS, Dataset, Drift, PartResult, Plan, Profile
 from nightshift.report.card import Card, Reference, render
 from nightshift.report.card_figure import figure
+from nightshift.tracking import runs
 
 SHOWN_SHARDS = 8  # read for the thumbnail grid, of 32 MiB at most
 SHOWN_IMAGES = 8  # of each class
@@ -41,13 +42,13 @@ def log(
         pixels=pictures(dataset),
     )
     run_id, images = plan.mlflow_run_id or "", dataset.profile.images
-    tracking.log_dataset(run_id, name=plan.pipeline.name, digest=dataset.digest, source=uri, rows=images)
-    tracking.log_metrics(run_id, numbers(dataset, [found for found, _ in references], refused))
+    runs.log_dataset(run_id, name=plan.pipeline.name, digest=dataset.digest, source=uri, rows=images)
+    runs.log_metrics(run_id, numbers(dataset, [found for found, _ in references], refused))
     picture = figure(card)
-    tracking.log_artifact(run_id, "data/card.png", picture)
-    tracking.log_artifact(run_id, "data/card.html", render(card, picture))
+    runs.log_artifact(run_id, "data/card.png", picture)
+    runs.log_artifact(run_id, "data/card.html", render(card, picture))
     if lines:
-        tracking.log_artifact(run_id, "data/duplicates.csv", listing(lines))
+        runs.log_artifact(run_id, "data/duplicates.csv", listing(lines))
 
 
 def numbers(dataset: Dataset, drifts: Sequence[Drift], refused: Counter[str]) -> list[tuple[str, float, int]]:

@@ -52,16 +52,16 @@ def _ended(trial: Trial) -> Trial:
 def _log(sweep: Sweep, swept: Swept) -> None:
     if sweep.mlflow_run_id is None:
         return
-    from nightshift import tracking  # imports mlflow, which takes seconds
+    from nightshift.tracking import runs  # imports mlflow, which takes seconds
 
     rows = [("validation_accuracy", t.value, t.number) for t in swept.trials if t.value is not None]
-    tracking.log_metrics(sweep.mlflow_run_id, [*rows, ("best_validation_accuracy", swept.value, 0)])
-    tracking.log_artifact(sweep.mlflow_run_id, "sweep/best.toml", swept.toml.encode())
+    runs.log_metrics(sweep.mlflow_run_id, [*rows, ("best_validation_accuracy", swept.value, 0)])
+    runs.log_artifact(sweep.mlflow_run_id, "sweep/best.toml", swept.toml.encode())
 
 
 def _close(sweep: Sweep, *, failed: bool, reason: str) -> None:
     if sweep.mlflow_run_id is None:
         return
-    from nightshift import tracking
+    from nightshift.tracking import runs
 
-    tracking.close_night(sweep.mlflow_run_id, failed=failed, reason=reason)
+    runs.close_night(sweep.mlflow_run_id, failed=failed, reason=reason)

@@ -16,7 +16,7 @@ from nightshift.records import Candidate, Dataset, Unmade
 from nightshift.runtime import Pixels, Runtime
 
 if TYPE_CHECKING:
-    from nightshift.registry import Champions, Registered
+    from nightshift.tracking.registry import Champions, Registered
 
 Labels = NDArray[np.int64]
 Shares = NDArray[np.float32]
@@ -62,7 +62,7 @@ def champions(name: str) -> "Champions | None":
     """What is promoted at present, or nothing when this machine has no MLflow to ask."""
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         return None
-    from nightshift import registry  # imports mlflow, which takes seconds
+    from nightshift.tracking import registry  # imports mlflow, which takes seconds
 
     return registry.champions(name)
 

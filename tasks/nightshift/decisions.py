@@ -3,8 +3,8 @@
 The ledger comes first, so a crash in between leaves a decision to repeat, never a move without its record.
 """
 
-from nightshift import ledger, registry, tracking
 from nightshift.records import Decision, DecisionKind
+from nightshift.tracking import ledger, registry, runs
 
 
 def record(
@@ -71,6 +71,6 @@ def _facts(pipeline: str, version: str) -> dict[str, str]:
         "dataset": tags.get(registry.DATASET, ""),
         "data_digest": tags.get(registry.DATA, ""),
         "settings_digest": tags.get(registry.SETTINGS, ""),
-        "night": tags.get(tracking.NIGHT, ""),
+        "night": tags.get(runs.NIGHT, ""),
         "evidence": tags.get(registry.REPORT, ""),
     }

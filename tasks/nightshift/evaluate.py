@@ -34,7 +34,7 @@ from nightshift.runner.json_logs import one_line
 from nightshift.storage import outputs
 
 if TYPE_CHECKING:
-    from nightshift.registry import Champions
+    from nightshift.tracking.registry import Champions
 
 DAY = 24 * 60 * 60.0
 

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from nightshift import inventory, ledger, registry, storage
+from nightshift import storage
 from nightshift.config import store_root
 from nightshift.errors import InputError
-from nightshift.inventory import Version
 from nightshift.reach import named, uris
 from nightshift.records import Decision
-from nightshift.tracking import address
+from nightshift.tracking import inventory, ledger, registry
+from nightshift.tracking.inventory import Version
+from nightshift.tracking.runs import address
 
 LOOKUPS = 32  # objects that are looked for at a time
 

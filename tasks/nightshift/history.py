@@ -48,9 +48,9 @@ class Shown:
     def facts(self, counts: Mapping[str, float]) -> None:
         """Log the FACTS among `counts` as parameters."""
         if self._run_id:
-            from nightshift import tracking
+            from nightshift.tracking import runs
 
-            tracking.log_params(self._run_id, {name: int(counts[name]) for name in FACTS})
+            runs.log_params(self._run_id, {name: int(counts[name]) for name in FACTS})
 
     def epoch(self, epoch: Epoch) -> None:
         """Log an epoch, and its accuracy a second time at the second instead of the number of the epoch."""
@@ -61,11 +61,11 @@ class Shown:
     def end(self, history: History) -> None:
         """Log what is known only at the end, and draw the curves."""
         if self._run_id:
-            from nightshift import tracking
             from nightshift.report.curves import figure
+            from nightshift.tracking import runs
 
             self._log([("seconds_to_best", history.best.seconds, history.best.number)])
-            tracking.log_artifact(self._run_id, "curves.png", figure(history.epochs, self._title))
+            runs.log_artifact(self._run_id, "curves.png", figure(history.epochs, self._title))
 
 
 @contextlib.contextmanager
@@ -74,23 +74,21 @@ def shown(spec: TrainSpec, dataset: Dataset, *, reused: bool, leads: bool = True
     if spec.mlflow_run_id is None or not leads:
         yield Shown()
         return
-    from nightshift import tracking  # imports mlflow, which takes seconds
+    from nightshift.tracking import runs  # imports mlflow, which takes seconds
 
     params = {**spec.settings.model_dump(mode="json"), "member": spec.member, "dataset": dataset.digest}
     if spec.start:
         params |= {"start": spec.start.name, "start_sha256": spec.start.weights.sha256}
     tags = {"nightshift.reused": str(reused).lower()}
     name = spec.run_name or f"train-{spec.member}"
-    with tracking.child_run(spec.mlflow_run_id, name, params=params, tags=tags) as run_id:
-        pipeline, images = tracking.pipeline_of(run_id), dataset.profile.images
-        tracking.log_dataset(
-            run_id, name=pipeline, digest=dataset.digest, source=spec.dataset_uri, rows=images
-        )
+    with runs.child_run(spec.mlflow_run_id, name, params=params, tags=tags) as run_id:
+        pipeline, images = runs.pipeline_of(run_id), dataset.profile.images
+        runs.log_dataset(run_id, name=pipeline, digest=dataset.digest, source=spec.dataset_uri, rows=images)
         title = f"{pipeline}, {spec.settings.model}, member {spec.member}"
-        logged = tracking.last_step(run_id, "train_loss")
+        logged = runs.last_step(run_id, "train_loss")
         if not reused:
-            tracking.set_tags(run_id, machine())
-        with tracking.live(run_id, machine=not reused) as log:
+            runs.set_tags(run_id, machine())
+        with runs.live(run_id, machine=not reused) as log:
             yield Shown(run_id, log, title, logged)
 
 

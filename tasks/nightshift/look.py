@@ -8,7 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence, Set
 
-from nightshift import batches, predictions, registry, storage
+from nightshift import batches, predictions, storage
 from nightshift.batches import Batch
 from nightshift.config import PreprocessSettings, store_root
 from nightshift.config.pipelines import unlabelled_source
@@ -17,6 +17,7 @@ from nightshift.messages import message, store
 from nightshift.records import Forecast, Part
 from nightshift.records.specs import LookSpec
 from nightshift.runner.json_logs import one_line
+from nightshift.tracking import registry
 
 DAY = 86_400.0  # seconds
 

@@ -75,7 +75,7 @@ def load(uri: str) -> ModelFile:
     A registered one is compared with its digest and, with public keys configured, with its signature.
     """
     if uri.startswith("models:/"):
-        from nightshift.registry import fetch_model
+        from nightshift.tracking.registry import fetch_model
 
         data, tags = fetch_model(uri)
         return of_bytes(uri, data, tags["version"])

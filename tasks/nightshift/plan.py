@@ -8,7 +8,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from nightshift import batches, ledger, schedule, shards, start, storage
+from nightshift import batches, schedule, shards, start, storage
 from nightshift.config import STAGE_SETTINGS, Pipeline, digest_of
 from nightshift.config.pipelines import source_of
 from nightshift.errors import InputError
@@ -18,6 +18,7 @@ from nightshift.records import BatchSeen, Dataset, Part, Plan
 from nightshift.records.specs import PlanSpec
 from nightshift.runner.json_logs import one_line
 from nightshift.schedule import Facts, Verdict
+from nightshift.tracking import ledger
 
 LOOKUPS = 32  # results of parts that are looked for at a time; each waits for the store
 
@@ -110,7 +111,7 @@ def _asks(pipeline: Pipeline) -> bool:
 
 def open_run(draft: Plan) -> str | None:
     """Open the night's MLflow run with every setting as a parameter."""
-    from nightshift import owners, tracking
+    from nightshift.tracking import owners, runs
 
     params = {
         f"{stage}.{field}": value
@@ -118,7 +119,7 @@ def open_run(draft: Plan) -> str | None:
         for field, value in getattr(draft.pipeline, stage).model_dump(mode="json").items()
     }
     params |= {"data_digest": draft.data_digest, "settings_digest": draft.settings_digest}
-    run = tracking.open_night(draft.pipeline.name, draft.night, params=params)
+    run = runs.open_night(draft.pipeline.name, draft.night, params=params)
     owners.note(draft.pipeline.name)
     return run
 

@@ -8,11 +8,12 @@ more where the alias moves, and no answer is a refusal. docs/promotion.md has al
 
 from pydantic import BaseModel
 
-from nightshift import approval, decisions, ledger, moves, registry
+from nightshift import approval, decisions, moves
 from nightshift.audit import Audit, audit, earlier, unjudged
 from nightshift.errors import InputError
 from nightshift.records import Bound, Decision, DecisionKind
 from nightshift.records.specs import PromoteSpec
+from nightshift.tracking import ledger, registry
 
 
 class Promotion(BaseModel):

@@ -70,22 +70,22 @@ def _scores(findings: report.Findings) -> bytes:
 def _page(run_id: str | None) -> str:
     if not run_id:
         return ""
-    from nightshift import tracking
+    from nightshift.tracking import runs
 
-    return tracking.report_url(run_id)
+    return runs.report_url(run_id)
 
 
 def _log(
     run_id: str, findings: report.Findings, pictures: report.Pictures, files: Mapping[str, bytes]
 ) -> None:
-    from nightshift import tracking  # imports mlflow, which takes seconds
+    from nightshift.tracking import runs  # imports mlflow, which takes seconds
 
-    tracking.log_metrics(run_id, [(name, value, 0) for name, value in numbers(findings).items()])
+    runs.log_metrics(run_id, [(name, value, 0) for name, value in numbers(findings).items()])
     # One tag for all of them, so that a second try leaves nothing of the first.
     passed_over = "; ".join(findings.comparison.passed_over.values())
-    tracking.set_tags(run_id, {"nightshift.passed_over": passed_over})
+    runs.set_tags(run_id, {"nightshift.passed_over": passed_over})
     drawn = {f"{name}.png": data for name, data in pictures._asdict().items() if data}
-    tracking.log_artifacts(run_id, "report", {**files, **drawn})
+    runs.log_artifacts(run_id, "report", {**files, **drawn})
 
 
 def numbers(findings: report.Findings) -> dict[str, float]:

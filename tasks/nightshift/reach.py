@@ -8,10 +8,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from nightshift import ledger, registry, storage
+from nightshift import storage
 from nightshift.config import store_root
 from nightshift.errors import InputError
-from nightshift.inventory import Version
+from nightshift.tracking import ledger, registry
+from nightshift.tracking.inventory import Version
 
 # How many names after the first make a unit; with 0, each object is one by itself.
 DEPTHS: Final = {

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from nightshift import ledger, registry, storage, tracking
+from nightshift import storage
 from nightshift.config import digest_of, store_root
 from nightshift.errors import InputError, NightshiftError
 from nightshift.records import Artifact, Dataset, Decision, Evaluation, Made, ModelVersion, Plan, lengths
@@ -11,6 +11,7 @@ from nightshift.records.specs import RegisterSpec
 from nightshift.runner.json_logs import one_line
 from nightshift.security.escaping import escaped
 from nightshift.security.sbom import sbom
+from nightshift.tracking import ledger, registry, runs
 
 SBOM = "sbom.cdx.json"  # artifact of the night's run: what was installed when its model was made
 
@@ -72,7 +73,7 @@ def _record_packages(run_id: str) -> None:
     except NightshiftError as error:
         print(f"the night has no {SBOM}: {error}")
     else:
-        tracking.log_artifact(run_id, SBOM, packages)
+        runs.log_artifact(run_id, SBOM, packages)
 
 
 def _made(spec: RegisterSpec, dataset: Dataset) -> Artifact:
@@ -110,7 +111,7 @@ def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, s
     }
     return {
         **gates,
-        tracking.NIGHT: plan.night,
+        runs.NIGHT: plan.night,
         registry.STATE: "challenger" if evaluation.passed else "refused",
         registry.REASONS: "; ".join(v.sentence for v in evaluation.verdicts if not v.passed),
         registry.CLASSES: _shown(dataset.classes),

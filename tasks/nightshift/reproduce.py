@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from nightshift import batches, code, differences, registry, storage
+from nightshift import batches, code, differences, storage
 from nightshift.differences import Comparison
 from nightshift.errors import InputError
 from nightshift.records import (
@@ -28,6 +28,7 @@ from nightshift.records import (
 )
 from nightshift.records.specs import AssembleSpec, PreprocessSpec, QuantizeSpec, TrainSpec
 from nightshift.runner import run_stage
+from nightshift.tracking import registry
 
 Echo = Callable[[str], None]
 NAMED = 3  # files in a sentence

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from nightshift import ledger, registry
 from nightshift.config.upkeep import DAY, Retention
-from nightshift.inventory import Version
+from nightshift.tracking import ledger, registry
+from nightshift.tracking.inventory import Version
 
 LONGEST_APPROVAL: Final = 90 * DAY  # the largest promotion.approval_hours: then a challenger waits no more
 

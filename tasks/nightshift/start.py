@@ -24,7 +24,7 @@ def find(weights: str, pipeline: str) -> Start | None:
     if weights == "champion":
         return _champion(pipeline)
     if weights.startswith("models:/"):
-        from nightshift import registry  # imports mlflow, which takes seconds
+        from nightshift.tracking import registry  # imports mlflow, which takes seconds
 
         return registry.checkpoint_of(weights)
     if weights.endswith(".safetensors"):
@@ -40,7 +40,7 @@ def find(weights: str, pipeline: str) -> Start | None:
 
 
 def _champion(pipeline: str) -> Start | None:
-    from nightshift import registry
+    from nightshift.tracking import registry
 
     version = registry.alias_version(pipeline, registry.CHAMPION)
     if version is None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from nightshift import drift, ledger, predictions, quarantine, storage
+from nightshift import drift, predictions, quarantine, storage
 from nightshift.errors import InputError
 from nightshift.records import (
     BatchPredictions,
@@ -23,6 +23,7 @@ from nightshift.records import (
     lengths,
 )
 from nightshift.records.specs import SummariseSpec
+from nightshift.tracking import ledger
 
 LOOKUPS = 32  # records that are read at a time
 
@@ -141,12 +142,12 @@ def _whole(forecast: Forecast, results: Sequence[PartPredictions]) -> Whole:
 
 def _log(forecast: Forecast, finished: Sequence[BatchPredictions], whole: Whole, failed: str) -> str:
     """A run of its own in MLflow, found again when this runs twice; returns the address of its page."""
-    from nightshift import tracking
     from nightshift.report.predictions import figure  # matplotlib takes a second to import
+    from nightshift.tracking import runs
 
     name = f"{forecast.pipeline.name}-predictions"
     params = {"version": forecast.version, "sha256": forecast.sha256, "source": forecast.source}
-    run_id = tracking.open_night(name, forecast.run, params=params)
+    run_id = runs.open_night(name, forecast.run, params=params)
     images = whole.profile.images
     numbers = {
         "images": images,
@@ -156,11 +157,9 @@ def _log(forecast: Forecast, finished: Sequence[BatchPredictions], whole: Whole,
         **{f"share/{label}": count / images for label, count in whole.profile.classes.items()},
         **{f"drift/{of}": index for of, index in whole.drift.items()},
     }
-    tracking.log_metrics(
-        run_id, [(lengths.metric_name(key), float(value), 0) for key, value in numbers.items()]
-    )
-    tracking.log_artifact(
+    runs.log_metrics(run_id, [(lengths.metric_name(key), float(value), 0) for key, value in numbers.items()])
+    runs.log_artifact(
         run_id, "predictions.png", figure(whole.profile, whole.training, whole.confidences, whole.drift)
     )
-    tracking.close_night(run_id, failed=bool(failed), reason=failed or "all batches are predicted")
-    return tracking.run_url(run_id)
+    runs.close_night(run_id, failed=bool(failed), reason=failed or "all batches are predicted")
+    return runs.run_url(run_id)

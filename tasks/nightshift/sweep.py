@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from nightshift import ledger, start, storage
+from nightshift import start, storage
 from nightshift.config import Pipeline, store_root
 from nightshift.errors import InputError
 from nightshift.records import Dataset, Start
 from nightshift.records.specs import SweepSpec, TrialSpec
 from nightshift.spaces import Space, grid, parse
+from nightshift.tracking import ledger
 from nightshift.trials import Sweep
 
 
@@ -60,14 +61,14 @@ def starts(pipeline: Pipeline, spaces: Sequence[Space]) -> dict[str, Start | Non
 
 def open_run(begun: Sweep, dataset: Dataset, over: tuple[str, ...]) -> str:
     """Open the sweep's run in MLflow, under which its trials lie."""
-    from nightshift import tracking
+    from nightshift.tracking import runs
 
     settings = {f"train.{key}": value for key, value in begun.pipeline.train.model_dump(mode="json").items()}
     swept = dict(text.split("=", 1) for text in over)
     params = {**settings, **swept, "trials": begun.trials, "dataset": dataset.digest}
-    run_id = tracking.open_night(begun.pipeline.name, f"sweep-{begun.name}", params=params)
+    run_id = runs.open_night(begun.pipeline.name, f"sweep-{begun.name}", params=params)
     rows = dataset.profile.images
-    tracking.log_dataset(
+    runs.log_dataset(
         run_id, name=begun.pipeline.name, digest=dataset.digest, source=begun.dataset_uri, rows=rows
     )
     return run_id

@@ -17,16 +17,17 @@ from typing import Final, NamedTuple
 
 from pydantic import BaseModel
 
-from nightshift import gaps, inventory, owners, retention, storage
+from nightshift import gaps, retention, storage
 from nightshift.config import store_root
 from nightshift.config.upkeep import Retention
 from nightshift.errors import OutageError
-from nightshift.inventory import Version
 from nightshift.leftovers import KNOWN, Leftovers
 from nightshift.reach import Reach
 from nightshift.records.specs import UpkeepSpec
 from nightshift.records.upkeep import Cleaning, Doomed, Tally
 from nightshift.runner.json_logs import one_line
+from nightshift.tracking import inventory, owners
+from nightshift.tracking.inventory import Version
 
 MARKERS: Final = {"part.json", "checkpoint.json", "candidate.json", "sweep.json", "_SUCCESS", "MLmodel"}
 DELETIONS: Final = 16  # at a time; each waits for its server

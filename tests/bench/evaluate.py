@@ -57,10 +57,11 @@ def candidates(pipeline: Any, uri: str) -> Ready:
 
 def night(ready: Ready, robustness: str) -> dict[str, float]:
     """Seconds to evaluate, to register and to promote, each in a fresh interpreter as in a night."""
-    from nightshift import storage, tracking
+    from nightshift import storage
     from nightshift.records import Dataset, Evaluation, ModelVersion, Plan
     from nightshift.records.specs import EvaluateSpec, PromoteSpec, RegisterSpec
     from nightshift.runner import run_stage
+    from nightshift.tracking import runs
 
     pipeline, data = ready.pipeline, storage.read_record(ready.uri, Dataset)
     stamp = f"{time.time_ns():064}"  # as the digest of its data: fresher data is a gain, so it may promote
@@ -76,7 +77,7 @@ def night(ready: Ready, robustness: str) -> dict[str, float]:
         settings_digest=pipeline.settings_digest(),
         parts_uri="",
         messages=(),
-        mlflow_run_id=tracking.open_night(pipeline.name, stamp, params={}),
+        mlflow_run_id=runs.open_night(pipeline.name, stamp, params={}),
     )
     judging = EvaluateSpec(
         plan=plan,

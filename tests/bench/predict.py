@@ -70,11 +70,12 @@ def main() -> int:
 
 def registered(data: bytes) -> tuple[object, str]:
     """The pipeline and the version that predicts, as a night registers it."""
-    from nightshift import model_file, registry, tracking
+    from nightshift import model_file
     from nightshift.config import Pipeline
+    from nightshift.tracking import registry, runs
 
     found = model_file.of_bytes("model.onnx", data)
-    run = tracking.open_night("photos", "bench", params={})
+    run = runs.open_night("photos", "bench", params={})
     tags = {registry.PREPROCESS: found.preprocess.model_dump_json()}
     shape = (SIDE, SIDE, 3)
     version = registry.register_version(

@@ -185,7 +185,8 @@ def _print(results: "list[tuple[Batch, Ingested]]") -> None:
 
 def _print_spellings(batches: "list[Batch]", pipeline: str) -> None:
     """Say which class a night will refuse beside one that the pipeline has learnt already."""
-    from nightshift import labels, ledger
+    from nightshift import labels
+    from nightshift.tracking import ledger
 
     last = ledger.latest(pipeline, waiting=True)
     learnt = ledger.dataset(last.dataset) if last else None

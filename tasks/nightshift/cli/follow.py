@@ -72,7 +72,7 @@ def follow(airflow: Airflow, name: str, run_id: str, console: Console) -> dict[s
 
 def summary(registered: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
     """The parts of the JSON line that come from the registered version and its evaluation."""
-    from nightshift import tracking
+    from nightshift.tracking import runs
 
     judged = Evaluation.model_validate(evaluation)
     scores = judged.test[judged.chosen]
@@ -86,7 +86,7 @@ def summary(registered: dict[str, Any], evaluation: dict[str, Any]) -> dict[str,
         "metrics": {name: numbers[name] for name in METRICS},
         "passed_over": judged.passed_over,
         "front": list(judged.front),
-        "mlflow_url": tracking.run_url(registered["mlflow_run_id"]),
+        "mlflow_url": runs.run_url(registered["mlflow_run_id"]),
         "reasons": registered["reasons"],
     }
 

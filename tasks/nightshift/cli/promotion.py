@@ -59,7 +59,7 @@ def history(
     """Show every decision about the versions of a pipeline, the oldest first."""
     connect()
     find_pipeline(name, pipelines_folder())
-    from nightshift import ledger
+    from nightshift.tracking import ledger
 
     decisions = ledger.history(name)
     if as_json:

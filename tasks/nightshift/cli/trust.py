@@ -64,7 +64,7 @@ def export(
         raise InputError("--key-file is for --encrypt, which was not given; add it, or leave the key out")
     place, key = _place(file), encryption.read_key(key_file) if encrypt else None
     connect("tracking")
-    from nightshift.registry import SHA256, fetch_model
+    from nightshift.tracking.registry import SHA256, fetch_model
 
     data, tags = fetch_model(model)
     _write(place, encryption.seal(data, key) if key else data)

@@ -151,7 +151,7 @@ class Follower:
 
     def _version(self) -> str | None:
         """What the alias means now."""
-        from nightshift import registry
+        from nightshift.tracking import registry
 
         return registry.alias_version(*self._alias) if self._alias else None
 
@@ -170,6 +170,6 @@ class Follower:
 def _alias_of(uri: str) -> tuple[str, str] | None:
     if not uri.startswith("models:/"):
         return None
-    from nightshift import registry
+    from nightshift.tracking import registry
 
     return registry.alias_of(uri)

@@ -16,11 +16,12 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from nightshift import ledger, storage
+from nightshift import storage
 from nightshift.config import store_root
 from nightshift.errors import InputError, NightshiftError, OutageError
 from nightshift.stack import prepare
 from nightshift.stack.environment import BROKER_URL, home
+from nightshift.tracking import ledger
 
 QUEUES: Final = ("default", "preprocess", "train")
 PATIENCE: Final = 2.0  # seconds for all workers to answer

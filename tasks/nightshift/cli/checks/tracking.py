@@ -78,7 +78,7 @@ def _round_trips() -> Iterator[Finding]:
 
 def _owners() -> Iterator[Finding]:
     """Whether nights of another MLflow write to the same store."""
-    from nightshift import owners
+    from nightshift.tracking import owners
 
     try:
         owners.check()
@@ -90,8 +90,8 @@ def _owners() -> Iterator[Finding]:
 
 def _try_model(name: str) -> None:
     """Register a model without versions, tag it and remove it again."""
-    from nightshift import registry
-    from nightshift.tracking import client, worded
+    from nightshift.tracking import registry
+    from nightshift.tracking.runs import client, worded
 
     with worded():
         client().create_registered_model(name)
@@ -103,11 +103,11 @@ def _try_artifact(folder: str, data: bytes) -> bytes:
     """What the server returns of an artifact outside of any run, which is removed again."""
     from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
-    from nightshift import tracking
     from nightshift.errors import InputError
+    from nightshift.tracking import runs
 
-    place = MlflowArtifactsRepository(f"mlflow-artifacts:/{folder}", tracking.address())
-    with tempfile.TemporaryDirectory() as there, tempfile.TemporaryDirectory() as back, tracking.worded():
+    place = MlflowArtifactsRepository(f"mlflow-artifacts:/{folder}", runs.address())
+    with tempfile.TemporaryDirectory() as there, tempfile.TemporaryDirectory() as back, runs.worded():
         Path(there, "tried").write_bytes(data)
         try:
             place.log_artifact(str(Path(there, "tried")))
@@ -115,6 +115,6 @@ def _try_artifact(folder: str, data: bytes) -> bytes:
             place.delete_artifacts("tried")
         except OSError as error:  # the answers of a server that refuses, too
             raise InputError(
-                f"MLflow at {tracking.address()} keeps no artifacts ({error}); see its log"
+                f"MLflow at {runs.address()} keeps no artifacts ({error}); see its log"
             ) from error
     return returned

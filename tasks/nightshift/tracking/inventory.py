@@ -12,7 +12,7 @@ import mlflow
 from mlflow.entities import ViewType
 from mlflow.exceptions import RestException
 
-from nightshift.tracking import client, worded
+from nightshift.tracking.runs import client, worded
 
 REMOVED: Final = "nightshift.removed"  # tag of a logged model: the version that it was
 PAGE: Final = 200  # runs at a time, since each comes with all its metrics

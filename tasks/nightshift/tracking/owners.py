@@ -6,11 +6,12 @@ An experiment's id and the moment of its creation tell servers apart, after a re
 from typing import Final
 from urllib.parse import urlsplit
 
-from nightshift import inventory, storage
+from nightshift import storage
 from nightshift.config import store_root
 from nightshift.errors import InputError
 from nightshift.records import Record
-from nightshift.tracking import address, client, worded
+from nightshift.tracking import inventory
+from nightshift.tracking.runs import address, client, worded
 
 FOLDER: Final = "owners"
 

@@ -23,8 +23,8 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from nightshift.config import digest_of
 from nightshift.errors import InputError, NightshiftError, OutageError, PrunedError
-from nightshift.journal import BATCH, Journal
 from nightshift.records import lengths
+from nightshift.tracking.outbox import BATCH, Journal
 
 NIGHT = "nightshift.night"  # the tag that finds a night's run again
 PARAMS: Final = "nightshift.params"  # the tag with the digest of its parameters

@@ -8,10 +8,10 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
-from nightshift import tracking
 from nightshift.errors import InputError
 from nightshift.records import Record
 from nightshift.security import signing
+from nightshift.tracking import runs
 
 SIGNED_BY = "nightshift.signed_by"  # tag of a version, the fingerprint; it tells people and is never trusted
 FOLDER: Final = "signature"
@@ -41,7 +41,7 @@ def attach(run_id: str, model: bytes, judgement: Judgement) -> dict[str, str]:
         f"{digest}.judgement.json": text,
         f"{digest}.judgement.signature.json": signing.sign(text, signer),
     }
-    tracking.log_artifacts(run_id, FOLDER, files)
+    runs.log_artifacts(run_id, FOLDER, files)
     return {SIGNED_BY: signer.fingerprint}
 
 
@@ -92,4 +92,4 @@ def _checked(uri: str, run_id: str | None, name: str, data: bytes | None) -> Non
 
 
 def _stored(run_id: str | None, name: str) -> bytes | None:
-    return tracking.stored_artifact(run_id, f"{FOLDER}/{name}") if run_id else None
+    return runs.stored_artifact(run_id, f"{FOLDER}/{name}") if run_id else None

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from nightshift import logged_model, signatures
 from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
 from nightshift.records import Artifact, Start, lengths, model_facts
-from nightshift.tracking import address, client, worded
+from nightshift.tracking import logged_model, signatures
+from nightshift.tracking.runs import address, client, worded
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 # Tags of a version; every reader of the registry goes by these names.

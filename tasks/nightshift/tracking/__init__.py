@@ -1,0 +1,1 @@
+"""MLflow and the ledger of decisions: the only room that knows MLflow."""
