@@ -6,9 +6,9 @@ import resource
 import time
 
 from nightshift.config import PreprocessSettings
-from nightshift.decoders import Seen
-from nightshift.decoders import see as see_image
-from nightshift.formats import Unreadable
+from nightshift.data.decoding.pool import Seen
+from nightshift.data.decoding.pool import see as see_image
+from nightshift.data.formats import Unreadable
 
 CRASH, HANG, SURPRISE = b"crash", b"hang", b"surprise"
 

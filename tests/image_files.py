@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from nightshift.transforms import Pixels
+from nightshift.data.transforms import Pixels
 
 
 def encoded(extension: str, rgb: np.ndarray) -> bytes:

@@ -162,7 +162,7 @@ def registered(night: Night, recipe: str = "fp32", **changes: Any) -> "Registere
         "model": storage.read_artifact(candidate.model),
         "classes": night.dataset.classes,
         "preprocess": night.dataset.preprocess,
-        "tags": {"nightshift.batches": night.dataset.batches_digest},
+        "tags": {"nightshift.data.batches": night.dataset.batches_digest},
         **changes,
     }
     return Registered(**values)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nightshift import ensemble
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.metrics import activation
 
 

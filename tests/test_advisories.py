@@ -119,7 +119,10 @@ def test_exceptions_to_the_rules_are_few_and_known() -> None:
     assert found == {
         ("tasks/nightshift/calibration.py", "S101"),
         ("tasks/nightshift/stack/web.py", "S310"),  # the addresses that a person's own variables name
-        ("tasks/nightshift/decoders.py", "S301"),  # frames between a stage and the decoders that it started
+        (
+            "tasks/nightshift/data/decoding/pool.py",
+            "S301",
+        ),  # frames between a stage and the decoders that it started
         ("tasks/nightshift/storage/connection.py", "S105"),  # names of variables
         ("tasks/nightshift/security/signing.py", "S105"),
     }

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nightshift import annotations, labels, preprocess, storage
-from nightshift.annotations import Labels
+from nightshift import preprocess, storage
 from nightshift.config import PreprocessSettings
+from nightshift.data import annotations, labels
+from nightshift.data.annotations import Labels
+from nightshift.data.labels import Label
 from nightshift.errors import InputError
-from nightshift.labels import Label
 from nightshift.records import Message, Part, PartList
 from nightshift.records.specs import PreprocessSpec
 

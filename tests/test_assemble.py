@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from nightshift import quarantine, storage
+from nightshift import storage
 from nightshift.assemble import Assembled, assemble
 from nightshift.config import Pipeline, PreprocessSettings
-from nightshift.dataset import load_split
+from nightshift.data import quarantine
+from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
 from nightshift.plan import plan
 from nightshift.preprocess import preprocess

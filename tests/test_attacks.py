@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nightshift import ensemble
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.metrics.attacks import ascend, attack, log_probabilities
 from nightshift.networks.vote import Vote
 
@@ -19,7 +19,7 @@ def trained(ml_night):
 
 
 def accuracy(network, images, labels, dataset) -> float:
-    from nightshift.dataset import scaled, standardised
+    from nightshift.data.dataset import scaled, standardised
 
     with torch.inference_mode():
         logits = network(standardised(scaled(torch.from_numpy(images)), dataset))

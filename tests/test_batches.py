@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from nightshift.batches import MAX_MESSAGES, Batch, complete, cut, grouped, work
 from nightshift.config import PreprocessSettings
+from nightshift.data.batches import MAX_MESSAGES, Batch, complete, cut, grouped, work
 from nightshift.storage import Stored
 
 OLD, NEW = 1_000.0, 4e9  # seconds since 1970: long settled, and still changing
@@ -103,7 +103,7 @@ def test_a_million_keys_are_cut_within_a_gigabyte():
     code = """
 import re
 from collections import Counter
-from nightshift.batches import complete, cut, grouped
+from nightshift.data.batches import complete, cut, grouped
 from nightshift.config import PreprocessSettings
 from nightshift.storage import Stored
 settings = PreprocessSettings()

@@ -6,7 +6,7 @@ import torch
 from nightshift import calibration, export
 from nightshift.calibration import calibrated, calibration_images, shares
 from nightshift.config import QuantizeSettings
-from nightshift.dataset import Images, load_split, stratified
+from nightshift.data.dataset import Images, load_split, stratified
 from nightshift.errors import InputError
 from nightshift.model import build
 from nightshift.recipes.int8 import QUANTIZED

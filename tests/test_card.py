@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nightshift import drift, index
 from nightshift.config import PreprocessSettings
-from nightshift.duplicates import Found
+from nightshift.data import drift, index
+from nightshift.data.duplicates import Found
 from nightshift.records import SPLITS, Dataset, Drift, Duplicates, Split
 from nightshift.report.card import Card, Reference, render
 from nightshift.report.card_figure import COLOURS, LIMIT, NAME, STEP, TITLE, WIDTH, figure

@@ -13,15 +13,15 @@ from nightshift import storage
 from nightshift.assemble import assemble
 from nightshift.cli import app
 from nightshift.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
+from nightshift.data.images import Unreadable, prepare
+from nightshift.data.sources import find, ingest
 from nightshift.errors import InputError
-from nightshift.images import Unreadable, prepare
 from nightshift.plan import plan
 from nightshift.preprocess import preprocess
 from nightshift.quantize import quantize
 from nightshift.records import Dataset
 from nightshift.records.specs import AssembleSpec, PlanSpec, PreprocessSpec, QuantizeSpec, TrainSpec
 from nightshift.runtime import Session
-from nightshift.sources import find, ingest
 from nightshift.train import train
 
 SIDE, CHANNELS = 12, 5

@@ -179,7 +179,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path: Path, monkeypatch: 
         raise KeyboardInterrupt
 
     image(tmp_path / "monday" / "cat" / "a.png", 1)
-    monkeypatch.setattr("nightshift.sources.ingest", interrupt)
+    monkeypatch.setattr("nightshift.data.sources.ingest", interrupt)
     result = nightshift(str(tmp_path / "monday"), "--pipeline", "digits")
     assert result.exit_code == 130
     assert (

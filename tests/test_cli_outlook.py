@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from nightshift import quarantine, storage
+from nightshift import storage
 from nightshift.cli import app
+from nightshift.data import quarantine
 from nightshift.records import Refusal
 
 RUN = CliRunner()

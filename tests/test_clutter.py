@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from source_files import folder
 
-from nightshift import batches, storage
+from nightshift import storage
 from nightshift.config.clutter import LEFT_BEHIND, is_clutter
 from nightshift.config.pipelines import find_pipeline, pipeline_files
+from nightshift.data import batches
+from nightshift.data.sources import find, ingest
+from nightshift.data.sources.unlabelled import unlabelled
 from nightshift.errors import InputError
-from nightshift.sources import find, ingest
-from nightshift.sources.plain import unlabelled
 
 PATHS = [
     *(".DS_Store", "cat/.DS_Store", "cat/._1.png", ".Trashes/1.png", ".fseventsd/1", "cat/Icon\r"),

@@ -6,7 +6,7 @@ from ml_fixtures import registered
 
 from nightshift import contenders, storage
 from nightshift.config import PreprocessSettings
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.records import Unmade
 from nightshift.tracking.registry import Champions
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nightshift import storage
-from nightshift.dataset import Images, centre_crop, load_split, standardised, stratified
+from nightshift.data.dataset import Images, centre_crop, load_split, standardised, stratified
 from nightshift.errors import InputError
 
 

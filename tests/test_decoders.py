@@ -18,9 +18,9 @@ from PIL import Image
 from waiting import patience, slowness, wait_for
 
 from nightshift.config import PreprocessSettings
-from nightshift.decoders import AHEAD, CHUNK_IMAGES, Decoders, Room, Seen, _packed, _unpacked, see
+from nightshift.data.decoding.pool import AHEAD, CHUNK_IMAGES, Decoders, Room, Seen, _packed, _unpacked, see
+from nightshift.data.images import Unreadable, load, prepare, stored
 from nightshift.errors import StageError
-from nightshift.images import Unreadable, load, prepare, stored
 
 SETTINGS = PreprocessSettings(image_size=16, stored_size=24)
 ROOT = Path(__file__).parents[1]
@@ -174,7 +174,7 @@ def test_a_memory_bomb_costs_one_image() -> None:
 
 
 def test_a_pool_whose_processes_do_not_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nightshift.decoders._start", os.abort)
+    monkeypatch.setattr("nightshift.data.decoding.pool._start", os.abort)
     with pytest.raises(StageError, match="do not start"), Decoders(see, SETTINGS, processes=1):
         pass
 
@@ -192,7 +192,7 @@ def test_decoders_import_nothing_heavy_and_die_with_their_parent(tmp_path: Path)
     script.write_text(
         "import os, sys, time\n"
         "from nightshift.config import PreprocessSettings\n"
-        "from nightshift.decoders import Decoders, see\n"
+        "from nightshift.data.decoding.pool import Decoders, see\n"
         "def heavy():\n"
         "    return sorted({'torch', 'mlflow', 'airflow', 'pandas'} & set(sys.modules))\n"
         "if __name__ == '__main__':\n"

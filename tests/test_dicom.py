@@ -21,8 +21,8 @@ from pydicom.uid import (
 )
 
 from nightshift.config import PreprocessSettings
-from nightshift.decoders import Decoders, Seen, see
-from nightshift.images import Unreadable, decode, inspect
+from nightshift.data.decoding.pool import Decoders, Seen, see
+from nightshift.data.images import Unreadable, decode, inspect
 
 SETTINGS = PreprocessSettings(image_size=32)
 

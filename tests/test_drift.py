@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from sklearn.datasets import load_digits
 
-from nightshift import drift, index
+from nightshift.data import drift, index
 from nightshift.errors import InputError
 from nightshift.records import Profile
 

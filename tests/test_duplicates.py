@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from sklearn.datasets import load_digits
 
-from nightshift import duplicates, index, likeness
+from nightshift.data import duplicates, index, near_duplicates
 
 
 def table(*rows: tuple[str, str, str, str], hashes: list[int] | None = None) -> pa.Table:
@@ -37,7 +37,7 @@ def perceptual_hash(image: np.ndarray) -> int:
     return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
 
 
-def pictures(images: list[np.ndarray], splits: list[str]) -> tuple[pa.Table, likeness.Thumbnails]:
+def pictures(images: list[np.ndarray], splits: list[str]) -> tuple[pa.Table, near_duplicates.Thumbnails]:
     rows = [(f"b/{place:05d}.png", str(place), "any", split) for place, split in enumerate(splits)]
     found = table(*rows, hashes=[perceptual_hash(image) for image in images])
     small = [cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA).ravel() for image in images]
@@ -99,7 +99,7 @@ def test_a_data_set_without_copies_has_none(rows):
 
 
 def test_the_listing_names_what_goes_and_why():
-    pairs = [likeness.Pair(0, 5, 3)]
+    pairs = [near_duplicates.Pair(0, 5, 3)]
     lines = duplicates.found(SOURCE, duplicates.exact(SOURCE, "keep"), pairs)
     listed = list(csv.DictReader(io.StringIO(duplicates.listing(lines).decode())))
     assert [(line["kind"], line["key"], line["other_key"], line["bits"]) for line in listed] == [
@@ -143,23 +143,28 @@ ALTERED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def test_altered_copies_of_held_out_images_are_found_and_nothing_else(scenes, change):
     images = [*scenes, *(change(scene) for scene in scenes[:20])]
     source, thumbnails = pictures(images, ["train"] * 40 + ["test"] * 20 + ["validation"] * 20)
-    found = likeness.near(source, thumbnails, 4, everything(source))
+    found = near_duplicates.near(source, thumbnails, 4, everything(source))
     assert [(pair.row, pair.other) for pair in found] == [(row, row + 60) for row in range(20)]
     swapped, _ = pictures(images, ["test"] * 60 + ["train"] * 20)
-    assert [p.other for p in likeness.near(swapped, thumbnails, 4, everything(swapped))] == list(range(20))
+    assert [p.other for p in near_duplicates.near(swapped, thumbnails, 4, everything(swapped))] == list(
+        range(20)
+    )
 
 
 def test_a_close_hash_alone_is_no_evidence(scenes):
     source, thumbnails = pictures(scenes[:2], ["train", "test"])
     equal = source.set_column(source.schema.get_field_index("phash"), "phash", pa.array([7, 7], pa.uint64()))
-    assert likeness.near(equal, thumbnails, 4, everything(equal)) == []
+    assert near_duplicates.near(equal, thumbnails, 4, everything(equal)) == []
 
 
 def test_what_is_left_out_takes_no_part_and_training_images_are_not_compared_with_each_other(scenes):
     source, thumbnails = pictures([scenes[0]] * 3, ["train", "train", "test"])
-    assert [p.row for p in likeness.near(source, thumbnails, 4, np.array([True, True, True]))] == [0, 1]
-    assert [p.row for p in likeness.near(source, thumbnails, 4, np.array([False, True, True]))] == [1]
-    assert likeness.near(source, thumbnails, 4, np.array([True, True, False])) == []
+    assert [p.row for p in near_duplicates.near(source, thumbnails, 4, np.array([True, True, True]))] == [
+        0,
+        1,
+    ]
+    assert [p.row for p in near_duplicates.near(source, thumbnails, 4, np.array([False, True, True]))] == [1]
+    assert near_duplicates.near(source, thumbnails, 4, np.array([True, True, False])) == []
 
 
 def test_the_nearest_hash_is_named_then_the_smallest_key(scenes):
@@ -171,14 +176,14 @@ def test_the_nearest_hash_is_named_then_the_smallest_key(scenes):
         ("b", "4", "x", "test"),
     ]
     source, thumbnails = table(*rows, hashes=hashes), pictures([scenes[0]] * 4, ["any"] * 4)[1]
-    assert likeness.near(source, thumbnails, 4, everything(source)) == [likeness.Pair(0, 3, 1)]
+    assert near_duplicates.near(source, thumbnails, 4, everything(source)) == [near_duplicates.Pair(0, 3, 1)]
 
 
 def test_different_handwritten_digits_are_kept():
     images = [np.uint8(image * 15) for image in load_digits().images]
     splits = ["test" if place % 5 == 0 else "train" for place in range(len(images))]
     source, thumbnails = pictures([cv2.resize(image, (32, 32)) for image in images], splits)
-    assert len(likeness.near(source, thumbnails, 4, everything(source))) <= 5
+    assert len(near_duplicates.near(source, thumbnails, 4, everything(source))) <= 5
 
 
 @pytest.mark.parametrize("level", [0, 128])
@@ -194,7 +199,7 @@ def test_thousands_of_blank_images_are_all_found_and_few_are_compared(level):
         asked += len(rows)
         return noise[rows] + np.uint8(level)
 
-    found = likeness.near(source, thumbnails, 4, everything(source))
+    found = near_duplicates.near(source, thumbnails, 4, everything(source))
     assert [pair.row for pair in found] == list(range(1, count, 2))
     assert {pair.other for pair in found} == {0}
     assert asked < 5 * count
@@ -204,14 +209,14 @@ def test_of_a_crowd_with_one_hash_the_first_of_each_thumbnail_stays():
     hashes = np.array([5] * 40 + [6] * 3, np.uint64)
     shades = np.repeat(np.arange(43) % 2, 256).reshape(43, 256).astype(np.uint8)
     held = np.arange(43)[::-1].copy()
-    assert likeness._without_crowds(held, hashes, shades.__getitem__).tolist() == [42, 41, 40, 39, 38]
+    assert near_duplicates._without_crowds(held, hashes, shades.__getitem__).tolist() == [42, 41, 40, 39, 38]
 
 
 def test_black_is_not_white_and_noise_is_not_a_picture(scenes):
     black, white = np.zeros((1, 256), np.uint8), np.full((1, 256), 255, np.uint8)
-    assert likeness.alike(black, black + np.uint8(3)).all()
-    assert not likeness.alike(black, white).any()
-    assert not likeness.alike(black, cv2.resize(scenes[0], (16, 16)).reshape(1, 256)).any()
+    assert near_duplicates.alike(black, black + np.uint8(3)).all()
+    assert not near_duplicates.alike(black, white).any()
+    assert not near_duplicates.alike(black, cv2.resize(scenes[0], (16, 16)).reshape(1, 256)).any()
 
 
 @pytest.mark.parametrize("bits", [0, 1, 3, 4, 6, 8, 16])
@@ -222,7 +227,7 @@ def test_the_search_finds_exactly_the_pairs_that_comparing_all_finds(bits):
         [sum(1 << int(b) for b in generator.choice(64, n % 18, False)) for n in range(400)], np.uint64
     )
     second = np.unique(generator.permutation(first)[:300] ^ flips[:300])
-    chunks = list(likeness.close(first, second, bits))
+    chunks = list(near_duplicates.close(first, second, bits))
     found = {(int(i), int(j), int(d)) for part in chunks for i, j, d in zip(*part, strict=True)}
     distance = np.bitwise_count(first[:, None] ^ second[None, :])
     assert found == {(int(i), int(j), int(distance[i, j])) for i, j in np.argwhere(distance <= bits)}
@@ -231,7 +236,7 @@ def test_the_search_finds_exactly_the_pairs_that_comparing_all_finds(bits):
 
 def test_pairs_are_spread_in_chunks_without_losing_any():
     counts = np.array([0, 3, 0, 5, 1, 0, 7, 0])
-    chunks = [np.stack(chunk) for chunk in likeness._spread(counts, 4)]
+    chunks = [np.stack(chunk) for chunk in near_duplicates._spread(counts, 4)]
     assert max(chunk.shape[1] for chunk in chunks) == 4
     expected = [(i, turn) for i, count in enumerate(counts) for turn in range(count)]
     assert list(map(tuple, np.concatenate(chunks, axis=1).T.tolist())) == expected

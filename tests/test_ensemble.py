@@ -7,7 +7,7 @@ import pytest
 
 from nightshift import ensemble, export, loop, recipes, storage
 from nightshift.config import QuantizeSettings
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
 from nightshift.networks.vote import Vote
 from nightshift.quantize import quantize

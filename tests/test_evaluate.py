@@ -9,7 +9,7 @@ from ml_fixtures import registered, spec_of
 from nightshift import contenders, storage, timing
 from nightshift import evaluate as stage
 from nightshift.config import PreprocessSettings, PromotionPolicy
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
 from nightshift.evaluate import evaluate
 from nightshift.records import Artifact, ClassScores, Evidence, Unmade
@@ -84,7 +84,7 @@ def test_the_champion_s_own_file_on_the_same_data_is_no_gain(ml_night, crowned):
 
 
 def test_fresher_data_is_a_gain(ml_night, crowned):
-    crowned(registered(ml_night, tags={"nightshift.batches": "of other files"}))
+    crowned(registered(ml_night, tags={"nightshift.data.batches": "of other files"}))
     gain = next(v for v in evaluate(spec_of(ml_night)).verdicts if v.gate == "gain")
     assert gain.passed
     assert "fresher data" in gain.sentence
@@ -93,7 +93,9 @@ def test_fresher_data_is_a_gain(ml_night, crowned):
 def test_the_same_files_under_other_settings_are_no_fresher_data(ml_night, crowned):
     files = ml_night.dataset.batches_digest
     crowned(
-        registered(ml_night, tags={"nightshift.batches": files, "nightshift.data_digest": "other settings"})
+        registered(
+            ml_night, tags={"nightshift.data.batches": files, "nightshift.data_digest": "other settings"}
+        )
     )
     only = (ml_night.candidates["fp32"],)
     gain = next(v for v in evaluate(spec_of(ml_night, candidates=only)).verdicts if v.gate == "gain")

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from nightshift.features import features
-from nightshift.transforms import Pixels
+from nightshift.data.image_stats import features
+from nightshift.data.transforms import Pixels
 
 
 def photo(seed: int = 0, side: int = 64) -> Pixels:

@@ -8,7 +8,7 @@ from safetensors.torch import load, save
 
 from nightshift import storage
 from nightshift.config import TrainSettings
-from nightshift.dataset import Images, load_split, rows_of
+from nightshift.data.dataset import Images, load_split, rows_of
 from nightshift.errors import InputError
 from nightshift.feed import Resident, Streamed, open_feed, seed_at, steps_of
 from nightshift.ranks import Ranks

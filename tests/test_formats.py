@@ -9,8 +9,8 @@ from image_files import tiff as made_tiff
 from PIL import Image
 
 from nightshift.config import PreprocessSettings
-from nightshift.formats import Header, Unreadable, inspect, jpeg, tiff
-from nightshift.images import decode
+from nightshift.data.formats import Header, Unreadable, inspect, jpeg, tiff
+from nightshift.data.images import decode
 
 WHOLE = {
     "JPEG": ("JPEG", {}),

@@ -6,7 +6,7 @@ from torch import nn
 
 from nightshift import freezing, loop, model
 from nightshift.config import TrainSettings
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.feed import Resident
 
 OPTIMIZERS = {"sgd": 0.02, "adam": 0.005, "adamw": 0.005, "rmsprop": 0.002, "muon": 0.005}

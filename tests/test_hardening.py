@@ -5,7 +5,7 @@ import torch
 
 from nightshift import loop, model
 from nightshift.config import TrainSettings
-from nightshift.dataset import load_split, scaled
+from nightshift.data.dataset import load_split, scaled
 from nightshift.device import Precision
 from nightshift.feed import Resident
 from nightshift.hardening import harden

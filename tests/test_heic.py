@@ -10,8 +10,8 @@ from image_files import noise, plain
 from PIL import Image
 
 from nightshift.config import PreprocessSettings
-from nightshift.decoders import Decoders, Seen, see
-from nightshift.images import Unreadable, decode, inspect, load
+from nightshift.data.decoding.pool import Decoders, Seen, see
+from nightshift.data.images import Unreadable, decode, inspect, load
 
 SETTINGS = PreprocessSettings(image_size=32)
 RED = (255, 0, 0)

@@ -10,7 +10,7 @@ from ml_fixtures import SETTINGS, Night, make_plan, registered, spec_of
 
 from nightshift import storage
 from nightshift.config import PromotionPolicy, QuantizeSettings
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.evaluate import evaluate
 from nightshift.promote import promote
 from nightshift.quantize import quantize
@@ -71,7 +71,7 @@ def test_an_int8_model_that_is_worse_on_one_class_only_fails_its_gate(large):
 
 
 def test_a_champion_that_is_better_stays(large, crowned):
-    crowned(registered(large, tags={"nightshift.batches": "older"}))
+    crowned(registered(large, tags={"nightshift.data.batches": "older"}))
     worse = changed(large, "fp32", doctored.failing, 100)
     refused = failed(evaluate(spec_of(large, candidates=(worse,))))
     assert "non-inferiority" in refused
@@ -82,7 +82,7 @@ def test_the_present_champion_is_the_measure_where_it_is_better_than_the_best_be
     before = changed(large, "fp32", doctored.failing, 300)
     data = storage.read_artifact(before.model)
     best = registered(large, version="1", model=data, sha256=before.model.sha256)
-    crowned(registered(large, tags={"nightshift.batches": "older"}), best)
+    crowned(registered(large, tags={"nightshift.data.batches": "older"}), best)
     worse = changed(large, "fp32", doctored.failing, 100)
     refused = failed(evaluate(spec_of(large, candidates=(worse,))))
     assert "of version 3, the best champion so far" in refused["non-inferiority"]

@@ -19,8 +19,8 @@ from PIL import Image
 from pillow_heif import register_heif_opener
 
 from nightshift.config import PreprocessSettings
-from nightshift.decoders import Decoders, Seen, see
-from nightshift.images import Unreadable
+from nightshift.data.decoding.pool import Decoders, Seen, see
+from nightshift.data.images import Unreadable
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 VERDICTS = Path(__file__).with_name("hostile_verdicts.md")

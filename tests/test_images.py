@@ -13,7 +13,7 @@ from image_files import encoded, noise, plain, saved, with_orientation
 from PIL import Image
 
 from nightshift.config import PreprocessSettings
-from nightshift.images import Pixels, Unreadable, decode, load, prepare, stored
+from nightshift.data.images import Pixels, Unreadable, decode, load, prepare, stored
 
 SETTINGS = PreprocessSettings(image_size=32)
 RED = (255, 0, 0)

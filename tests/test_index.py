@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from nightshift import index
-from nightshift.index import SCHEMA, THUMBNAIL, Index
+from nightshift.data import index
+from nightshift.data.index import SCHEMA, THUMBNAIL, Index
 from nightshift.records import Artifact, PartResult, Shard
 
 NOWHERE = Artifact(uri="file:///x", sha256="0" * 64, size=1)

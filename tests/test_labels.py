@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nightshift import labels
+from nightshift.data import labels
+from nightshift.data.labels import Label, check_name
 from nightshift.errors import InputError
-from nightshift.labels import Label, check_name
 
 
 def parquet(**columns: list[Any]) -> bytes:

@@ -10,7 +10,7 @@ from image_files import bits, bmp, noise, plain, png, saved, tiff
 from PIL import Image
 
 from nightshift.config import PreprocessSettings
-from nightshift.images import Unreadable, decode
+from nightshift.data.images import Unreadable, decode
 
 SETTINGS = PreprocessSettings(image_size=32)
 

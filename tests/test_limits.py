@@ -13,9 +13,9 @@ from bombs import CARRIERS, empty_segments, exif, pages, piled_strips, png
 from waiting import patience
 
 from nightshift.config import PreprocessSettings
-from nightshift.decoders import Decoders, Seen, see
-from nightshift.formats import Unreadable, inspect, tiff
-from nightshift.images import load
+from nightshift.data.decoding.pool import Decoders, Seen, see
+from nightshift.data.formats import Unreadable, inspect, tiff
+from nightshift.data.images import load
 from nightshift.serving.served import Options
 
 

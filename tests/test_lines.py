@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from nightshift.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
+from nightshift.data.batches import message
 from nightshift.errors import InputError
-from nightshift.messages import message
 from nightshift.records import Message, Part
 from nightshift.records.specs import CloseSpec, PlanSpec, PreprocessSpec, PromoteSpec, QuantizeSpec, TrainSpec
 from nightshift.runner import json_logs

@@ -8,7 +8,7 @@ from torch import nn
 
 from nightshift import loop, model
 from nightshift.config import TrainSettings
-from nightshift.dataset import Images, load_split
+from nightshift.data.dataset import Images, load_split
 from nightshift.errors import InputError
 from nightshift.feed import Resident
 

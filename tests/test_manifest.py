@@ -5,11 +5,11 @@ import pyarrow as pa
 import pytest
 
 from nightshift.config import AssembleSettings, Pipeline
+from nightshift.data.index import SCHEMA, THUMBNAIL, WITHOUT_THUMBNAILS, Index
+from nightshift.data.manifest import build, count, statistics
+from nightshift.data.shards import moments
 from nightshift.errors import InputError
-from nightshift.index import SCHEMA, THUMBNAIL, WITHOUT_THUMBNAILS, Index
-from nightshift.manifest import build, count, statistics
 from nightshift.records import Artifact, BatchSeen, Dataset, Duplicates, PartResult, Plan, Shard
-from nightshift.shards import moments
 
 NOWHERE = Artifact(uri="file:///x", sha256="0" * 64, size=1)
 NOTHING = Duplicates(merged=0, conflicting=0, near=0, near_excluded=True)

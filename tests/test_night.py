@@ -17,7 +17,7 @@ from waiting import wait_for
 from nightshift import predictions, storage
 from nightshift.cli.airflow import Airflow
 from nightshift.config import PreprocessSettings
-from nightshift.images import prepare
+from nightshift.data.images import prepare
 from nightshift.register import SBOM
 from nightshift.runtime import Session
 from nightshift.security import signing
@@ -200,7 +200,7 @@ def test_a_new_batch_makes_a_third_night(first_night, third_night):
     third = third_night
     assert third["state"] in ("promoted", "refused", "superseded")
     assert int(third["version"]) == int(first_night["version"]) + 1
-    dataset = registry.version_tags("digits", third["version"])["nightshift.dataset"]
+    dataset = registry.version_tags("digits", third["version"])["nightshift.data.dataset"]
     manifest = storage.read_json(f"{os.environ['NIGHTSHIFT_STORE']}/datasets/{dataset}.json")
     assert sum(shard["images"] for shard in manifest["shards"]) == 1797 + 60
 

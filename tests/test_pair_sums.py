@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
 
 from nightshift import export, model_file, storage
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.graphs import LAYERS, Graph
 from nightshift.hardware import processor
 from nightshift.pair_sums import integer_weights, is_portable, largest_pair, output_axis, pair_sums

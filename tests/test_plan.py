@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from nightshift import index, storage
+from nightshift import storage
 from nightshift.config import Pipeline, PreprocessSettings, PromotionPolicy, RetrainPolicy, TrainSettings
+from nightshift.data import index
 from nightshift.errors import InputError
 from nightshift.plan import outlook, plan
 from nightshift.records import (

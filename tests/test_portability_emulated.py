@@ -17,7 +17,7 @@ from waiting import patience
 
 from nightshift import storage
 from nightshift.config.quantization import RECIPES
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 
 pytestmark = [
     pytest.mark.skipif(

@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from predicting import Lights, png
 
-from nightshift import classifier, images, model_file, predictions, storage
+from nightshift import classifier, model_file, predictions, storage
 from nightshift.config import PreprocessSettings
+from nightshift.data import images
 from nightshift.errors import InputError
 from nightshift.predict import predict
 from nightshift.records import PartList, PartPredictions
@@ -51,7 +52,7 @@ def test_rows_say_who_predicted_what_of_which_file(lights: Lights) -> None:
 def test_the_model_sees_the_pixels_that_it_was_trained_on(
     lights: Lights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bit for bit those of nightshift.images.prepare, the function behind the training shards."""
+    """Bit for bit those of nightshift.data.images.prepare, the function behind the training shards."""
     lights.register()
     noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
     import cv2

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from nightshift import batches, index, shards, storage
+from nightshift import storage
 from nightshift.config import PreprocessSettings
-from nightshift.fetching import fetch
-from nightshift.images import Unreadable, prepare
-from nightshift.labels import Label
+from nightshift.data import batches, index, shards
+from nightshift.data.images import Unreadable, prepare
+from nightshift.data.labels import Label
+from nightshift.data.prefetch import fetch
 from nightshift.preprocess import preprocess, split_of
 from nightshift.records import Message, Part, PartList, PartResult, SplitFolders
 from nightshift.records.specs import PreprocessSpec

@@ -12,7 +12,7 @@ from waiting import patience
 
 from nightshift import loop, model, storage
 from nightshift.config import TrainSettings
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.errors import InputError, OutageError
 from nightshift.feed import Resident
 from nightshift.progress import Progress

@@ -2,8 +2,9 @@
 
 import pytest
 
-from nightshift import quarantine, storage
-from nightshift.formats import Unreadable
+from nightshift import storage
+from nightshift.data import quarantine
+from nightshift.data.formats import Unreadable
 from nightshift.records import Refusal
 
 

@@ -11,7 +11,7 @@ from waiting import patience
 
 from nightshift import model, ranks, storage
 from nightshift.config import TrainSettings
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
 from nightshift.loop import score
 from nightshift.ranks import Ranks

@@ -4,7 +4,7 @@ import torch
 
 from nightshift import loop, model
 from nightshift.config import TrainSettings
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.feed import Resident
 from nightshift.rate import HIGHEST, LOWEST, find_rate
 

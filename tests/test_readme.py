@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 
 from nightshift.cli import app
-from nightshift.sources.survey import EXTENSIONS
+from nightshift.data.sources.preview import EXTENSIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

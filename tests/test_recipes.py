@@ -17,7 +17,7 @@ import torch
 from nightshift import export, recipes, storage
 from nightshift.config import QuantizeSettings
 from nightshift.config.quantization import RECIPES
-from nightshift.dataset import load_split, scaled, standardised
+from nightshift.data.dataset import load_split, scaled, standardised
 from nightshift.errors import InputError
 from nightshift.graphs import proof
 from nightshift.model import restore

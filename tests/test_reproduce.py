@@ -19,10 +19,10 @@ from nightshift import register, reproduce, storage, timing
 from nightshift.__main__ import call
 from nightshift.cli import app, local
 from nightshift.config import Pipeline
+from nightshift.data.sources.samples import sample
 from nightshift.errors import InputError
 from nightshift.records import Artifact, Code, Made, Start
 from nightshift.reproduce import Reproduction
-from nightshift.samples import sample
 from nightshift.tracking import registry
 
 SETTINGS = {

@@ -6,7 +6,7 @@ from ml_fixtures import registered
 
 from nightshift import contenders, ensemble, storage
 from nightshift.config import EvaluateSettings, PreprocessSettings
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.metrics.corruptions import corrupt
 from nightshift.robustness import QUICK, QUICK_SEVERITIES, assess
 from nightshift.runtime import Session

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 from nightshift import runtime, storage, streams
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
 from nightshift.hardware import processor
 from nightshift.portability import PAIR_SUM

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from nightshift.data.sources import Batch
+from nightshift.data.sources.samples import sample
 from nightshift.errors import InputError
-from nightshift.samples import sample
-from nightshift.sources import Batch
 
 
 def pixels(batch: Batch, index: int) -> np.ndarray:

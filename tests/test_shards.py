@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from nightshift import shards, storage
+from nightshift import storage
 from nightshift.config import PreprocessSettings
+from nightshift.data import shards
+from nightshift.data.shards import Buffers, Filled, Row, moments
 from nightshift.records import Split
-from nightshift.shards import Buffers, Filled, Row, moments
 
 SETTINGS = PreprocessSettings(image_size=8)
 

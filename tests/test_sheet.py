@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from nightshift import storage
+from nightshift.data.contact_sheet import CELL, LINE, LINES, Picture, contact_sheet
 from nightshift.errors import InputError
-from nightshift.sheet import CELL, LINE, LINES, Picture, contact_sheet
 
 
 def jpeg(colour: tuple[int, int, int]) -> bytes:

@@ -9,8 +9,8 @@ from source_files import folder
 
 from nightshift import storage
 from nightshift.config.clutter import LEFT_BEHIND
+from nightshift.data.sources import Batch, Ingested, Item, check_name, find, ingest
 from nightshift.errors import InputError
-from nightshift.sources import Batch, Ingested, Item, check_name, find, ingest
 
 
 def manifest(root: Path, text: str, *files: str) -> Path:

@@ -17,9 +17,9 @@ from source_files import scratch
 
 from nightshift import storage
 from nightshift.config.clutter import LEFT_BEHIND
+from nightshift.data.sources import allowance, archives, find, ingest
+from nightshift.data.sources.unlabelled import unlabelled
 from nightshift.errors import InputError
-from nightshift.sources import allowance, archives, find, ingest
-from nightshift.sources.plain import unlabelled
 
 __all__ = ["scratch"]  # a fixture
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from source_files import scratch
 
+from nightshift.data.sources import Item, allowance, find
 from nightshift.errors import InputError
-from nightshift.sources import Item, allowance, find
 
 __all__ = ["scratch"]  # a fixture
 

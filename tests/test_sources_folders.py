@@ -9,8 +9,8 @@ from test_storage import s3, s3_server
 
 from nightshift import storage
 from nightshift.config.clutter import LEFT_BEHIND
+from nightshift.data.sources import find, ingest
 from nightshift.errors import InputError
-from nightshift.sources import find, ingest
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server
 

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from nightshift import labels, storage
-from nightshift.sources import find, ingest
+from nightshift import storage
+from nightshift.data import labels
+from nightshift.data.sources import find, ingest
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from source_files import folder
 
-from nightshift import labels
+from nightshift.data import labels
+from nightshift.data.labels import split_named
+from nightshift.data.sources import Batch, find
+from nightshift.data.sources.folders import UNLABELLED
 from nightshift.errors import InputError
-from nightshift.labels import split_named
-from nightshift.sources import Batch, find
-from nightshift.sources.folders import UNLABELLED
 
 DOUBT = "not taken as splits: then all must be <split>/<class>/<image file> or <class>/<split>/<image file>"
 

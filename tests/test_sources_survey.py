@@ -4,8 +4,16 @@ import cv2
 import numpy as np
 import pytest
 
-from nightshift.sources import Batch, Item
-from nightshift.sources.survey import CONTRADICTION, CUT, DUPLICATE, IMPOSSIBLE, TWO_LABELS, Class, survey
+from nightshift.data.sources import Batch, Item
+from nightshift.data.sources.preview import (
+    CONTRADICTION,
+    CUT,
+    DUPLICATE,
+    IMPOSSIBLE,
+    TWO_LABELS,
+    Class,
+    survey,
+)
 
 
 def encoded(kind: str, seed: int, width: int = 8, height: int = 6) -> bytes:

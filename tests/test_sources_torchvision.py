@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
+from nightshift.data.sources import find, torchvision_datasets
 from nightshift.errors import InputError
-from nightshift.sources import find, torchvision_sets
 
 NOISE = np.random.default_rng(0)
 
@@ -91,15 +91,15 @@ def test_an_unknown_name_is_answered_with_near_ones() -> None:
         find("torchvision://zzzz")
 
 
-@pytest.mark.parametrize("name", sorted(torchvision_sets.SETS))
+@pytest.mark.parametrize("name", sorted(torchvision_datasets.SETS))
 def test_every_known_set_is_one_of_torchvision_s_and_takes_our_arguments(name: str) -> None:
     import inspect
 
     parameters = inspect.signature(getattr(datasets, name)).parameters
     anything = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    for _, arguments in torchvision_sets.SETS[name]:
+    for _, arguments in torchvision_datasets.SETS[name]:
         assert anything or arguments.keys() <= parameters.keys()
-    assert anything or ("download" in parameters) or name in torchvision_sets.NO_DOWNLOAD
+    assert anything or ("download" in parameters) or name in torchvision_datasets.NO_DOWNLOAD
 
 
 class Pairs:
@@ -121,12 +121,12 @@ class Pairs:
 @pytest.mark.parametrize("listed", [None, np.zeros((9, 8)), [0] * 9, [1]])
 def test_targets_that_a_set_does_not_list_are_taken_from_its_images(listed: Any) -> None:
     given = [np.int64(3), *range(8)]
-    assert torchvision_sets._targets(Pairs(given, listed)) == given
+    assert torchvision_datasets._targets(Pairs(given, listed)) == given
 
 
 def test_targets_that_a_set_lists_are_taken_without_decoding_all_images() -> None:
     images = Pairs(list(range(9)), np.arange(9))
-    assert torchvision_sets._targets(images) == list(range(9))
+    assert torchvision_datasets._targets(images) == list(range(9))
     assert images.read == 2
 
 

@@ -9,12 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from waiting import patience
 
-from nightshift import labels, storage
+from nightshift import storage
+from nightshift.data import labels
+from nightshift.data.labels import Label
+from nightshift.data.sources import Batch, Item, find, ingest
+from nightshift.data.sources.batch import labelled
+from nightshift.data.sources.upload import AHEAD, in_order
 from nightshift.errors import InputError
-from nightshift.labels import Label
-from nightshift.sources import Batch, Item, find, ingest
-from nightshift.sources.batch import labelled
-from nightshift.sources.upload import AHEAD, in_order
 
 
 @pytest.fixture

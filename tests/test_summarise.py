@@ -7,8 +7,9 @@ import os
 import pytest
 from predicting import Lights, lines, png
 
-from nightshift import drift, labels, predictions, quarantine, storage
+from nightshift import predictions, storage
 from nightshift.config import AssembleSettings, PredictPolicy, store_root
+from nightshift.data import drift, labels, quarantine
 from nightshift.errors import InputError
 from nightshift.predict import predict
 from nightshift.records import BatchPredictions, Dataset, Profile

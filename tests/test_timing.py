@@ -14,7 +14,7 @@ from waiting import patience
 
 from nightshift import storage, timing
 from nightshift.config import EvaluateSettings
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.records import Machine, Speed
 from nightshift.timing import Process, UntimedError, measure
 

@@ -37,7 +37,7 @@ def test_a_checkpoint_can_be_built_again_and_carries_its_metrics(ml_dataset_uri,
     network = model.restore(
         storage.read_artifact(checkpoint.weights), checkpoint.settings, classes=4, image_size=8
     )
-    from nightshift.dataset import load_split
+    from nightshift.data.dataset import load_split
 
     accuracy = loop.score(network, load_split(ml_dataset, "validation"), ml_dataset)[0]
     assert checkpoint.metrics["validation_accuracy"] == pytest.approx(accuracy)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nightshift.config import PreprocessSettings
-from nightshift.transforms import Pixels, Whole, clean, denoise, resize, scale_for, smooth
+from nightshift.data.transforms import Pixels, Whole, clean, denoise, resize, scale_for, smooth
 
 RED = (255, 0, 0)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from nightshift import ensemble, recipes, storage
-from nightshift.dataset import load_split, scaled, standardised
+from nightshift.data.dataset import load_split, scaled, standardised
 from nightshift.loop import Training
 from nightshift.networks.mirrored import Mirrored
 from nightshift.networks.vote import Vote

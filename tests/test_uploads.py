@@ -7,11 +7,12 @@ from test_assemble import album, dataset_of, drop, night, photo, store
 from test_storage import s3, s3_server
 from waiting import wait_for
 
-from nightshift import storage, uploads
+from nightshift import storage
+from nightshift.data import uploads
+from nightshift.data.labels import READY
+from nightshift.data.sources import find, ingest
+from nightshift.data.uploads import Said, newest
 from nightshift.errors import InputError
-from nightshift.labels import READY
-from nightshift.sources import find, ingest
-from nightshift.uploads import Said, newest
 
 __all__ = ["s3", "s3_server", "store"]  # fixtures
 

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from nightshift import classifier
 from nightshift.classifier import Classifier
 from nightshift.config import PreprocessSettings
-from nightshift.decoders import Decoders
+from nightshift.data.decoding.pool import Decoders
+from nightshift.data.formats import Unreadable
+from nightshift.data.images import prepare
+from nightshift.data.sources.batch import Item
+from nightshift.data.sources.upload import in_order
+from nightshift.data.transforms import Pixels
 from nightshift.embedding import Embedder
 from nightshift.errors import InputError
-from nightshift.formats import Unreadable
-from nightshift.images import prepare
 from nightshift.model_file import ModelFile
-from nightshift.sources.batch import Item
-from nightshift.sources.upload import in_order
 from nightshift.table import table
-from nightshift.transforms import Pixels
 
 POOLED: Final = 64  # files from which processes that only decode repay their start
 

@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from nightshift import drift, duplicates, likeness, manifest, quarantine, storage, uploads
+from nightshift import storage
 from nightshift.config import store_root
-from nightshift.duplicates import Found
+from nightshift.data import drift, duplicates, manifest, near_duplicates, quarantine, uploads
+from nightshift.data.duplicates import Found
+from nightshift.data.index import Index
 from nightshift.errors import InputError
-from nightshift.index import Index
 from nightshift.records import Dataset, Drift, Duplicates, PartList, PartResult, Plan, Profile, Refusal
 from nightshift.records.specs import AssembleSpec
 from nightshift.tracking import ledger
@@ -104,7 +105,9 @@ def left_out(plan: Plan, index: Index) -> tuple[NDArray[np.bool_], Duplicates, l
     settings, settle = plan.pipeline.assemble, plan.pipeline.settle_minutes * 60
     said = functools.partial(uploads.said, plan.source, settle_seconds=settle)
     exact = duplicates.exact(index.rows, settings.conflicting_labels, said)
-    pairs = likeness.near(index.rows, index.thumbnails, bits=settings.near_duplicate_bits, keep=~exact.drop)
+    pairs = near_duplicates.near(
+        index.rows, index.thumbnails, bits=settings.near_duplicate_bits, keep=~exact.drop
+    )
     near = np.zeros(len(exact.drop), np.bool_)
     near[[pair.row for pair in pairs]] = True
     training = pc.equal(index.rows["split"], "train").to_numpy()

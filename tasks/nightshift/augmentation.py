@@ -13,7 +13,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from nightshift.config import TrainSettings
-from nightshift.dataset import scaled
+from nightshift.data.dataset import scaled
 from nightshift.errors import InputError
 
 GROUPS: Final = 8  # of a batch that RandAugment and TrivialAugment treat alike

@@ -23,7 +23,7 @@ from onnxruntime.quantization import (
 from torch import Tensor
 
 from nightshift.config import QuantizeSettings, digest_of
-from nightshift.dataset import Images, centre_crop, read_rows, rows_of, turns
+from nightshift.data.dataset import Images, centre_crop, read_rows, rows_of, turns
 from nightshift.errors import InputError
 from nightshift.graphs import INPUT
 from nightshift.records import Dataset

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from nightshift import storage
-from nightshift.duplicates import Found, listing
-from nightshift.index import Index
+from nightshift.data.duplicates import Found, listing
+from nightshift.data.index import Index
 from nightshift.records import SPLITS, Dataset, Drift, PartResult, Plan, Profile
 from nightshift.report.card import Card, Reference, render
 from nightshift.report.card_figure import figure

@@ -11,7 +11,7 @@ import torch
 from nightshift import choice, contenders, runtime, timing
 from nightshift.choice import Comparison
 from nightshift.contenders import Entrant, Labels
-from nightshift.dataset import load_split, stratified
+from nightshift.data.dataset import load_split, stratified
 from nightshift.errors import InputError
 from nightshift.records import Candidate, Dataset, Machine, Speed
 from nightshift.records.specs import EvaluateSpec

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nightshift import runtime, storage
 from nightshift.calibration import calibration_images
 from nightshift.config import PreprocessSettings
-from nightshift.dataset import originals
+from nightshift.data.dataset import originals
 from nightshift.records import Candidate, Dataset, Unmade
 from nightshift.runtime import Pixels, Runtime
 
@@ -114,7 +114,7 @@ def answered(entrant: Entrant, chosen: Runtime, classes: int) -> Contender:
 
 def _originals(dataset: Dataset, settings: PreprocessSettings) -> Pixels:
     """The test images read again from the source and prepared with other settings, in shard order."""
-    from nightshift import images  # imports OpenCV, which most nights don't need here
+    from nightshift.data import images  # imports OpenCV, which most nights don't need here
 
     keys = originals(dataset, "test")
 

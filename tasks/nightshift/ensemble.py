@@ -8,7 +8,7 @@ from torch import nn
 
 from nightshift import model
 from nightshift.config import VoteRule
-from nightshift.dataset import load_split, scaled, standardised
+from nightshift.data.dataset import load_split, scaled, standardised
 from nightshift.device import find_device
 from nightshift.errors import InputError
 from nightshift.networks import vote

@@ -25,7 +25,7 @@ from nightshift import (
     storage,
 )
 from nightshift.contenders import Contender, Labels
-from nightshift.dataset import Images, load_split
+from nightshift.data.dataset import Images, load_split
 from nightshift.gates import Case, Rival, lead
 from nightshift.metrics.scores import judge
 from nightshift.records import Candidate, ClassScores, Dataset, Evaluation, Evidence, Robustness, Speed

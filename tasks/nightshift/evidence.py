@@ -9,9 +9,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch import nn
 
-from nightshift import index, storage
+from nightshift import storage
 from nightshift.contenders import Contender, Labels
-from nightshift.dataset import Images, originals
+from nightshift.data import index
+from nightshift.data.dataset import Images, originals
 from nightshift.metrics import activation, examples
 from nightshift.metrics.calibration import reliability
 from nightshift.metrics.curves import curves

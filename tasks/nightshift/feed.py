@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nightshift.cache import ShardCache
 from nightshift.config import TrainSettings
-from nightshift.dataset import Images, Rows, load_split, read_rows, rows_of
+from nightshift.data.dataset import Images, Rows, load_split, read_rows, rows_of
 from nightshift.device import find_device, room
 from nightshift.errors import InputError
 from nightshift.ranks import ALONE, Ranks

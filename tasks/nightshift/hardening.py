@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nightshift.config import TrainSettings
-from nightshift.dataset import standardised
+from nightshift.data.dataset import standardised
 from nightshift.device import Precision
 from nightshift.metrics.attacks import ascend
 from nightshift.records import Dataset

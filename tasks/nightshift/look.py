@@ -8,12 +8,12 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence, Set
 
-from nightshift import batches, predictions, storage
-from nightshift.batches import Batch
+from nightshift import predictions, storage
 from nightshift.config import PreprocessSettings, store_root
 from nightshift.config.pipelines import unlabelled_source
+from nightshift.data import batches
+from nightshift.data.batches import Batch, message, store
 from nightshift.errors import InputError
-from nightshift.messages import message, store
 from nightshift.records import Forecast, Part
 from nightshift.records.specs import LookSpec
 from nightshift.runner.json_logs import one_line

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from nightshift import freezing, optimisation
 from nightshift.augmentation import augment, mix, shrunk, side_in
 from nightshift.config import TrainSettings
-from nightshift.dataset import Images, scaled, standardised
+from nightshift.data.dataset import Images, scaled, standardised
 from nightshift.device import Precision, compiled, find_device, out_of_memory, pieces_for
 from nightshift.errors import InputError
 from nightshift.feed import Feed, class_counts, seed_at

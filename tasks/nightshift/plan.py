@@ -8,12 +8,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from nightshift import batches, schedule, shards, start, storage
+from nightshift import schedule, start, storage
 from nightshift.config import STAGE_SETTINGS, Pipeline, digest_of
 from nightshift.config.pipelines import source_of
+from nightshift.data import batches, shards
+from nightshift.data.batches import message, store
+from nightshift.data.labels import READY
 from nightshift.errors import InputError
-from nightshift.labels import READY
-from nightshift.messages import message, store
 from nightshift.records import BatchSeen, Dataset, Part, Plan
 from nightshift.records.specs import PlanSpec
 from nightshift.runner.json_logs import one_line

@@ -12,19 +12,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from nightshift import classifier, drift, model_file, predictions, quarantine, storage, table
+from nightshift import classifier, model_file, predictions, storage, table
 from nightshift.classifier import Classifier
-from nightshift.decoders import Decoders, Seen, see
+from nightshift.data import drift, quarantine
+from nightshift.data.decoding.pool import Decoders, Seen, see
+from nightshift.data.formats import Unreadable
+from nightshift.data.index import SCHEMA
+from nightshift.data.prefetch import fetch
+from nightshift.data.transforms import Pixels, inner
 from nightshift.errors import InputError
-from nightshift.fetching import fetch
-from nightshift.formats import Unreadable
 from nightshift.hardware.processor import threads
-from nightshift.index import SCHEMA
 from nightshift.records import Forecast, Part, PartList, PartPredictions, Predicted, Refusal, Unsure
 from nightshift.records.specs import PredictSpec
 from nightshift.runner.json_logs import one_line
 from nightshift.runtime import Prediction
-from nightshift.transforms import Pixels, inner
 
 MEASURED = ["label", "width", "height", "brightness", "contrast", "sharpness"]  # what a profile counts
 

@@ -13,19 +13,20 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
-from nightshift import index, labels, quarantine, shards, storage
-from nightshift.annotations import annotations
+from nightshift import storage
 from nightshift.config import PreprocessSettings, store_root
-from nightshift.decoders import Decoders, Seen, see
-from nightshift.fetching import fetch
+from nightshift.data import index, labels, quarantine, shards
+from nightshift.data.annotations import annotations
+from nightshift.data.decoding.pool import Decoders, Seen, see
+from nightshift.data.images import Unreadable
+from nightshift.data.labels import Label, Labels
+from nightshift.data.prefetch import fetch
+from nightshift.data.shards import Buffers, Filled, Row
+from nightshift.data.splits import place
 from nightshift.hardware.processor import threads
-from nightshift.images import Unreadable
-from nightshift.labels import Label, Labels
 from nightshift.records import Part, PartList, PartResult, Refusal, Shard, Split, SplitFolders
 from nightshift.records.specs import PreprocessSpec
 from nightshift.runner.json_logs import one_line
-from nightshift.shards import Buffers, Filled, Row
-from nightshift.splits import place
 
 WRITING: Final = 2  # full shards that wait for the store
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from nightshift import freezing
 from nightshift.config import TrainSettings
-from nightshift.dataset import Images
+from nightshift.data.dataset import Images
 from nightshift.errors import InputError
 from nightshift.feed import Feed
 from nightshift.loop import Training

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from nightshift import batches, code, differences, storage
+from nightshift import code, differences, storage
+from nightshift.data import batches
 from nightshift.differences import Comparison
 from nightshift.errors import InputError
 from nightshift.records import (

@@ -11,7 +11,7 @@ from torch import nn
 from nightshift import runtime
 from nightshift.config import EvaluateSettings
 from nightshift.contenders import Contender, Labels
-from nightshift.dataset import stratified
+from nightshift.data.dataset import stratified
 from nightshift.metrics.attacks import Kind, attack
 from nightshift.metrics.corruptions import FAMILIES, SEVERITIES, corrupt
 from nightshift.records import Attack, Corruption, Dataset, Robustness

@@ -96,7 +96,7 @@ class Session:
             wanted = ",".join(str(size or name) for size, name in zip(self.shape, "HWC", strict=True))
             raise InputError(
                 f"images must be uint8 [N,{wanted}], got {images.dtype} {list(images.shape)}; prepare them "
-                "with nightshift.images.prepare"
+                "with nightshift.data.images.prepare"
             )
 
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from nightshift import drift, predictions, quarantine, storage
+from nightshift import predictions, storage
+from nightshift.data import drift, quarantine
 from nightshift.errors import InputError
 from nightshift.records import (
     BatchPredictions,

@@ -12,7 +12,7 @@ from torch import nn
 
 from nightshift import conditions, loop, model, ranks, storage, weights
 from nightshift.config import digest_of, store_root
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.device import find_device
 from nightshift.errors import InputError, PrunedError
 from nightshift.feed import open_feed

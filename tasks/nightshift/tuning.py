@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nightshift import storage
-from nightshift.dataset import load_split
+from nightshift.data.dataset import load_split
 from nightshift.device import Precision, find_device
 from nightshift.feed import open_feed
 from nightshift.loop import Training

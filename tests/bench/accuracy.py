@@ -63,8 +63,9 @@ def prepared(asked: argparse.Namespace, usual: dict[str, Any]) -> tuple[Any, str
 
 def dataset(pipeline: object, folder: str) -> str:
     """The address of the data set that a night would train on."""
-    from nightshift import samples, sources
     from nightshift.config.pipelines import source_of
+    from nightshift.data import sources
+    from nightshift.data.sources import samples
     from nightshift.records import Plan
     from nightshift.records.specs import AssembleSpec, PlanSpec, PreprocessSpec
     from nightshift.runner import run_stage
@@ -85,7 +86,7 @@ def dataset(pipeline: object, folder: str) -> str:
 def one(pipeline: object, uri: str, seed: int) -> tuple[dict[str, float], float]:
     """Test accuracy of every recipe, and the seconds of the training."""
     from nightshift import runtime, storage
-    from nightshift.dataset import load_split
+    from nightshift.data.dataset import load_split
     from nightshift.records import Candidate, Checkpoint, Dataset, outcome
     from nightshift.records.specs import QuantizeSpec, TrainSpec
     from nightshift.runner import run_stage

@@ -34,8 +34,8 @@ from night import record
 from untrained import int8_file
 
 from nightshift import model_file, runtime
+from nightshift.data.images import prepare
 from nightshift.hardware import processor
-from nightshift.images import prepare
 from nightshift.timing import Process
 
 CLIENTS = (1, 8, 64)
@@ -50,7 +50,7 @@ import sys, time
 import cv2, numpy as np
 from pathlib import Path
 from nightshift import model_file
-from nightshift.images import prepare
+from nightshift.data.images import prepare
 from nightshift.runtime import Session
 model, photos, runtime, batch, limit = sys.argv[1:]
 model, batch = model_file.load(model), int(batch)

@@ -31,13 +31,13 @@ from PIL import Image
 with atheris.instrument_imports(include=["tasks", "starlette", "python_multipart"]):
     from starlette.requests import Request
 
-    from nightshift import labels
     from nightshift.config import PreprocessSettings
+    from nightshift.data import labels
+    from nightshift.data.images import decode, load
+    from nightshift.data.sources import find
     from nightshift.errors import InputError
-    from nightshift.images import decode, load
     from nightshift.serving import intake
     from nightshift.serving.answers import RefusedError
-    from nightshift.sources import find
 
 # Below what a stage allows, so that an input takes milliseconds, and memory shows what grows.
 SMALL: Final = PreprocessSettings(image_size=16, max_pixels=10**6, max_megabytes=1)

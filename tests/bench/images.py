@@ -22,9 +22,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from nightshift.config import PreprocessSettings
-from nightshift.decoders import Decoders, see
-from nightshift.features import features
-from nightshift.images import stored
+from nightshift.data.decoding.pool import Decoders, see
+from nightshift.data.image_stats import features
+from nightshift.data.images import stored
 
 SIDE = 224
 PHOTOS = 400

@@ -56,7 +56,7 @@ def main() -> int:
 def one(pipeline: Any, uri: str, folder: Path, table: Table) -> None:
     """Add the numbers of one seed to the table."""
     from nightshift import storage
-    from nightshift.dataset import load_split
+    from nightshift.data.dataset import load_split
     from nightshift.records import Checkpoint, Dataset
     from nightshift.records.specs import TrainSpec
     from nightshift.runner import run_stage

@@ -89,7 +89,7 @@ def own_files(into: Path) -> list[tuple[Path, Path]]:
 
     from nightshift import storage
     from nightshift.config.quantization import RECIPES
-    from nightshift.dataset import load_split
+    from nightshift.data.dataset import load_split
     from nightshift.records import Candidate, Dataset
 
     recipes = [recipe for recipe in RECIPES if recipe not in FLOAT]

@@ -24,8 +24,8 @@ from typing import NamedTuple
 from night import record
 
 from nightshift import storage
-from nightshift.batches import Batch, cut
 from nightshift.config import PreprocessSettings, store_root
+from nightshift.data.batches import Batch, cut
 from nightshift.records import Message, PartList
 from nightshift.records.specs import PreprocessSpec
 from nightshift.runner import stage_environment

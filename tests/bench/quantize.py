@@ -24,7 +24,7 @@ from safetensors.numpy import save
 from nightshift import export, graphs, model, recipes, runtime, storage
 from nightshift.config import PreprocessSettings, TrainSettings
 from nightshift.config.quantization import RECIPES, QuantizeSettings
-from nightshift.dataset import load_split, scaled, standardised
+from nightshift.data.dataset import load_split, scaled, standardised
 from nightshift.hardware import processor
 from nightshift.records import SPLITS, Dataset, Duplicates, Profile, Shard
 
@@ -169,7 +169,7 @@ def network_of(settings: TrainSettings, dataset: Dataset) -> torch.nn.Module:
 
 def photos_of(folder: str, side: int) -> np.ndarray:
     """Real photos, uint8 [N,side,side,3]."""
-    from nightshift.images import prepare
+    from nightshift.data.images import prepare
 
     files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     settings = PreprocessSettings(image_size=side)

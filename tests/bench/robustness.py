@@ -22,7 +22,7 @@ def main() -> int:
     pipeline, uri = prepared(asked, full)
 
     from nightshift import contenders, ensemble, storage
-    from nightshift.dataset import load_split
+    from nightshift.data.dataset import load_split
     from nightshift.records import Dataset
     from nightshift.robustness import assess
 

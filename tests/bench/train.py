@@ -31,7 +31,7 @@ from torchvision.transforms import v2
 from nightshift import model
 from nightshift.augmentation import augment
 from nightshift.config import PreprocessSettings, TrainSettings
-from nightshift.dataset import Images, standardised
+from nightshift.data.dataset import Images, standardised
 from nightshift.device import Precision, find_device
 from nightshift.feed import Resident
 from nightshift.loop import Training

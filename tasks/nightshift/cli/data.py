@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from nightshift.config import Pipeline
-    from nightshift.samples import Sample
-    from nightshift.sources import Batch, Ingested
-    from nightshift.sources.survey import Survey
+    from nightshift.data.sources import Batch, Ingested
+    from nightshift.data.sources.preview import Survey
+    from nightshift.data.sources.samples import Sample
 
 SHOWN_CLASSES = 12  # in one row of the summary
 INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
@@ -91,8 +91,8 @@ def _predict(opened: "ExitStack", path: str, name: str | None, pipeline: "Pipeli
     """Upload a batch without labels, and wake the DAG that predicts it where Airflow can be reached."""
     from nightshift.cli.connection import connect
     from nightshift.config.pipelines import unlabelled_source
+    from nightshift.data.sources.unlabelled import unlabelled
     from nightshift.errors import NightshiftError
-    from nightshift.sources.plain import unlabelled
 
     connect()
     batch = opened.enter_context(unlabelled(path, name))
@@ -108,8 +108,8 @@ def _predict(opened: "ExitStack", path: str, name: str | None, pipeline: "Pipeli
 
 
 def _sample(value: str | None) -> "Sample | None":
+    from nightshift.data.sources.samples import SAMPLES
     from nightshift.errors import InputError
-    from nightshift.samples import SAMPLES
 
     if value is None:
         return None
@@ -120,7 +120,8 @@ def _sample(value: str | None) -> "Sample | None":
 
 
 def _batches(path: str | None, kind: "Sample | None", batch: str | None) -> "Iterator[Batch]":
-    from nightshift import samples, sources
+    from nightshift.data import sources
+    from nightshift.data.sources import samples
 
     if kind is not None:
         yield from samples.sample(kind, batch)
@@ -129,7 +130,7 @@ def _batches(path: str | None, kind: "Sample | None", batch: str | None) -> "Ite
 
 
 def _upload(batch: "Batch", source: str) -> "Ingested":
-    from nightshift.sources import ingest as upload
+    from nightshift.data.sources import ingest as upload
 
     with _progress(batch) as advance:
         return upload(batch, source, advance=advance)
@@ -137,7 +138,7 @@ def _upload(batch: "Batch", source: str) -> "Ingested":
 
 def _show(batch: "Batch") -> None:
     """What `ingest` would upload, and what of it looks wrong."""
-    from nightshift.sources.survey import survey
+    from nightshift.data.sources.preview import survey
 
     with _progress(batch) as advance:
         found = survey(batch, advance=advance)
@@ -185,7 +186,7 @@ def _print(results: "list[tuple[Batch, Ingested]]") -> None:
 
 def _print_spellings(batches: "list[Batch]", pipeline: str) -> None:
     """Say which class a night will refuse beside one that the pipeline has learnt already."""
-    from nightshift import labels
+    from nightshift.data import labels
     from nightshift.tracking import ledger
 
     last = ledger.latest(pipeline, waiting=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from nightshift.batches import left_out
 from nightshift.cli.tables import console
+from nightshift.data.batches import left_out
 from nightshift.plan import Outlook
 
 SHOWN_BATCHES = 30

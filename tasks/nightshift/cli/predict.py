@@ -12,8 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from nightshift.answers import Answer, Answerer
+    from nightshift.data.sources.batch import Item
     from nightshift.model_file import ModelFile
-    from nightshift.sources.batch import Item
 
 app = typer.Typer()
 Model = Annotated[
@@ -72,8 +72,8 @@ def load_model(model: str) -> "ModelFile":
 def _items(paths: Sequence[str], opened: ExitStack) -> "list[Item]":
     """All files of all paths; they are called by the path that was given and the path in it."""
     from nightshift.cli.connection import connect_for
-    from nightshift.sources.batch import Item
-    from nightshift.sources.plain import files_of
+    from nightshift.data.sources.batch import Item
+    from nightshift.data.sources.unlabelled import files_of
 
     items = []
     for path in paths:

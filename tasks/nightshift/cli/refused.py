@@ -25,10 +25,10 @@ def quarantine(
     """Show the refused files of the last data set, batch by batch, each with its reason."""
     from rich.table import Table
 
-    from nightshift import quarantine as refused
     from nightshift.cli.connection import connect, pipelines_folder
     from nightshift.cli.tables import console
     from nightshift.config.pipelines import find_pipeline
+    from nightshift.data import quarantine as refused
 
     found = find_pipeline(name, pipelines_folder())
     connect()
@@ -48,7 +48,7 @@ def quarantine(
         print(f"nothing of {name} is in quarantine")
     if sheet is not None and refusals:
         from nightshift.config.pipelines import source_of, unlabelled_source
-        from nightshift.sheet import Picture, contact_sheet
+        from nightshift.data.contact_sheet import Picture, contact_sheet
 
         source = unlabelled_source(found) if unlabelled else source_of(found)
         pictures = [Picture(f"{source}/{refusal.key}", refusal.reason) for refusal in refusals]

@@ -49,7 +49,7 @@ def similar(
         console().print(table)
     if sheet is not None:
         from nightshift.cli.connection import connect_for
-        from nightshift.sheet import Picture, contact_sheet
+        from nightshift.data.contact_sheet import Picture, contact_sheet
 
         for near in nearest:
             connect_for(near.key)
@@ -67,10 +67,10 @@ def _address(file: str) -> str:
 def _embedding(image: Path, found: "Embeddings", model: str | None) -> "NDArray[np.float32]":
     """The image's embedding by the very model that made the others."""
     from nightshift.cli.predict import load_model
+    from nightshift.data.formats import Unreadable
+    from nightshift.data.images import prepare
     from nightshift.embedding import Embedder
     from nightshift.errors import InputError
-    from nightshift.formats import Unreadable
-    from nightshift.images import prepare
 
     loaded = load_model(model or found.model)
     if loaded.sha256 != found.sha256:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from nightshift.dataset import scaled, standardised
+from nightshift.data.dataset import scaled, standardised
 from nightshift.networks.mirrored import Mirrored
 from nightshift.networks.vote import Vote
 from nightshift.records import Dataset

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
-from nightshift.dataset import scaled, standardised
+from nightshift.data.dataset import scaled, standardised
 from nightshift.device import find_device
 from nightshift.networks.vote import Vote
 from nightshift.records import Dataset

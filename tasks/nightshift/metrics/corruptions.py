@@ -18,8 +18,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from nightshift.data.transforms import with_axis
 from nightshift.errors import InputError
-from nightshift.transforms import with_axis
 
 Pixels = NDArray[np.uint8]
 Image = NDArray[np.float32]  # [H,W,C], 0 to 1

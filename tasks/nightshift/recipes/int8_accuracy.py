@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nightshift.calibration import calibration_images, images_digest
 from nightshift.config import QuantizeSettings
-from nightshift.dataset import Images, load_split
+from nightshift.data.dataset import Images, load_split
 from nightshift.errors import InputError
 from nightshift.export import export
 from nightshift.graphs import INPUT

@@ -13,7 +13,7 @@ from torch.fx.experimental.optimization import fuse
 
 from nightshift.calibration import calibration_images
 from nightshift.config import QuantizeSettings
-from nightshift.dataset import scaled, standardised
+from nightshift.data.dataset import scaled, standardised
 from nightshift.recipes import Details, Trained, int8
 from nightshift.rounding import rounding, unrounded
 from nightshift.tuning import GoOn, tuned

@@ -30,7 +30,7 @@ class Start(Record):
 
 
 class SplitFolders(Record):
-    """How the folders of a batch without a manifest name splits, see nightshift.splits."""
+    """How the folders of a batch without a manifest name splits, see nightshift.data.splits."""
 
     around: str = ""  # the folder around everything, with a slash at its end
     outer: bool  # <split>/<class>/…, else <class>/<split>/…
@@ -122,7 +122,7 @@ class PartResult(Record):
     part: str  # digest
     batch: str
     shards: tuple[Shard, ...]
-    index: Artifact  # one row per image, see nightshift.index
+    index: Artifact  # one row per image, see nightshift.data.index
     refusals: tuple[Refusal, ...]
     seconds: float
     tries: int = 1  # nights that preprocessed it, because of refusals that might have passed
@@ -135,7 +135,7 @@ class Profile(Record):
     classes: dict[str, int]
     histograms: dict[
         str, tuple[int, ...]
-    ]  # brightness, contrast, sharpness, pixels; bins of nightshift.drift
+    ]  # brightness, contrast, sharpness, pixels; bins of nightshift.data.drift
 
 
 class Drift(Record):

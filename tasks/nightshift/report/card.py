@@ -9,8 +9,8 @@ import pyarrow as pa
 from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
-from nightshift import drift
-from nightshift.duplicates import Found
+from nightshift.data import drift
+from nightshift.data.duplicates import Found
 from nightshift.records import SPLITS, Dataset, Drift, Profile
 from nightshift.report.card_page import PAGE
 
@@ -33,9 +33,9 @@ class Reference(NamedTuple):
 class Card(NamedTuple):
     """What the card shows.
 
-    `index` has the rows of nightshift.index.SCHEMA, thumbnails not needed, and `drop`, bool [N], marks those
-    that are not in the data set. `lines` are its duplicates and `refused` counts files by reason. `pixels`
-    gives a few images of each class, uint8 [n,H,W,3] RGB.
+    `index` has the rows of nightshift.data.index.SCHEMA, thumbnails not needed, and `drop`, bool [N], marks
+    those that are not in the data set. `lines` are its duplicates and `refused` counts files by reason.
+    `pixels` gives a few images of each class, uint8 [n,H,W,3] RGB.
     """
 
     pipeline: str

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from nightshift import drift
+from nightshift.data import drift
 from nightshift.records import SPLITS, Split
 from nightshift.report.card import Card, ClassRow, class_rows
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nightshift import drift
+from nightshift.data import drift
 from nightshift.records import Profile
 from nightshift.report.quality import COLOURS, DPI, plain, png
 

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from nightshift.images import Unreadable
+from nightshift.data.images import Unreadable
 from nightshift.serving.batching import Row
 from nightshift.serving.following import Follower
 from nightshift.serving.served import Served

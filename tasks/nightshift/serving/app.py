@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from nightshift.images import Unreadable
+from nightshift.data.images import Unreadable
 from nightshift.serving import answers, intake
 from nightshift.serving.answers import Answer, Health, Problem, RefusedError
 from nightshift.serving.batching import FailedError, FullError, Line, Row, StoppingError

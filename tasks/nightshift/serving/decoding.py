@@ -10,11 +10,11 @@ from queue import SimpleQueue
 from typing import Final, NamedTuple
 
 from nightshift.config import PreprocessSettings
-from nightshift.decoders import Decoders
+from nightshift.data.decoding.pool import Decoders
+from nightshift.data.images import Unreadable, prepare
+from nightshift.data.transforms import Pixels
 from nightshift.errors import StageError
-from nightshift.images import Unreadable, prepare
 from nightshift.serving.events import say
-from nightshift.transforms import Pixels
 
 PAUSE_SECONDS: Final = 1.0  # until processes that did not start are started again
 

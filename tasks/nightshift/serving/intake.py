@@ -10,7 +10,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from nightshift.config import PreprocessSettings
-from nightshift.formats import Unreadable
+from nightshift.data.formats import Unreadable
 from nightshift.serving.answers import RefusedError
 
 # The bytes say what an image is. A type only has to be none that promises something else, and clients

@@ -1,0 +1,1 @@
+"""Images and data sets: sources, decoding, shards, labels, duplicates, drift."""
