@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nightshift import ensemble
 from nightshift.data.dataset import load_split
 from nightshift.metrics import activation
+from nightshift.models import ensemble
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from nightshift import ensemble
 from nightshift.data.dataset import load_split
-from nightshift.metrics.attacks import ascend, attack, log_probabilities
-from nightshift.networks.vote import Vote
+from nightshift.models import ensemble
+from nightshift.models.attacks import ascend, attack, log_probabilities
+from nightshift.models.voting import Vote
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from nightshift.calibration import calibrated, calibration_images, shares
 from nightshift.config import QuantizeSettings
 from nightshift.data.dataset import Images, load_split, stratified
 from nightshift.errors import InputError
-from nightshift.model import build
+from nightshift.models.build import build
 from nightshift.recipes.int8 import QUANTIZED
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from nightshift import conditions
-from nightshift.device import find_device
+from nightshift.models.device import find_device
 
 
 def test_they_are_those_of_this_process(ml_store):

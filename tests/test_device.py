@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from nightshift import device
 from nightshift.config import TrainSettings
-from nightshift.device import Precision
 from nightshift.errors import InputError
+from nightshift.models import device
+from nightshift.models.device import Precision
 
 CPU = torch.device("cpu")
 

@@ -5,11 +5,12 @@ import onnx
 import onnxruntime
 import pytest
 
-from nightshift import ensemble, export, loop, recipes, storage
+from nightshift import export, loop, recipes, storage
 from nightshift.config import QuantizeSettings
 from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
-from nightshift.networks.vote import Vote
+from nightshift.models import ensemble
+from nightshift.models.voting import Vote
 from nightshift.quantize import quantize
 from nightshift.records.specs import QuantizeSpec
 from nightshift.runtime import Session, installed

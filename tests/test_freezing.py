@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from nightshift import freezing, loop, model
+from nightshift import loop
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import load_split
 from nightshift.feed import Resident
+from nightshift.models import build, freezing
 
 OPTIMIZERS = {"sgd": 0.02, "adam": 0.005, "adamw": 0.005, "rmsprop": 0.002, "muon": 0.005}
 QUICK = TrainSettings(
@@ -22,7 +23,7 @@ QUICK = TrainSettings(
 
 
 def network_of(dataset, settings: TrainSettings) -> nn.Module:
-    return model.build(settings, classes=len(dataset.classes), image_size=dataset.image_size)
+    return build.build(settings, classes=len(dataset.classes), image_size=dataset.image_size)
 
 
 def moved(dataset, settings: TrainSettings) -> list[set[str]]:

@@ -5,7 +5,7 @@ import pytest
 
 from nightshift import export, storage
 from nightshift.graphs import Graph, proof
-from nightshift.model import cost, restore
+from nightshift.models.build import cost, restore
 
 
 @pytest.fixture

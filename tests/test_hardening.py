@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from nightshift import loop, model
+from nightshift import loop
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import load_split, scaled
-from nightshift.device import Precision
 from nightshift.feed import Resident
 from nightshift.hardening import harden
-from nightshift.metrics.attacks import attack
+from nightshift.models import build
+from nightshift.models.attacks import attack
+from nightshift.models.device import Precision
 
 PLAIN = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.05, crop_padding=0)
 LIMIT = 30.0  # of 255; classes differ by 128 in a quarter of the image
@@ -17,7 +18,7 @@ LIMIT = 30.0  # of 255; classes differ by 128 in a quarter of the image
 
 def trained(dataset, **changes):
     settings = PLAIN.model_copy(update=changes)
-    network = model.build(settings, classes=len(dataset.classes), image_size=dataset.image_size, seed=0)
+    network = build.build(settings, classes=len(dataset.classes), image_size=dataset.image_size, seed=0)
     feed = Resident(load_split(dataset, "train"), dataset, settings, 0)
     validation = load_split(dataset, "validation")
     training = loop.Training(network, feed, validation, dataset=dataset, settings=settings, seed=0)
@@ -44,7 +45,7 @@ def test_a_network_trained_on_attacks_withstands_them_better(ml_dataset):
 @pytest.mark.parametrize("kind", ["fgsm", "pgd"])
 def test_only_the_pixels_change_and_within_the_limit(ml_dataset, kind):
     settings = PLAIN.model_copy(update={"adversarial": kind, "adversarial_epsilon": 4.0})
-    network = model.build(settings, classes=4, image_size=8, seed=0).train()
+    network = build.build(settings, classes=4, image_size=8, seed=0).train()
     network.layer1.eval()  # as a frozen part is
     modes = [module.training for module in network.modules()]
     before = {name: value.clone() for name, value in network.state_dict().items()}

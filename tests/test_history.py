@@ -60,7 +60,7 @@ def test_a_training_shows_every_epoch_and_what_it_was(spec, ml_dataset):
     assert run.data.params["train_images"] == "80"
     assert run.data.tags["nightshift.torch"] == torch.__version__
     assert run.data.tags["nightshift.threads"] == "1"
-    assert len(run.data.tags["nightshift.device"]) > 3
+    assert len(run.data.tags["nightshift.models.device"]) > 3
     assert "system/cpu_utilization_percentage" in run.data.metrics
     (entry,) = run.inputs.dataset_inputs
     assert (entry.dataset.name, entry.dataset.digest) == ("shown", ml_dataset.digest[:36])

@@ -6,17 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from nightshift import loop, model
+from nightshift import loop
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import Images, load_split
 from nightshift.errors import InputError
 from nightshift.feed import Resident
+from nightshift.models import build
 
 QUICK = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.05, crop_padding=0)
 
 
 def fitted(dataset, settings=QUICK, seed=0, train=None):
-    network = model.build(settings, classes=len(dataset.classes), image_size=dataset.image_size, seed=seed)
+    network = build.build(settings, classes=len(dataset.classes), image_size=dataset.image_size, seed=seed)
     feed = Resident(train or load_split(dataset, "train"), dataset, settings, seed)
     validation = load_split(dataset, "validation")
     training = loop.Training(network, feed, validation, dataset=dataset, settings=settings, seed=seed)
@@ -39,7 +40,7 @@ def test_it_learns(ml_dataset, optimizer):
 
 def test_the_seed_decides_the_result(ml_dataset):
     settings = QUICK.model_copy(update={"epochs": 2, "flip": True, "crop_padding": 1, "rotation": 5.0})
-    first, again, other = (model.to_bytes(fitted(ml_dataset, settings, seed)[0]) for seed in (1, 1, 2))
+    first, again, other = (build.to_bytes(fitted(ml_dataset, settings, seed)[0]) for seed in (1, 1, 2))
     assert first == again != other
 
 
@@ -87,7 +88,7 @@ def test_the_learning_rate_rises_and_falls_to_nearly_nothing(ml_dataset):
 
 
 def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(ml_dataset):
-    network = model.build(QUICK, classes=4, image_size=8)
+    network = build.build(QUICK, classes=4, image_size=8)
     torch.nn.init.constant_(network.fc.bias, float("nan"))
     feed = Resident(load_split(ml_dataset, "train"), ml_dataset, QUICK, 0)
     validation = load_split(ml_dataset, "validation")
@@ -157,7 +158,7 @@ def test_memory_that_runs_out_is_said_and_the_batch_goes_through_in_pieces(ml_da
 
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 def test_a_training_in_float16_learns_too(ml_dataset, monkeypatch, optimizer):
-    monkeypatch.setattr("nightshift.device._fastest", lambda _: (torch.float16, ""))
+    monkeypatch.setattr("nightshift.models.device._fastest", lambda _: (torch.float16, ""))
     # The first steps find the scale at which gradients do not overflow.
     changes = {"epochs": 12, "clip_norm": 1.0, "optimizer": optimizer}
     _, epochs = fitted(ml_dataset, QUICK.model_copy(update=changes))
@@ -167,7 +168,7 @@ def test_a_training_in_float16_learns_too(ml_dataset, monkeypatch, optimizer):
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 def test_what_is_frozen_stops_no_scaled_loss(ml_dataset, monkeypatch, clip):
     """Muon's weights are all in the backbone, so that it has no gradients to unscale."""
-    monkeypatch.setattr("nightshift.device._fastest", lambda _: (torch.float16, ""))
+    monkeypatch.setattr("nightshift.models.device._fastest", lambda _: (torch.float16, ""))
     changes = {"epochs": 2, "clip_norm": clip, "optimizer": "muon", "freeze": "backbone"}
     _, epochs = fitted(ml_dataset, QUICK.model_copy(update=changes))
     assert len(epochs) == 2

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from nightshift import model
 from nightshift.config import TrainSettings
 from nightshift.errors import InputError
+from nightshift.models import build as model
 
 
 def build(image_size: int = 8, classes: int = 4, seed: int = 0, **settings) -> nn.Module:
@@ -80,7 +80,7 @@ def test_the_thinnest_network_trains_on_64_pixels_without_a_crash():
     code = """
 import torch
 from nightshift.config import TrainSettings
-from nightshift.model import build
+from nightshift.models.build import build
 torch.set_num_threads(1)
 network = build(TrainSettings(width=0.125), classes=2, image_size=64).train()
 for _ in range(3):

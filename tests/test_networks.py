@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from nightshift import model, networks
 from nightshift.config import TrainSettings
 from nightshift.config.model import THREE_STAGES, Model
-from nightshift.networks import Shape, cifar, imagenet
+from nightshift.models import build as building
+from nightshift.models import layers, resnet, resnet_cifar
+from nightshift.models.layers import Shape
 
 PLAIN = Shape(
     channels=3,
@@ -27,7 +28,7 @@ SMALL = ["resnet18", "resnet20", "resnet9", "resnet50", "resnext50_32x4d"]
 
 
 def build(name: str, image_size: int = 8, channels: int = 3, **settings) -> nn.Module:
-    return model.build(
+    return building.build(
         TrainSettings(model=name, **settings), classes=4, image_size=image_size, channels=channels
     )
 
@@ -37,12 +38,12 @@ def parameters(network: nn.Module) -> int:
 
 
 def test_every_name_of_the_settings_is_a_network():
-    assert set(get_args(Model)) == set(networks.FAMILIES)
+    assert set(get_args(Model)) == set(building.FAMILIES)
 
 
 def test_the_settings_know_which_have_three_stages():
     with torch.device("meta"):
-        made = {name: networks.make(name, PLAIN) for name in get_args(Model)}
+        made = {name: building.make(name, PLAIN) for name in get_args(Model)}
     assert {name for name, network in made.items() if not hasattr(network, "layer4")} == set(THREE_STAGES)
 
 
@@ -55,14 +56,14 @@ def test_each_gives_logits_and_learns(name):
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("name", imagenet.NAMES)
+@pytest.mark.parametrize("name", resnet.NAMES)
 def test_at_full_size_they_are_torchvision_s(name):
     import torchvision
 
     with torch.device("meta"):
         theirs = torchvision.models.get_model(name).state_dict()
         shape = Shape(3, 1000, 1, 1, small_stem=False, stem_kernel=7, pooling="average", dropout=0)
-        ours = networks.make(name, shape).state_dict()
+        ours = building.make(name, shape).state_dict()
     assert {key: value.shape for key, value in ours.items()} == {k: v.shape for k, v in theirs.items()}
 
 
@@ -72,11 +73,11 @@ def test_at_full_size_they_are_torchvision_s(name):
 )
 def test_the_thin_ones_have_the_paper_s_parameters(name, millions):
     """He et al., CVPR 2016, table 6."""
-    assert parameters(networks.make(name, PLAIN)) / 1e6 == pytest.approx(millions, rel=0.03)
+    assert parameters(building.make(name, PLAIN)) / 1e6 == pytest.approx(millions, rel=0.03)
 
 
 def test_their_shortcuts_keep_what_comes_in():
-    block = cifar.Block(16, 32, 2).eval()
+    block = resnet_cifar.Block(16, 32, 2).eval()
     nn.init.zeros_(block.bn2.weight)
     features = torch.rand(1, 16, 8, 8)
     result = block(features)
@@ -119,7 +120,7 @@ def test_stem_pooling_dropout_and_channels_are_settings(name):
 
 def test_a_generalised_mean_lies_between_the_mean_and_the_largest():
     features = torch.rand(2, 5, 4, 4)
-    pool = networks.parts.GeneralizedMean()
+    pool = layers.GeneralizedMean()
     found = pool(features)[..., 0, 0]
     assert (features.mean((2, 3)) < found).all()
     assert (found < features.amax((2, 3))).all()
@@ -128,12 +129,12 @@ def test_a_generalised_mean_lies_between_the_mean_and_the_largest():
 
 
 def test_the_cost_is_counted():
-    assert model.cost(networks.make("resnet20", PLAIN), 32, 3) == (
-        parameters(networks.make("resnet20", PLAIN)),
+    assert building.cost(building.make("resnet20", PLAIN), 32, 3) == (
+        parameters(building.make("resnet20", PLAIN)),
         pytest.approx(40.6e6, rel=0.02),  # by hand: the stem's 0.44, three stages of about 13.4 million each
     )
     shape = Shape(3, 1000, 1, 1, small_stem=False, stem_kernel=7, pooling="average", dropout=0)
-    assert model.cost(networks.make("resnet18", shape), 224, 3)[1] == pytest.approx(1.81e9, rel=0.01)
+    assert building.cost(building.make("resnet18", shape), 224, 3)[1] == pytest.approx(1.81e9, rel=0.01)
 
 
 @pytest.mark.parametrize("settings", [{"pooling": "gem"}, {"pooling": "max", "dropout": 0.3}])

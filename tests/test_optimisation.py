@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from nightshift import model
 from nightshift.config import TrainSettings
-from nightshift.device import Precision
+from nightshift.models import build
+from nightshift.models.device import Precision
 from nightshift.optimisation import Course, KernelMuon, loss_of, orthogonalized
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, -2.0, 0.0]])
@@ -190,7 +190,7 @@ def test_vectors_are_not_decayed():
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop", "muon"])
 def test_the_backbone_follows_a_share_of_the_head_s_rate(optimizer, schedule):
     chosen = settings(optimizer=optimizer, schedule=schedule, width=0.125, backbone_rate=0.25)
-    made = model.build(chosen, classes=3, image_size=8)
+    made = build.build(chosen, classes=3, image_size=8)
     course = Course(made, chosen, 10)
     heads = {id(parameter) for parameter in made.fc.parameters()}
     for step in range(40):

@@ -10,11 +10,12 @@ import pytest
 import torch
 from waiting import patience
 
-from nightshift import loop, model, storage
+from nightshift import loop, storage
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import load_split
 from nightshift.errors import InputError, OutageError
 from nightshift.feed import Resident
+from nightshift.models import build
 from nightshift.progress import Progress
 from nightshift.records import Checkpoint
 from nightshift.records.specs import TrainSpec
@@ -36,7 +37,7 @@ COURSES = [
 
 
 def network_for(dataset, settings):
-    return model.build(settings, classes=len(dataset.classes), image_size=dataset.image_size)
+    return build.build(settings, classes=len(dataset.classes), image_size=dataset.image_size)
 
 
 def epochs_of(network, dataset, settings, progress=None):
@@ -60,7 +61,7 @@ def test_a_training_broken_off_twice_ends_with_the_same_weights(ml_dataset, ml_s
         running.close()
     resumed = network_for(ml_dataset, settings)
     found = list(epochs_of(resumed, ml_dataset, settings, progress))
-    assert model.to_bytes(resumed) == model.to_bytes(undisturbed)
+    assert build.to_bytes(resumed) == build.to_bytes(undisturbed)
     assert [epoch[:5] for epoch in found] == [epoch[:5] for epoch in expected]
 
 
@@ -167,7 +168,7 @@ def test_a_training_broken_off_within_epochs_loses_at_most_a_step(ml_dataset, ml
         steps -= 1  # the one that was interrupted is taken again
     resumed = network_for(ml_dataset, settings)
     found = list(epochs_of(resumed, ml_dataset, settings, progress))
-    assert model.to_bytes(resumed) == model.to_bytes(undisturbed)
+    assert build.to_bytes(resumed) == build.to_bytes(undisturbed)
     assert [epoch[:4] for epoch in found] == [epoch[:4] for epoch in expected]
 
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from waiting import patience
 
-from nightshift import model, ranks, storage
+from nightshift import ranks, storage
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
 from nightshift.loop import score
+from nightshift.models import build
 from nightshift.ranks import Ranks
 from nightshift.records.specs import TrainSpec
 from nightshift.train import train
@@ -36,7 +37,7 @@ def test_two_processes_train_as_well_as_one(ml_dataset_uri, ml_dataset, capfd):
     assert "trained in" in said
     assert together.weights.sha256 != alone.weights.sha256
     assert together.metrics["train_loss"] == pytest.approx(alone.metrics["train_loss"], rel=0.25)
-    network = model.restore(
+    network = build.restore(
         storage.read_artifact(together.weights), together.settings, classes=4, image_size=8
     )
     reached, _ = score(network, load_split(ml_dataset, "validation"), ml_dataset)

@@ -2,17 +2,18 @@
 
 import torch
 
-from nightshift import loop, model
+from nightshift import loop
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import load_split
 from nightshift.feed import Resident
+from nightshift.models import build
 from nightshift.rate import HIGHEST, LOWEST, find_rate
 
 SETTINGS = TrainSettings(width=0.125, epochs=6, batch_size=16, crop_padding=0, ema=0.5)
 
 
 def test_the_rate_that_is_found_trains_and_the_network_is_untouched(ml_dataset):
-    network = model.build(SETTINGS, classes=4, image_size=8)
+    network = build.build(SETTINGS, classes=4, image_size=8)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     feed, validation = (
         Resident(load_split(ml_dataset, "train"), ml_dataset, SETTINGS, 0),

@@ -20,7 +20,7 @@ from nightshift.config.quantization import RECIPES
 from nightshift.data.dataset import load_split, scaled, standardised
 from nightshift.errors import InputError
 from nightshift.graphs import proof
-from nightshift.model import restore
+from nightshift.models.build import restore
 from nightshift.pair_sums import is_portable, pair_sums
 from nightshift.recipes import binary, int8
 from nightshift.runtime import Session, installed

@@ -10,7 +10,7 @@ from nightshift import export, recipes, storage
 from nightshift.calibration import calibration_images
 from nightshift.config import QuantizeSettings
 from nightshift.data.dataset import load_split, scaled, standardised
-from nightshift.model import restore
+from nightshift.models.build import restore
 from nightshift.pair_sums import ACTIVATION, largest_pair
 from nightshift.portability import PAIR_LIMIT
 from nightshift.recipes import int8

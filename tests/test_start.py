@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from nightshift import start, storage
+from nightshift import storage
 from nightshift.errors import InputError
+from nightshift.models import initial_weights
 from nightshift.records import Artifact
 from nightshift.tracking import registry, runs
 
@@ -28,13 +29,13 @@ def models(tmp_path_factory):
 
 
 def test_random_and_imagenet_weights_need_no_looking_up():
-    assert start.find("none", "pets") is None
-    assert start.find("imagenet", "pets") is None
+    assert initial_weights.find("none", "pets") is None
+    assert initial_weights.find("imagenet", "pets") is None
 
 
 def test_a_pipeline_without_a_champion_starts_from_scratch_and_says_so(models, capsys):
-    assert start.find("champion", "plants") is None
-    assert start.find("champion", "unheard_of") is None
+    assert initial_weights.find("champion", "plants") is None
+    assert initial_weights.find("champion", "unheard_of") is None
     assert (
         "models:/plants@champion does not exist yet: training starts from scratch" in capsys.readouterr().out
     )
@@ -43,7 +44,7 @@ def test_a_pipeline_without_a_champion_starts_from_scratch_and_says_so(models, c
 @pytest.mark.parametrize("weights", ["champion", "models:/pets@champion", "models:/pets/2"])
 def test_a_registered_model_leads_to_its_checkpoint_by_version(models, weights):
     registry.set_alias("pets", registry.CHAMPION, "2")
-    found = start.find(weights, "pets")
+    found = initial_weights.find(weights, "pets")
     assert found is not None
     assert (found.name, found.weights) == ("models:/pets/2", WEIGHTS)
 
@@ -54,20 +55,20 @@ def test_a_version_that_records_no_checkpoint_is_refused_also_as_champion(models
         with pytest.raises(
             InputError, match=r"models:/pets/1 does not record the checkpoint .*checkpoint\.json"
         ):
-            start.find(weights, "pets")
+            initial_weights.find(weights, "pets")
 
 
 def test_an_unknown_model_is_named(models):
     with pytest.raises(InputError, match=r"models:/pets@best does not exist at sqlite"):
-        start.find("models:/pets@best", "pets")
+        initial_weights.find("models:/pets@best", "pets")
 
 
 def test_a_checkpoint_is_found_by_its_address(ml_night):
     weights = ml_night.checkpoint.weights
-    found = start.find(weights.uri.replace("model.safetensors", "checkpoint.json"), "pets")
+    found = initial_weights.find(weights.uri.replace("model.safetensors", "checkpoint.json"), "pets")
     assert found is not None
     assert found.weights == weights
-    bare = start.find(weights.uri, "pets")
+    bare = initial_weights.find(weights.uri, "pets")
     assert bare is not None
     assert (bare.name, bare.weights) == (weights.uri, weights)
     assert bare.weights.sha256 == hashlib.sha256(storage.read(weights.uri)).hexdigest()
@@ -76,9 +77,9 @@ def test_a_checkpoint_is_found_by_its_address(ml_night):
 def test_what_is_no_checkpoint_is_refused(ml_store):
     uri = f"file://{ml_store}/checkpoint.json"
     with pytest.raises(InputError, match="does not exist"):
-        start.find(uri, "pets")
+        initial_weights.find(uri, "pets")
     storage.write(uri, b'{"weights": 3}')
     with pytest.raises(
         InputError, match=r"is not the checkpoint\.json of a training; correct train\.weights"
     ):
-        start.find(uri, "pets")
+        initial_weights.find(uri, "pets")

@@ -4,11 +4,12 @@ import tomllib
 
 import pytest
 
-from nightshift import loop, model, storage
+from nightshift import loop, storage
 from nightshift.conclude import conclude, fragment
 from nightshift.config import Pipeline, TrainSettings
 from nightshift.config.pipelines import override
 from nightshift.errors import InputError
+from nightshift.models import build
 from nightshift.records import Dataset, Decision
 from nightshift.records.specs import ConcludeSpec, SweepSpec, TrainSpec, TrialSpec
 from nightshift.spaces import parse
@@ -119,7 +120,7 @@ def test_a_trial_that_ended_is_not_repeated(registered, monkeypatch):
 
 def test_trials_start_from_the_weights_that_there_were_when_the_sweep_began(registered, ml_store):
     uri = f"file://{ml_store}/other.safetensors"
-    trained = [model.to_bytes(model.build(TRAIN, classes=4, image_size=8, seed=seed)) for seed in (7, 8)]
+    trained = [build.to_bytes(build.build(TRAIN, classes=4, image_size=8, seed=seed)) for seed in (7, 8)]
     storage.write(uri, trained[0])
     trials = begin(f"train.weights=none,{uri}")
     assert [trial(spec).state for spec in trials] == ["complete"] * 2

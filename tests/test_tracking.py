@@ -81,9 +81,9 @@ def test_a_child_run_ends_as_its_body_does(mlflow_server):
 def test_a_child_run_says_who_ran_which_program(mlflow_server):
     parent = runs.open_night("tracked", "who", params={})
     with runs.child_run(parent, "train-0", params={}) as child:
-        runs.set_tags(child, {"nightshift.device": "a lamp"})
+        runs.set_tags(child, {"nightshift.models.device": "a lamp"})
     tags = mlflow.MlflowClient().get_run(child).data.tags
-    assert tags["nightshift.device"] == "a lamp"
+    assert tags["nightshift.models.device"] == "a lamp"
     assert {"mlflow.user", "mlflow.source.name"} <= set(tags)
 
 

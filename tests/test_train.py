@@ -4,9 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from nightshift import loop, model, storage
+from nightshift import loop, storage
 from nightshift.config import TrainSettings
 from nightshift.errors import InputError, PrunedError
+from nightshift.models import build
 from nightshift.records import Checkpoint, Start
 from nightshift.records.specs import TrainSpec
 from nightshift.train import train
@@ -34,7 +35,7 @@ def trainings(monkeypatch) -> list[int]:
 
 def test_a_checkpoint_can_be_built_again_and_carries_its_metrics(ml_dataset_uri, ml_dataset):
     checkpoint = train(spec_of(ml_dataset_uri))
-    network = model.restore(
+    network = build.restore(
         storage.read_artifact(checkpoint.weights), checkpoint.settings, classes=4, image_size=8
     )
     from nightshift.data.dataset import load_split

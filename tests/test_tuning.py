@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from nightshift import ensemble, recipes, storage
+from nightshift import recipes, storage
 from nightshift.data.dataset import load_split, scaled, standardised
 from nightshift.loop import Training
-from nightshift.networks.mirrored import Mirrored
-from nightshift.networks.vote import Vote
+from nightshift.models import ensemble
+from nightshift.models.tta import Mirrored
+from nightshift.models.voting import Vote
 from nightshift.tuning import forget, tuned
 
 

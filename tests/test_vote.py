@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nightshift.networks.vote import Vote, hard, soft
+from nightshift.models.voting import Vote, hard, soft
 
 
 def logits(*members: list[float]) -> torch.Tensor:

@@ -10,9 +10,10 @@ from safetensors.torch import load, save
 from torch import nn
 from torchvision.models import get_model_weights
 
-from nightshift import model, storage, weights
+from nightshift import storage
 from nightshift.config import PreprocessSettings, TrainSettings
 from nightshift.errors import InputError, OutageError
+from nightshift.models import build, pretrained
 from nightshift.records import Dataset, Start
 
 THIN = TrainSettings(width=0.125, weights="models:/x/3")
@@ -20,7 +21,7 @@ FULL = TrainSettings(weights="imagenet", stem="imagenet")
 
 
 def built(settings: TrainSettings, dataset: Dataset, seed: int = 0) -> nn.Module:
-    return model.build(
+    return build.build(
         settings,
         classes=len(dataset.classes),
         image_size=dataset.image_size,
@@ -34,7 +35,7 @@ def kept(ml_store):
     """Keeps a network's weights as a training does."""
 
     def keep(network: nn.Module, settings: TrainSettings, dataset: Dataset) -> Start:
-        data = model.to_bytes(network, weights.about(settings, dataset))
+        data = build.to_bytes(network, pretrained.about(settings, dataset))
         return Start(name="models:/x/3", weights=storage.write(f"file://{ml_store}/m.safetensors", data))
 
     return keep
@@ -47,8 +48,8 @@ def of(dataset: Dataset, *classes: str, channels: int = 3) -> Dataset:
 
 def test_the_same_classes_take_every_tensor(ml_dataset, kept, capsys):
     donor, network = built(THIN, ml_dataset, 1), built(THIN, ml_dataset, 2)
-    weights.begin(network, THIN, ml_dataset, kept(donor, THIN, ml_dataset))
-    assert model.to_bytes(network) == model.to_bytes(donor)
+    pretrained.begin(network, THIN, ml_dataset, kept(donor, THIN, ml_dataset))
+    assert build.to_bytes(network) == build.to_bytes(donor)
     assert capsys.readouterr().out == "took 122 of 122 tensors from models:/x/3\n"
 
 
@@ -57,7 +58,7 @@ def test_other_classes_get_a_new_head(ml_dataset, kept, capsys):
     other = of(ml_dataset, "cat", "dog")
     network = built(THIN, other, 2)
     before = network.fc.weight.clone()
-    weights.begin(network, THIN, other, kept(donor, THIN, ml_dataset))
+    pretrained.begin(network, THIN, other, kept(donor, THIN, ml_dataset))
     assert torch.equal(network.layer4[1].bn2.running_var, donor.layer4[1].bn2.running_var)
     assert torch.equal(network.conv1.weight, donor.conv1.weight)
     assert torch.equal(network.fc.weight, before)
@@ -70,7 +71,7 @@ def test_the_rows_of_classes_follow_their_names(ml_dataset, kept, capsys):
     grown = of(ml_dataset, names[3], "a new one", *names[:3])
     network = built(THIN, grown, 2)
     before = network.fc.weight.clone()
-    weights.begin(network, THIN, grown, kept(donor, THIN, ml_dataset))
+    pretrained.begin(network, THIN, grown, kept(donor, THIN, ml_dataset))
     for layer, given in ((network.fc.weight, donor.fc.weight), (network.fc.bias, donor.fc.bias)):
         assert torch.equal(layer[[0, 2, 3, 4]], given[[3, 0, 1, 2]])
     assert torch.equal(network.fc.weight[1], before[1])
@@ -82,7 +83,7 @@ def test_other_channels_get_a_new_first_kernel(ml_dataset, kept, capsys, name):
     settings = THIN.model_copy(update={"model": name, "width": 0.25})
     start = kept(built(settings, ml_dataset, 1), settings, ml_dataset)
     five = of(ml_dataset, channels=5)
-    weights.begin(built(settings, five), settings, five, start)
+    pretrained.begin(built(settings, five), settings, five, start)
     first = "conv1.0.weight" if name == "resnet9" else "conv1.weight"
     assert capsys.readouterr().out.endswith(f"tensors from models:/x/3; new: {first}\n")
 
@@ -102,35 +103,35 @@ def test_another_body_is_refused_with_both_networks(ml_dataset, kept, change, wo
     start = kept(built(THIN, ml_dataset), THIN, ml_dataset)
     settings = THIN.model_copy(update=change)
     network = built(settings, ml_dataset)
-    before = model.to_bytes(network)
+    before = build.to_bytes(network)
     whole = r"models:/x/3 holds a resnet18 of width 0\.125 and depth 1 that does not fit .*" + words
     with pytest.raises(InputError, match=whole):
-        weights.begin(network, settings, ml_dataset, start)
-    assert model.to_bytes(network) == before
+        pretrained.begin(network, settings, ml_dataset, start)
+    assert build.to_bytes(network) == before
 
 
 def test_a_file_that_says_nothing_of_its_classes_gets_a_new_head(ml_dataset, ml_store, capsys):
-    data = save(load(model.to_bytes(built(THIN, ml_dataset, 1))))
+    data = save(load(build.to_bytes(built(THIN, ml_dataset, 1))))
     start = Start(name="file", weights=storage.write(f"file://{ml_store}/m.safetensors", data))
-    weights.begin(built(THIN, ml_dataset), THIN, ml_dataset, start)
+    pretrained.begin(built(THIN, ml_dataset), THIN, ml_dataset, start)
     assert "new: fc.weight, fc.bias" in capsys.readouterr().out
 
 
 def test_what_would_be_frozen_at_random_is_refused(ml_dataset, kept, capsys):
     start = kept(built(THIN, ml_dataset), THIN, ml_dataset)
     frozen = THIN.model_copy(update={"freeze": "layer1"})
-    weights.begin(built(frozen, ml_dataset), frozen, ml_dataset, start)
+    pretrained.begin(built(frozen, ml_dataset), frozen, ml_dataset, start)
     assert "frozen: stem, layer1\n" in capsys.readouterr().out
     five = of(ml_dataset, channels=5)
     with pytest.raises(InputError, match=r"'layer1' would keep conv1\.weight as drawn at random"):
-        weights.begin(built(frozen, five), frozen, five, start)
+        pretrained.begin(built(frozen, five), frozen, five, start)
 
 
 def test_changed_weights_are_refused(ml_dataset, kept):
     start = kept(built(THIN, ml_dataset), THIN, ml_dataset)
-    storage.write(start.weights.uri, model.to_bytes(built(THIN, ml_dataset, 1)))
+    storage.write(start.weights.uri, build.to_bytes(built(THIN, ml_dataset, 1)))
     with pytest.raises(InputError, match="was changed or damaged"):
-        weights.begin(built(THIN, ml_dataset), THIN, ml_dataset, start)
+        pretrained.begin(built(THIN, ml_dataset), THIN, ml_dataset, start)
 
 
 class Evil:
@@ -147,20 +148,20 @@ def test_a_pickle_is_never_loaded_as_safetensors(ml_dataset, ml_store, tmp_path)
     data = pickle.dumps({"conv1.weight": Evil(tmp_path / "evil")})
     start = Start(name="evil", weights=storage.write(f"file://{ml_store}/m.safetensors", data))
     with pytest.raises(InputError, match="is not a safetensors file"):
-        weights.begin(built(THIN, ml_dataset), THIN, ml_dataset, start)
+        pretrained.begin(built(THIN, ml_dataset), THIN, ml_dataset, start)
     assert not (tmp_path / "evil").exists()
 
 
 def test_a_champion_that_is_not_there_yet_means_from_scratch(capsys):
     settings = TrainSettings(weights="champion", freeze="layer2", backbone_rate=0.1)
-    found = weights.fitting(settings, None)
+    found = pretrained.fitting(settings, None)
     assert (found.weights, found.freeze, found.backbone_rate) == ("none", "none", 1.0)
     assert "there is no champion yet: training starts from scratch, nothing frozen" in capsys.readouterr().out
 
 
 def test_weights_that_the_plan_did_not_find_are_not_passed_over(ml_dataset):
     with pytest.raises(InputError, match=r"not told which weights models:/x/3 are"):
-        weights.begin(built(THIN, ml_dataset), THIN, ml_dataset, None)
+        pretrained.begin(built(THIN, ml_dataset), THIN, ml_dataset, None)
 
 
 @pytest.fixture
@@ -183,7 +184,7 @@ def test_imagenet_weights_fill_everything_but_the_head(ml_dataset, cache, capsys
     state = {k: v.detach() for k, v in donor.state_dict().items() if not k.endswith("num_batches_tracked")}
     torch.save(state, cache)
     network = built(FULL, dataset)
-    weights.begin(network, FULL, dataset, None)
+    pretrained.begin(network, FULL, dataset, None)
     assert torch.equal(network.layer4[1].conv2.weight, donor.layer4[1].conv2.weight)
     assert network.fc.out_features == 4
     assert capsys.readouterr().out == (
@@ -195,14 +196,14 @@ def test_imagenet_weights_that_are_no_tensors_are_refused(ml_dataset, cache, tmp
     dataset = ml_dataset.model_copy(update={"image_size": 224})
     torch.save({"conv1.weight": Evil(tmp_path / "evil")}, cache)
     with pytest.raises(InputError, match="holds something else than tensors; remove it"):
-        weights.begin(built(FULL, dataset), FULL, dataset, None)
+        pretrained.begin(built(FULL, dataset), FULL, dataset, None)
     assert not (tmp_path / "evil").exists()
 
 
 def test_imagenet_weights_that_cannot_be_fetched_name_the_cache(ml_dataset, cache):
     dataset = ml_dataset.model_copy(update={"image_size": 224})
     with pytest.raises(OutageError, match="put that file into") as caught:
-        weights.begin(built(FULL, dataset), FULL, dataset, None)
+        pretrained.begin(built(FULL, dataset), FULL, dataset, None)
     assert str(cache.parent) in str(caught.value)
 
 
@@ -213,10 +214,10 @@ def test_imagenet_weights_need_their_own_network(ml_dataset, change):
     settings = FULL.model_copy(update=change)
     words = "there are no ImageNet weights of resnet9" if "model" in change else r"need train\.width 1, train"
     with pytest.raises(InputError, match=words):
-        weights.begin(built(settings, ml_dataset), settings, ml_dataset, None)
+        pretrained.begin(built(settings, ml_dataset), settings, ml_dataset, None)
 
 
 def test_imagenet_weights_are_for_colours(ml_dataset):
     five = of(ml_dataset, channels=5)
     with pytest.raises(InputError, match=r"on 3 channels, got .* on 5 channels"):
-        weights.begin(built(FULL, five), FULL, five, None)
+        pretrained.begin(built(FULL, five), FULL, five, None)

@@ -6,8 +6,8 @@ from typing import Final
 import torch
 
 from nightshift import code
-from nightshift.device import find_device
 from nightshift.hardware import processor
+from nightshift.models.device import find_device
 from nightshift.records import Conditions
 
 PACKAGES: Final = {  # by the names that their wheels may have

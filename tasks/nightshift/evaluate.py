@@ -13,21 +13,12 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from nightshift import (
-    comparison,
-    contenders,
-    ensemble,
-    evidence,
-    gates,
-    published,
-    report,
-    robustness,
-    storage,
-)
+from nightshift import comparison, contenders, evidence, gates, published, report, robustness, storage
 from nightshift.contenders import Contender, Labels
 from nightshift.data.dataset import Images, load_split
 from nightshift.gates import Case, Rival, lead
 from nightshift.metrics.scores import judge
+from nightshift.models import ensemble
 from nightshift.records import Candidate, ClassScores, Dataset, Evaluation, Evidence, Robustness, Speed
 from nightshift.records.specs import EvaluateSpec
 from nightshift.runner.json_logs import one_line

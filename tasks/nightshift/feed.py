@@ -15,8 +15,8 @@ from torch import Tensor
 from nightshift.cache import ShardCache
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import Images, Rows, load_split, read_rows, rows_of
-from nightshift.device import find_device, room
 from nightshift.errors import InputError
+from nightshift.models.device import find_device, room
 from nightshift.ranks import ALONE, Ranks
 from nightshift.records import Dataset
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import standardised
-from nightshift.device import Precision
-from nightshift.metrics.attacks import ascend
+from nightshift.models.attacks import ascend
+from nightshift.models.device import Precision
 from nightshift.records import Dataset
 
 

@@ -13,8 +13,8 @@ from typing import Final
 
 import torch
 
-from nightshift.device import find_device
 from nightshift.loop import Epoch
+from nightshift.models.device import find_device
 from nightshift.records import Dataset, Record
 from nightshift.records.specs import TrainSpec
 
@@ -97,7 +97,7 @@ def machine() -> dict[str, str]:
     return {
         "nightshift.version": version("nightshift-ml"),
         "nightshift.torch": torch.__version__,
-        "nightshift.device": _device(),
+        "nightshift.models.device": _device(),
         "nightshift.threads": str(torch.get_num_threads()),
     }
 

@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nightshift import freezing, optimisation
+from nightshift import optimisation
 from nightshift.augmentation import augment, mix, shrunk, side_in
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import Images, scaled, standardised
-from nightshift.device import Precision, compiled, find_device, out_of_memory, pieces_for
 from nightshift.errors import InputError
 from nightshift.feed import Feed, class_counts, seed_at
 from nightshift.hardening import harden
+from nightshift.models import freezing
+from nightshift.models.device import Precision, compiled, find_device, out_of_memory, pieces_for
 from nightshift.progress import Progress, State
 from nightshift.ranks import ALONE, Ranks
 from nightshift.records import Dataset

@@ -11,8 +11,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from nightshift.config import TrainSettings
-from nightshift.device import Precision
-from nightshift.freezing import HEAD, part_of
+from nightshift.models.device import Precision
+from nightshift.models.freezing import HEAD, part_of
 from nightshift.progress import State, restore_optimizer
 
 Group = dict[str, Any]  # what torch's optimizers take: weights, and their learning rate and decay

@@ -8,13 +8,14 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from nightshift import schedule, start, storage
+from nightshift import schedule, storage
 from nightshift.config import STAGE_SETTINGS, Pipeline, digest_of
 from nightshift.config.pipelines import source_of
 from nightshift.data import batches, shards
 from nightshift.data.batches import message, store
 from nightshift.data.labels import READY
 from nightshift.errors import InputError
+from nightshift.models import initial_weights
 from nightshift.records import BatchSeen, Dataset, Part, Plan
 from nightshift.records.specs import PlanSpec
 from nightshift.runner.json_logs import one_line
@@ -67,7 +68,7 @@ def plan(spec: PlanSpec) -> Plan:
         drift_limit=verdict.drift_limit,
         salt=spec.night if verdict.again else "",
         newest=seen.newest,
-        start=start.find(pipeline.train.weights, pipeline.name) if verdict.work else None,
+        start=initial_weights.find(pipeline.train.weights, pipeline.name) if verdict.work else None,
     )
     return draft.model_copy(update={"mlflow_run_id": open_run(draft)}) if draft.work else draft
 

@@ -5,9 +5,10 @@ python -m nightshift quantize --spec spec.json --result result.json
 
 import time
 
-from nightshift import conditions, ensemble, export, graphs, pair_sums, recipes, storage, tuning
+from nightshift import conditions, export, graphs, pair_sums, recipes, storage, tuning
 from nightshift.config import digest_of, store_root
 from nightshift.errors import InputError
+from nightshift.models import ensemble
 from nightshift.records import Artifact, Candidate, Dataset, Unmade
 from nightshift.records.specs import QuantizeSpec
 from nightshift.storage import outputs

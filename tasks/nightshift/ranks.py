@@ -23,8 +23,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
 from nightshift import runner
-from nightshift.device import find_device
 from nightshift.hardware import processor
+from nightshift.models.device import find_device
 
 LOOPBACK: Final = "lo" if sys.platform == "linux" else "lo0"
 

@@ -6,12 +6,12 @@ from typing import Final
 
 from torch import nn
 
-from nightshift import freezing
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import Images
 from nightshift.errors import InputError
 from nightshift.feed import Feed
 from nightshift.loop import Training
+from nightshift.models import freezing
 from nightshift.records import Dataset
 
 LOWEST: Final = 1e-5

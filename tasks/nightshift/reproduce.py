@@ -119,7 +119,7 @@ def check_processes(made: Made, of: str, data_only: bool, echo: Echo) -> None:
             f"{of} was trained by {most} processes, whose sums come in no fixed order, and only the training "
             "of one process can be made again; take --data-only to make its data set again"
         )
-    from nightshift.device import find_device  # imports torch, which takes seconds
+    from nightshift.models.device import find_device  # imports torch, which takes seconds
 
     here = find_device().type
     if others := sorted({each.device for each in conditions} - {here}):

@@ -12,8 +12,8 @@ from nightshift import runtime
 from nightshift.config import EvaluateSettings
 from nightshift.contenders import Contender, Labels
 from nightshift.data.dataset import stratified
-from nightshift.metrics.attacks import Kind, attack
 from nightshift.metrics.corruptions import FAMILIES, SEVERITIES, corrupt
+from nightshift.models.attacks import Kind, attack
 from nightshift.records import Attack, Corruption, Dataset, Robustness
 from nightshift.runtime import Pixels
 

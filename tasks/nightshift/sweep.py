@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from nightshift import start, storage
+from nightshift import storage
 from nightshift.config import Pipeline, store_root
 from nightshift.errors import InputError
+from nightshift.models import initial_weights
 from nightshift.records import Dataset, Start
 from nightshift.records.specs import SweepSpec, TrialSpec
 from nightshift.spaces import Space, grid, parse
@@ -56,7 +57,7 @@ def sweep(spec: SweepSpec) -> Prepared:
 def starts(pipeline: Pipeline, spaces: Sequence[Space]) -> dict[str, Start | None]:
     """What all trials start from, for each value of `train.weights`: an alias may move meanwhile."""
     swept = [str(choice) for space in spaces if space.setting == "train.weights" for choice in space.choices]
-    return {name: start.find(name, pipeline.name) for name in swept or [pipeline.train.weights]}
+    return {name: initial_weights.find(name, pipeline.name) for name in swept or [pipeline.train.weights]}
 
 
 def open_run(begun: Sweep, dataset: Dataset, over: tuple[str, ...]) -> str:

@@ -1,7 +1,7 @@
 """Predictions as a Parquet table: one row per image, its metadata names the classes and the model.
 
 Names in the metadata: `nightshift.classes`, a JSON list in the order of the probabilities, and
-`nightshift.model`, the address and the SHA-256 of the model with a space between.
+`nightshift.models.build`, the address and the SHA-256 of the model with a space between.
 """
 
 import io
@@ -23,7 +23,7 @@ from nightshift.errors import InputError
 from nightshift.model_file import ModelFile
 
 CLASSES: Final = "nightshift.classes"
-MODEL: Final = "nightshift.model"
+MODEL: Final = "nightshift.models.build"
 EMBEDDING: Final = "embedding"
 
 

@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from torch import nn
 
-from nightshift import conditions, loop, model, ranks, storage, weights
+from nightshift import conditions, loop, ranks, storage
 from nightshift.config import digest_of, store_root
 from nightshift.data.dataset import load_split
-from nightshift.device import find_device
 from nightshift.errors import InputError, PrunedError
 from nightshift.feed import open_feed
 from nightshift.history import History, Shown, shown
+from nightshift.models import build, pretrained
+from nightshift.models.device import find_device
 from nightshift.progress import Progress
 from nightshift.ranks import Ranks
 from nightshift.rate import find_rate
@@ -89,7 +90,7 @@ def _files(checkpoint: Checkpoint) -> list[Artifact]:
 
 
 def _written(spec: TrainSpec, dataset: Dataset, folder: str, trained: Trained, seconds: float) -> Checkpoint:
-    data = model.to_bytes(trained.network, weights.about(spec.settings, dataset))
+    data = build.to_bytes(trained.network, pretrained.about(spec.settings, dataset))
     artifact = outputs.write(folder, "model.safetensors", data)
     storage.write_record(storage.join(folder, "history.json"), trained.history)
     return Checkpoint(
@@ -108,7 +109,7 @@ def _train(
 ) -> Trained:
     """Train to the end, every epoch shown."""
     training = _prepared(spec, dataset, group)
-    parameters, multiply_adds = model.cost(training.network, dataset.image_size, dataset.preprocess.channels)
+    parameters, multiply_adds = build.cost(training.network, dataset.image_size, dataset.preprocess.channels)
     images = sum(dataset.counts["train"].values())
     print(
         f"{spec.settings.model}, {parameters:,} parameters, {multiply_adds:,} multiply-adds an image; "
@@ -135,21 +136,21 @@ def _train(
 
 def _prepared(spec: TrainSpec, dataset: Dataset, group: Ranks) -> loop.Training:
     """A training that has not begun: data, network, and the learning rate where it is to be found."""
-    settings = weights.fitting(spec.settings, spec.start)
+    settings = pretrained.fitting(spec.settings, spec.start)
     seed = settings.seed + MEMBER_STRIDE * spec.member
     if len(dataset.classes) < 2:
         raise InputError(
             f"training needs at least 2 classes, got {list(dataset.classes)}; add images of another class"
         )
     feed, validation = open_feed(dataset, settings, seed, group), load_split(dataset, "validation")
-    network = model.build(
+    network = build.build(
         settings,
         classes=len(dataset.classes),
         image_size=dataset.image_size,
         channels=dataset.preprocess.channels,
         seed=seed,
     )
-    weights.begin(network, settings, dataset, spec.start)
+    pretrained.begin(network, settings, dataset, spec.start)
     if settings.find_rate:
         rate = 0.0
         if group.leads:

@@ -12,11 +12,11 @@ from torch import nn
 
 from nightshift import storage
 from nightshift.data.dataset import load_split
-from nightshift.device import Precision, find_device
 from nightshift.feed import open_feed
 from nightshift.loop import Training
-from nightshift.networks.mirrored import Mirrored
-from nightshift.networks.vote import Vote
+from nightshift.models.device import Precision, find_device
+from nightshift.models.tta import Mirrored
+from nightshift.models.voting import Vote
 from nightshift.progress import Progress
 from nightshift.recipes import Trained
 

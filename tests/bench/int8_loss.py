@@ -82,7 +82,8 @@ def one(pipeline: Any, uri: str, folder: Path, table: Table) -> None:
 
 def files(pipeline: Any, checkpoint: Any, dataset: Any) -> dict[str, bytes]:
     """The float file, and int8 files by the bits of their weights."""
-    from nightshift import ensemble, export
+    from nightshift import export
+    from nightshift.models import ensemble
     from nightshift.recipes import Trained, fp32, int8
 
     network = ensemble.restore((checkpoint,), dataset, None, mirror=False)

@@ -21,11 +21,12 @@ import torch
 from night import record
 from safetensors.numpy import save
 
-from nightshift import export, graphs, model, recipes, runtime, storage
+from nightshift import export, graphs, recipes, runtime, storage
 from nightshift.config import PreprocessSettings, TrainSettings
 from nightshift.config.quantization import RECIPES, QuantizeSettings
 from nightshift.data.dataset import load_split, scaled, standardised
 from nightshift.hardware import processor
+from nightshift.models import build
 from nightshift.records import SPLITS, Dataset, Duplicates, Profile, Shard
 
 CLASSES, EACH = 10, 32  # images of a class, in every split
@@ -159,7 +160,7 @@ def turns(ours: Callable[[], object], peer: Callable[[], object]) -> tuple[float
 
 def network_of(settings: TrainSettings, dataset: Dataset) -> torch.nn.Module:
     """Untrained, but with statistics of its batch norms, so that ranges are those of a network at work."""
-    network = model.build(settings, classes=CLASSES, image_size=dataset.image_size)
+    network = build.build(settings, classes=CLASSES, image_size=dataset.image_size)
     images = load_split(dataset, "train").images[:64]
     with torch.no_grad():
         for _ in range(3):

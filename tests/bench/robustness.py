@@ -21,8 +21,9 @@ def main() -> int:
     full = {"evaluate.robustness": "full", "evaluate.robustness_images": asked.images}
     pipeline, uri = prepared(asked, full)
 
-    from nightshift import contenders, ensemble, storage
+    from nightshift import contenders, storage
     from nightshift.data.dataset import load_split
+    from nightshift.models import ensemble
     from nightshift.records import Dataset
     from nightshift.robustness import assess
 

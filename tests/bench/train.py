@@ -28,13 +28,13 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from nightshift import model
 from nightshift.augmentation import augment
 from nightshift.config import PreprocessSettings, TrainSettings
 from nightshift.data.dataset import Images, standardised
-from nightshift.device import Precision, find_device
 from nightshift.feed import Resident
 from nightshift.loop import Training
+from nightshift.models import build
+from nightshift.models.device import Precision, find_device
 from nightshift.records import Dataset as Manifest
 from nightshift.records import Duplicates, Profile
 
@@ -85,7 +85,7 @@ def take_turns(peers: dict[str, Iterator[None]], batch: int) -> dict[str, float]
 
 
 def built(settings: TrainSettings) -> torch.nn.Module:
-    return model.build(settings, classes=CLASSES, image_size=SIDE)
+    return build.build(settings, classes=CLASSES, image_size=SIDE)
 
 
 def ours(settings: TrainSettings, images: Images) -> Iterator[None]:

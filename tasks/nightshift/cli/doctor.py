@@ -64,8 +64,8 @@ def _processor() -> Iterator[Finding]:
     )
     training = ""
     if find_spec("torch"):
-        from nightshift.device import Precision, find_device
         from nightshift.errors import InputError
+        from nightshift.models.device import Precision, find_device
 
         device = find_device()
         try:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from nightshift.data.dataset import scaled, standardised
-from nightshift.networks.mirrored import Mirrored
-from nightshift.networks.vote import Vote
+from nightshift.models.tta import Mirrored
+from nightshift.models.voting import Vote
 from nightshift.records import Dataset
 
 Pixels = NDArray[np.uint8]

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from nightshift.config import QuantizeSettings
-from nightshift.device import Precision, find_device
 from nightshift.errors import InputError
+from nightshift.models.device import Precision, find_device
 from nightshift.recipes import Details, Trained, int8
 from nightshift.tuning import GoOn, tuned
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
 from nightshift.data.dataset import scaled, standardised
-from nightshift.device import find_device
-from nightshift.networks.vote import Vote
+from nightshift.models.device import find_device
+from nightshift.models.voting import Vote
 from nightshift.records import Dataset
 
 Kind = Literal["fgsm", "pgd"]

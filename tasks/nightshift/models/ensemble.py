@@ -6,13 +6,12 @@ from typing import Final
 import torch
 from torch import nn
 
-from nightshift import model
 from nightshift.config import VoteRule
 from nightshift.data.dataset import load_split, scaled, standardised
-from nightshift.device import find_device
 from nightshift.errors import InputError
-from nightshift.networks import vote
-from nightshift.networks.mirrored import Mirrored
+from nightshift.models import build, voting
+from nightshift.models.device import find_device
+from nightshift.models.tta import Mirrored
 from nightshift.records import Checkpoint, Dataset, Standings
 from nightshift.storage import outputs
 
@@ -36,7 +35,7 @@ def restore(
     networks = [_restore(checkpoint, dataset) for checkpoint in checkpoints]
     if mirror:
         networks = [Mirrored(network).eval() for network in networks]
-    return vote.Vote(networks, rule).eval() if rule else networks[0]
+    return voting.Vote(networks, rule).eval() if rule else networks[0]
 
 
 @torch.inference_mode()
@@ -45,18 +44,18 @@ def standings(checkpoints: Sequence[Checkpoint], dataset: Dataset) -> Standings:
     device = find_device()
     networks = [_restore(checkpoint, dataset).to(device) for checkpoint in checkpoints]
     split = load_split(dataset, "validation")
-    right = torch.zeros(len(networks) + len(vote.RULES), dtype=torch.int64)
+    right = torch.zeros(len(networks) + len(voting.RULES), dtype=torch.int64)
     for images, labels, _ in split.batches(BATCH):
         pixels = standardised(scaled(images.to(device)), dataset)
         logits = torch.stack([network(pixels) for network in networks]).cpu()
-        given = [*logits.argmax(2), *(rule(logits)[1] for rule in vote.RULES.values())]
+        given = [*logits.argmax(2), *(rule(logits)[1] for rule in voting.RULES.values())]
         right += (torch.stack(given) == labels).sum(1)
     *members, soft, hard = (count / len(split.labels) for count in right.tolist())
     return Standings(members=tuple(members), soft=soft, hard=hard)
 
 
 def _restore(checkpoint: Checkpoint, dataset: Dataset) -> nn.Module:
-    return model.restore(
+    return build.restore(
         outputs.read(checkpoint.weights),
         checkpoint.settings,
         classes=len(dataset.classes),

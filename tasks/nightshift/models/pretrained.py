@@ -15,11 +15,11 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from nightshift import model, storage
+from nightshift import storage
 from nightshift.config import TrainSettings
 from nightshift.errors import InputError, OutageError
-from nightshift.freezing import HEAD, STEM, frozen, part_of
-from nightshift.networks import imagenet
+from nightshift.models import build, resnet
+from nightshift.models.freezing import HEAD, STEM, frozen, part_of
 from nightshift.records import Dataset, Start
 
 
@@ -128,7 +128,7 @@ def _read(start: Start) -> Source:
     try:
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        said = json.loads(header.get("__metadata__", {}).get(model.ABOUT, "{}"))
+        said = json.loads(header.get("__metadata__", {}).get(build.ABOUT, "{}"))
     except (SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{start.weights.uri} is not a safetensors file ({error})") from error
     classes = tuple(said.get("classes", ()))
@@ -159,12 +159,12 @@ def _imagenet(settings: TrainSettings, dataset: Dataset) -> Source:
 
 
 def _check_imagenet_fits(settings: TrainSettings, dataset: Dataset) -> None:
-    if settings.model not in imagenet.NAMES:
+    if settings.model not in resnet.NAMES:
         raise InputError(
-            f"there are no ImageNet weights of {settings.model}; choose one of {', '.join(imagenet.NAMES)}, "
+            f"there are no ImageNet weights of {settings.model}; choose one of {', '.join(resnet.NAMES)}, "
             "or set train.weights = 'none'"
         )
-    shape = model.shape_of(settings, len(dataset.classes), dataset.image_size, dataset.preprocess.channels)
+    shape = build.shape_of(settings, len(dataset.classes), dataset.image_size, dataset.preprocess.channels)
     given = (shape.width, shape.depth, shape.small_stem, shape.stem_kernel, shape.channels)
     if given != (1, 1, False, 7, 3):
         stem = "small" if shape.small_stem else "imagenet"

@@ -8,7 +8,7 @@ from typing import Final
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nightshift.networks.parts import Shape, convolution, pooled
+from nightshift.models.layers import Shape, convolution, pooled
 
 BLOCKS: Final = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18}
 NAMES: Final = tuple(BLOCKS)

@@ -5,7 +5,7 @@ from typing import Final
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from nightshift.networks.parts import Shape, convolution, pooled
+from nightshift.models.layers import Shape, convolution, pooled
 
 # Block, blocks per stage, groups, and the width of a group that torchvision's builders give.
 LAYOUTS: Final[dict[str, tuple[type[BasicBlock | Bottleneck], list[int], int, int]]] = {

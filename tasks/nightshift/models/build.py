@@ -1,7 +1,7 @@
 """A network by its settings, kept as safetensors."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import torch
@@ -10,10 +10,22 @@ from safetensors.torch import load, save
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nightshift import networks
 from nightshift.config import TrainSettings
 from nightshift.errors import InputError
-from nightshift.networks import Pooling, Shape
+from nightshift.models import resnet, resnet9, resnet_cifar
+from nightshift.models.layers import Pooling, Shape
+
+FAMILIES: Final[dict[str, Callable[[str, Shape], nn.Module]]] = {
+    **dict.fromkeys(resnet.NAMES, resnet.ImageNetResNet),
+    **dict.fromkeys(resnet_cifar.NAMES, resnet_cifar.CifarResNet),
+    "resnet9": resnet9.ResNet9,
+}
+
+
+def make(name: str, shape: Shape) -> nn.Module:
+    """An untrained network."""
+    return FAMILIES[name](name, shape)
+
 
 ABOUT: Final = "nightshift"  # key in the header of a weights file
 SMALL_UP_TO: Final = 64  # pixels; below, the fourfold shrinking of the ImageNet stem costs accuracy
@@ -22,7 +34,7 @@ SMALL_UP_TO: Final = 64  # pixels; below, the fourfold shrinking of the ImageNet
 def build(
     settings: TrainSettings, *, classes: int, image_size: int, channels: int = 3, seed: int = 0
 ) -> nn.Module:
-    """An untrained network for `classes` classes; what it starts from is up to `nightshift.weights`.
+    """An untrained network for `classes` classes; what it starts from is up to `pretrained`.
 
     It takes float32 [N,channels,image_size,image_size] and returns logits [N,classes]. The same seed gives
     the same weights.
@@ -30,7 +42,7 @@ def build(
     shape = shape_of(settings, classes, image_size, channels)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = networks.make(settings.model, shape)
+        network = make(settings.model, shape)
     return network.to(memory_format=torch.channels_last)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from nightshift.networks.parts import Shape, convolution, pooled
+from nightshift.models.layers import Shape, convolution, pooled
 
 LOGITS: Final = 0.125
 
