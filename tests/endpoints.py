@@ -18,7 +18,7 @@ import pytest
 from small_models import brightness
 from waiting import patience, wait_for
 
-from nightshift import runtime
+from nightshift.inference import runtime
 from nightshift.serving import http
 from nightshift.serving.app import create
 from nightshift.serving.following import Follower

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from nightshift.config import EvaluateSettings
+from nightshift.inference.runtime import Pixels
 from nightshift.records import Machine, Pace, Speed
-from nightshift.runtime import Pixels
 
 MACHINE = Machine(
     processor="Test Processor",

@@ -14,7 +14,7 @@ from promotions import act, challenger
 from typer.testing import CliRunner
 
 from nightshift.cli import app
-from nightshift.runtime import Session
+from nightshift.inference.runtime import Session
 from nightshift.security import encryption, signing
 from nightshift.stack import backup, environment, lifecycle, prepare, state
 from nightshift.stack.backup import Manifest

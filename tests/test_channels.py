@@ -16,12 +16,12 @@ from nightshift.config import Pipeline, PreprocessSettings, QuantizeSettings, Tr
 from nightshift.data.images import Unreadable, prepare
 from nightshift.data.sources import find, ingest
 from nightshift.errors import InputError
+from nightshift.inference.runtime import Session
 from nightshift.plan import plan
 from nightshift.preprocess import preprocess
 from nightshift.quantize import quantize
 from nightshift.records import Dataset
 from nightshift.records.specs import AssembleSpec, PlanSpec, PreprocessSpec, QuantizeSpec, TrainSpec
-from nightshift.runtime import Session
 from nightshift.train import train
 
 SIDE, CHANNELS = 12, 5

@@ -15,10 +15,11 @@ import pytest
 from small_models import BRIGHTNESS, brightness
 from typer.testing import CliRunner, Result
 
-from nightshift import answers, classifier, runtime, storage
+from nightshift import storage
 from nightshift.cli import app
 from nightshift.hardware import processor
-from nightshift.portability import PAIR_SUM
+from nightshift.inference import classifier, file_predictor, runtime
+from nightshift.inference.portability import PAIR_SUM
 
 
 @pytest.fixture
@@ -266,7 +267,7 @@ def test_an_archive_is_looked_into(tmp_path: Path, images: Path, onnx_file: Path
 def test_processes_of_their_own_give_the_same_answers(
     images: Path, onnx_file: Path, monkeypatch: pytest.MonkeyPatch, pooled: int
 ) -> None:
-    monkeypatch.setattr(answers, "POOLED", pooled)
+    monkeypatch.setattr(file_predictor, "POOLED", pooled)
     rows = [json.loads(line) for line in predict(onnx_file, images, "--json").stdout.splitlines()]
     assert [row.get("label", row.get("reason")) for row in rows] == ["truncated", "bright", "dark"]
 

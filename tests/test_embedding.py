@@ -7,9 +7,9 @@ from onnx import helper, numpy_helper
 from small_models import brightness, onnx_model
 
 from nightshift import storage
-from nightshift.embedding import Embedder, with_embedding
 from nightshift.errors import InputError
-from nightshift.runtime import Session
+from nightshift.inference.embeddings import Embedder, with_embedding
+from nightshift.inference.runtime import Session
 
 
 def pictures(count: int) -> np.ndarray:

@@ -9,11 +9,11 @@ from nightshift import export, loop, recipes, storage
 from nightshift.config import QuantizeSettings
 from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
+from nightshift.inference.runtime import Session, installed
 from nightshift.models import ensemble
 from nightshift.models.voting import Vote
 from nightshift.quantize import quantize
 from nightshift.records.specs import QuantizeSpec
-from nightshift.runtime import Session, installed
 
 
 def file_of(made, name: str) -> bytes:

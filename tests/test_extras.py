@@ -13,8 +13,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent.parent
 ENTRY_POINTS = {
     "predict": (
-        "nightshift.answers",
-        "nightshift.neighbours",
+        "nightshift.inference.file_predictor",
+        "nightshift.inference.similarity",
         "nightshift.tracking.registry",
         "nightshift.security.signing",
         "nightshift.cli",

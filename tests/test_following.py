@@ -12,8 +12,8 @@ from mlflow_server import Door
 from small_models import brightness, onnx_model
 from waiting import wait_for
 
-from nightshift import runtime
 from nightshift.errors import InputError
+from nightshift.inference import runtime
 from nightshift.security import signing
 from nightshift.serving import recent
 from nightshift.tracking import registry, runs

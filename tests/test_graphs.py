@@ -4,7 +4,7 @@ import onnx
 import pytest
 
 from nightshift import export, storage
-from nightshift.graphs import Graph, proof
+from nightshift.inference.onnx_stats import Graph, proof
 from nightshift.models.build import cost, restore
 
 

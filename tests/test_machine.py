@@ -7,8 +7,8 @@ import onnxruntime
 import openvino
 import pytest
 
-from nightshift import machine
 from nightshift.hardware import processor
+from nightshift.inference import hardware
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -36,7 +36,7 @@ def says(tmp_path, monkeypatch):
 
 def test_this_machine_is_named(monkeypatch):
     monkeypatch.setenv("NIGHTSHIFT_THREADS", "3")
-    found = machine.describe()
+    found = hardware.describe()
     assert found.processor not in ("", "unknown")
     assert (found.cores, found.threads) == (os.cpu_count(), 3)
     assert found.versions["onnxruntime"] == onnxruntime.__version__
@@ -46,7 +46,7 @@ def test_this_machine_is_named(monkeypatch):
 
 def test_an_intel_processor_has_its_name_and_features(says):
     says(X86)
-    found = machine.describe()
+    found = hardware.describe()
     assert found.processor == "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"
     assert found.features == ("avx2", "avx512f", "avx512_vnni", "amx_int8", "amx_bf16")
 
@@ -55,7 +55,7 @@ def test_an_arm_processor_without_a_name_has_its_architecture(says, monkeypatch)
     says(ARM)
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    found = machine.describe()
+    found = hardware.describe()
     assert found.processor == "aarch64"
     assert found.features == ("asimd", "asimddp", "i8mm", "bf16")
 
@@ -63,4 +63,4 @@ def test_an_arm_processor_without_a_name_has_its_architecture(says, monkeypatch)
 def test_elsewhere_than_on_linux_there_are_no_features(monkeypatch, tmp_path):
     monkeypatch.setattr(processor, "CPUINFO", tmp_path / "nothing")
     monkeypatch.setattr(platform, "processor", lambda: "i386")
-    assert (machine.describe().processor, machine.describe().features) == ("i386", ())
+    assert (hardware.describe().processor, hardware.describe().features) == ("i386", ())

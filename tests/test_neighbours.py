@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from nightshift.cli import app
 from nightshift.errors import InputError
-from nightshift.neighbours import Neighbours, load
+from nightshift.inference.similarity import Neighbours, load
 
 
 def rows(vectors: np.ndarray) -> pa.Table:

@@ -18,8 +18,8 @@ from nightshift import predictions, storage
 from nightshift.cli.airflow import Airflow
 from nightshift.config import PreprocessSettings
 from nightshift.data.images import prepare
+from nightshift.inference.runtime import Session
 from nightshift.register import SBOM
-from nightshift.runtime import Session
 from nightshift.security import signing
 from nightshift.tracking import ledger, registry, runs, signatures
 

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
 
-from nightshift import export, model_file, storage
+from nightshift import export, storage
 from nightshift.data.dataset import load_split
-from nightshift.graphs import LAYERS, Graph
 from nightshift.hardware import processor
-from nightshift.pair_sums import integer_weights, is_portable, largest_pair, output_axis, pair_sums
-from nightshift.portability import PAIR_LIMIT, PAIR_SUM
+from nightshift.inference import model_file
+from nightshift.inference.onnx_stats import LAYERS, Graph
+from nightshift.inference.pair_sums import integer_weights, is_portable, largest_pair, output_axis, pair_sums
+from nightshift.inference.portability import PAIR_LIMIT, PAIR_SUM
+from nightshift.inference.runtime import EXACT
 from nightshift.quantize import quantize
 from nightshift.records.specs import QuantizeSpec
-from nightshift.runtime import EXACT
 
 INTEGERS = ("int8", "int8-accuracy", "int8-qat", "binary")
 

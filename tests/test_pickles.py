@@ -12,9 +12,9 @@ from mlflow_server import Door
 from predicting import png
 from typer.testing import CliRunner
 
-from nightshift import model_file
 from nightshift.cli import app
 from nightshift.errors import InputError
+from nightshift.inference import model_file
 from nightshift.stack import environment, kept
 from nightshift.stack.environment import Site
 from nightshift.stack.kept import Ports

@@ -8,14 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 from predicting import Lights, png
 
-from nightshift import classifier, model_file, predictions, storage
+from nightshift import predictions, storage
 from nightshift.config import PreprocessSettings
 from nightshift.data import images
 from nightshift.errors import InputError
+from nightshift.inference import classifier, model_file
+from nightshift.inference.runtime import Session
 from nightshift.predict import predict
 from nightshift.records import PartList, PartPredictions
 from nightshift.records.specs import PredictSpec
-from nightshift.runtime import Session
 from nightshift.tracking import registry
 
 

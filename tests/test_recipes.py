@@ -19,11 +19,11 @@ from nightshift.config import QuantizeSettings
 from nightshift.config.quantization import RECIPES
 from nightshift.data.dataset import load_split, scaled, standardised
 from nightshift.errors import InputError
-from nightshift.graphs import proof
+from nightshift.inference.onnx_stats import proof
+from nightshift.inference.pair_sums import is_portable, pair_sums
+from nightshift.inference.runtime import Session, installed
 from nightshift.models.build import restore
-from nightshift.pair_sums import is_portable, pair_sums
 from nightshift.recipes import binary, int8
-from nightshift.runtime import Session, installed
 
 SETTINGS = QuantizeSettings(calibration_images=32)
 # Mean distance of a recipe's probabilities from those of the checkpoint, bits of a weight, quantized layers.

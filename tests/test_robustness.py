@@ -7,10 +7,10 @@ from ml_fixtures import registered
 from nightshift import contenders, storage
 from nightshift.config import EvaluateSettings, PreprocessSettings
 from nightshift.data.dataset import load_split
+from nightshift.inference.runtime import Session
 from nightshift.metrics.corruptions import corrupt
 from nightshift.models import ensemble
 from nightshift.robustness import QUICK, QUICK_SEVERITIES, assess
-from nightshift.runtime import Session
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from nightshift import export, recipes, storage
 from nightshift.calibration import calibration_images
 from nightshift.config import QuantizeSettings
 from nightshift.data.dataset import load_split, scaled, standardised
+from nightshift.inference.pair_sums import ACTIVATION, largest_pair
+from nightshift.inference.portability import PAIR_LIMIT
+from nightshift.inference.runtime import EXACT, Session
 from nightshift.models.build import restore
-from nightshift.pair_sums import ACTIVATION, largest_pair
-from nightshift.portability import PAIR_LIMIT
 from nightshift.recipes import int8
 from nightshift.rounding import RoundedActivation, RoundedWeight, rounding, unrounded, weight_scales
-from nightshift.runtime import EXACT, Session
 
 
 @pytest.fixture

@@ -12,12 +12,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from nightshift import runtime, storage, streams
+from nightshift import storage
 from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
 from nightshift.hardware import processor
-from nightshift.portability import PAIR_SUM
-from nightshift.runtime import EXACT, Session, fastest
+from nightshift.inference import openvino_streams, runtime
+from nightshift.inference.portability import PAIR_SUM
+from nightshift.inference.runtime import EXACT, Session, fastest
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def images(ml_night) -> np.ndarray:
 
 def test_it_imports_where_only_numpy_and_onnxruntime_are_installed():
     code = (
-        "import sys, nightshift.runtime; "
+        "import sys, nightshift.inference.runtime; "
         "heavy = {'torch', 'openvino', 'onnx', 'mlflow', 'boto3', 'cv2', 'pydantic'} & set(sys.modules); "
         "sys.exit(str(heavy) if heavy else 0)"
     )
@@ -79,7 +80,7 @@ def test_many_images_go_in_pieces_and_come_back_in_order(model, images, monkeypa
     ],
 )
 def test_a_piece_is_not_too_large(images, side, size):
-    assert streams.piece_size(images, side**2) == size
+    assert openvino_streams.piece_size(images, side**2) == size
 
 
 @pytest.mark.skipif("openvino" not in runtime.installed(), reason="OpenVINO is not installed")

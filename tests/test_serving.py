@@ -14,9 +14,9 @@ from endpoints import Endpoint, held, picture, refusal, running
 from small_models import BRIGHTNESS, brightness
 from waiting import patience, wait_for
 
-from nightshift import runtime
 from nightshift.hardware import processor
-from nightshift.portability import PAIR_SUM
+from nightshift.inference import runtime
+from nightshift.inference.portability import PAIR_SUM
 from nightshift.serving import events, intake
 from nightshift.serving.recent import Recent
 

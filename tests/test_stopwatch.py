@@ -11,8 +11,9 @@ import pytest
 from small_models import onnx_model
 from waiting import patience
 
-from nightshift import runtime, stopwatch
-from nightshift.runtime import Session
+from nightshift import stopwatch
+from nightshift.inference import runtime
+from nightshift.inference.runtime import Session
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from nightshift.config import QuantizeSettings, digest_of
 from nightshift.data.dataset import Images, centre_crop, read_rows, rows_of, turns
 from nightshift.errors import InputError
-from nightshift.graphs import INPUT
+from nightshift.inference.onnx_stats import INPUT
 from nightshift.records import Dataset
 
 BATCH: Final = 32  # images at a time: all that flows through the network is kept of them

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from nightshift.config import PromotionPolicy
-from nightshift.portability import PAIR_LIMIT
+from nightshift.inference.portability import PAIR_LIMIT
 from nightshift.records import Candidate, Machine, Speed
 
 ROUNDING: Final = 1e-9  # 0.985 - 0.98 must not exceed a limit of 0.005
@@ -51,7 +51,7 @@ def unproven(references: Mapping[str, str]) -> dict[str, str]:
 def not_portable(pair_sums: Mapping[str, int]) -> dict[str, str]:
     """A sentence for each candidate that may answer differently on other processors.
 
-    The mapping has the largest sum of two products by candidate, see `nightshift.pair_sums`.
+    The mapping has the largest sum of two products by candidate, see `nightshift.inference.pair_sums`.
     """
     return {
         name: f"{name} may answer differently on other processors: two products of its weights add up to "

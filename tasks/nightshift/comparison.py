@@ -8,14 +8,15 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from nightshift import choice, contenders, runtime, timing
+from nightshift import choice, contenders, timing
 from nightshift.choice import Comparison
 from nightshift.contenders import Entrant, Labels
 from nightshift.data.dataset import load_split, stratified
 from nightshift.errors import InputError
+from nightshift.inference import runtime
+from nightshift.inference.runtime import Pixels
 from nightshift.records import Candidate, Dataset, Machine, Speed
 from nightshift.records.specs import EvaluateSpec
-from nightshift.runtime import Pixels
 
 
 def left(candidates: dict[str, Candidate], missing: Mapping[str, str]) -> dict[str, Candidate]:

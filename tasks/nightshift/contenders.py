@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nightshift import runtime, storage
+from nightshift import storage
 from nightshift.calibration import calibration_images
 from nightshift.config import PreprocessSettings
 from nightshift.data.dataset import originals
+from nightshift.inference import runtime
+from nightshift.inference.runtime import Pixels, Runtime
 from nightshift.records import Candidate, Dataset, Unmade
-from nightshift.runtime import Pixels, Runtime
 
 if TYPE_CHECKING:
     from nightshift.tracking.registry import Champions, Registered

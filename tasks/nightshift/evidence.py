@@ -13,13 +13,13 @@ from nightshift import storage
 from nightshift.contenders import Contender, Labels
 from nightshift.data import index
 from nightshift.data.dataset import Images, originals
+from nightshift.inference.runtime import Pixels
 from nightshift.metrics import activation, examples
 from nightshift.metrics.calibration import reliability
 from nightshift.metrics.curves import curves
 from nightshift.metrics.paired import compare
 from nightshift.metrics.slices import Answers, slices
 from nightshift.records import Dataset, Evidence, Example, PartResult, Robustness
-from nightshift.runtime import Pixels
 
 FACTS: Final = ["key", "width", "height", "brightness", "extra"]
 

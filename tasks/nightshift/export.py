@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from nightshift.errors import InputError
-from nightshift.graphs import INPUT
-from nightshift.pair_sums import pair_sums
-from nightshift.portability import PAIR_SUM
+from nightshift.inference.onnx_stats import INPUT
+from nightshift.inference.pair_sums import pair_sums
+from nightshift.inference.portability import PAIR_SUM
 from nightshift.records import Dataset, model_facts
 
 OPSET: Final = 20

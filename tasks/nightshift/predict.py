@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from nightshift import classifier, model_file, predictions, storage, table
-from nightshift.classifier import Classifier
+from nightshift import predictions, storage
 from nightshift.data import drift, quarantine
 from nightshift.data.decoding.pool import Decoders, Seen, see
 from nightshift.data.formats import Unreadable
@@ -22,10 +21,12 @@ from nightshift.data.prefetch import fetch
 from nightshift.data.transforms import Pixels, inner
 from nightshift.errors import InputError
 from nightshift.hardware.processor import threads
+from nightshift.inference import classifier, model_file, prediction_table
+from nightshift.inference.classifier import Classifier
+from nightshift.inference.runtime import Prediction
 from nightshift.records import Forecast, Part, PartList, PartPredictions, Predicted, Refusal, Unsure
 from nightshift.records.specs import PredictSpec
 from nightshift.runner.json_logs import one_line
-from nightshift.runtime import Prediction
 
 MEASURED = ["label", "width", "height", "brightness", "contrast", "sharpness"]  # what a profile counts
 
@@ -90,9 +91,11 @@ def _part(part: Part, forecast: Forecast, decoders: Decoders[Seen], model: Class
     rows, probabilities, labels = _predicted(part, forecast, decoders, model, refusals)
     runtime, classes = model.runtime, model.model.classes
     files = [(row.key, row.sha256) for row in rows]
-    written = table.encoded(table.table(model.model, runtime, files, probabilities, labels))
+    written = prediction_table.encoded(
+        prediction_table.table(model.model, runtime, files, probabilities, labels)
+    )
     file = storage.write(storage.join(place, f"{part.digest[:16]}.parquet"), written)
-    sure = table.confidences(probabilities, labels)
+    sure = prediction_table.confidences(probabilities, labels)
     result = PartPredictions(
         part=part.digest,
         batch=part.batch,

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 from nightshift import report, storage
 from nightshift.config import digest_of, store_root
+from nightshift.inference.runtime import Pixels
 from nightshift.records import Evaluation
 from nightshift.records.specs import EvaluateSpec
 from nightshift.report.model_card import markdown
-from nightshift.runtime import Pixels
 
 
 def publish(

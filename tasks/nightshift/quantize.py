@@ -5,9 +5,10 @@ python -m nightshift quantize --spec spec.json --result result.json
 
 import time
 
-from nightshift import conditions, export, graphs, pair_sums, recipes, storage, tuning
+from nightshift import conditions, export, recipes, storage, tuning
 from nightshift.config import digest_of, store_root
 from nightshift.errors import InputError
+from nightshift.inference import onnx_stats, pair_sums
 from nightshift.models import ensemble
 from nightshift.records import Artifact, Candidate, Dataset, Unmade
 from nightshift.records.specs import QuantizeSpec
@@ -63,12 +64,16 @@ def _made(spec: QuantizeSpec, folder: str) -> tuple[bytes, recipes.Details, dict
     network = ensemble.restore(spec.checkpoints, dataset, spec.vote, mirror=spec.settings.mirror)
     trained = recipes.Trained(network, dataset, spec.checkpoints[0].settings, folder)
     graph, details = recipe.make(trained, spec.settings)
-    proof = graphs.proof(graph)
-    if spec.recipe != "fp32" and proof["quantized_nodes"] == 0 and proof["weight_bits"] == graphs.FLOAT_BITS:
+    proof = onnx_stats.proof(graph)
+    if (
+        spec.recipe != "fp32"
+        and proof["quantized_nodes"] == 0
+        and proof["weight_bits"] == onnx_stats.FLOAT_BITS
+    ):
         raise InputError(
             f"recipe {spec.recipe} changed nothing: none of the {proof['layers']} layers is quantized and "
-            f"weights still take {graphs.FLOAT_BITS} bits; leave {spec.recipe} out of quantize.recipes, or "
-            "fewer layers in float"
+            f"weights still take {onnx_stats.FLOAT_BITS} bits; leave {spec.recipe} out of "
+            "quantize.recipes, or fewer layers in float"
         )
     return export.finish(graph, dataset, spec.recipe), proof | details, pair_sums.pair_sums(graph)
 

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from nightshift import runtime
 from nightshift.config import EvaluateSettings
 from nightshift.contenders import Contender, Labels
 from nightshift.data.dataset import stratified
+from nightshift.inference import runtime
+from nightshift.inference.runtime import Pixels
 from nightshift.metrics.corruptions import FAMILIES, SEVERITIES, corrupt
 from nightshift.models.attacks import Kind, attack
 from nightshift.records import Attack, Corruption, Dataset, Robustness
-from nightshift.runtime import Pixels
 
 # One of each kind: noise, blur, weather, digital; a mild and a strong one.
 QUICK: Final = ("gaussian_noise", "motion_blur", "fog", "jpeg_compression")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
-from nightshift.pair_sums import WEIGHTS
+from nightshift.inference.pair_sums import WEIGHTS
 
 LAYERS: Final = (nn.Conv2d, nn.Linear)
 SUMS: Final = (operator.add, operator.iadd, torch.add)
@@ -21,8 +21,9 @@ SMALLEST: Final = 1e-8  # of a scale
 def weight_scales(weight: Tensor, *, portable: bool) -> Tensor:
     """The step of each output channel, float32 [O], in which weights float32 [O,...] are rounded to int8.
 
-    All 255 steps where two of the largest weights of one sign stay within what `nightshift.pair_sums` allows,
-    as many as do so elsewhere: 128 to both sides of zero where all weights are of one size.
+    All 255 steps where two of the largest weights of one sign stay within what
+    `nightshift.inference.pair_sums` allows, as many as do so elsewhere: 128 to both sides of zero where all
+    weights are of one size.
     """
     flat = weight.detach().flatten(1)
     scales = flat.abs().amax(1) / 127

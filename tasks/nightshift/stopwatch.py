@@ -1,6 +1,6 @@
 """A process that holds one model and nothing else of ours, and times it when it is told to.
 
-    python -m nightshift.stopwatch MODEL.onnx IMAGES.npy RUNTIME      (RUNTIME: one of nightshift.runtime, or `fastest`)
+    python -m nightshift.stopwatch MODEL.onnx IMAGES.npy RUNTIME      (RUNTIME: one of nightshift.inference.runtime, or `fastest`)
 
 `nightshift.timing` starts these. Every line of stdout is a JSON object: first what loading took, then, for each
 command line of stdin, the seconds that it asked for; an `error` in place of either is the last line. The end
@@ -17,8 +17,8 @@ from typing import Any, Final, TextIO, cast
 
 import numpy as np
 
-from nightshift import runtime
-from nightshift.runtime import Choice, Pixels, Runtime, Session
+from nightshift.inference import runtime
+from nightshift.inference.runtime import Choice, Pixels, Runtime, Session
 
 FASTEST: Final = "fastest"  # in place of a runtime: choose it
 SETTLE: Final = 5  # single images before the first is timed

@@ -21,12 +21,12 @@ from typing import IO, Any, Final, NamedTuple, Self, cast
 
 import numpy as np
 
-from nightshift import machine
 from nightshift.config import EvaluateSettings
 from nightshift.errors import InputError
 from nightshift.hardware.processor import threads
+from nightshift.inference import hardware
+from nightshift.inference.runtime import Pixels
 from nightshift.records import Machine, Pace, Speed
-from nightshift.runtime import Pixels
 from nightshift.stopwatch import FASTEST
 
 ROUNDS: Final = 5  # turns of every process with single images
@@ -89,8 +89,8 @@ def measure(
         for name, timed in single.items()
     }
     if reasons:
-        raise UntimedError(reasons, speeds, machine.describe())
-    return speeds, machine.describe()
+        raise UntimedError(reasons, speeds, hardware.describe())
+    return speeds, hardware.describe()
 
 
 def _write(folder: Path, number: int, model: bytes, images: Pixels) -> tuple[Path, Path]:

@@ -85,8 +85,9 @@ def dataset(pipeline: object, folder: str) -> str:
 
 def one(pipeline: object, uri: str, seed: int) -> tuple[dict[str, float], float]:
     """Test accuracy of every recipe, and the seconds of the training."""
-    from nightshift import runtime, storage
+    from nightshift import storage
     from nightshift.data.dataset import load_split
+    from nightshift.inference import runtime
     from nightshift.records import Candidate, Checkpoint, Dataset, outcome
     from nightshift.records.specs import QuantizeSpec, TrainSpec
     from nightshift.runner import run_stage

@@ -33,9 +33,9 @@ import numpy as np
 from night import record
 from untrained import int8_file
 
-from nightshift import model_file, runtime
 from nightshift.data.images import prepare
 from nightshift.hardware import processor
+from nightshift.inference import model_file, runtime
 from nightshift.timing import Process
 
 CLIENTS = (1, 8, 64)
@@ -51,7 +51,7 @@ import cv2, numpy as np
 from pathlib import Path
 from nightshift import model_file
 from nightshift.data.images import prepare
-from nightshift.runtime import Session
+from nightshift.inference.runtime import Session
 model, photos, runtime, batch, limit = sys.argv[1:]
 model, batch = model_file.load(model), int(batch)
 session, files = Session(model.data, runtime), [Path(path).read_bytes() for path in photos.splitlines()]

@@ -105,8 +105,9 @@ def night(ready: Ready, robustness: str) -> dict[str, float]:
 
 def inference(ready: Ready) -> float:
     """Seconds of ONNX Runtime for the test images with chosen, fp32 and champion (the chosen's file)."""
-    from nightshift import runtime, storage
+    from nightshift import storage
     from nightshift.data.dataset import load_split
+    from nightshift.inference import runtime
     from nightshift.records import Dataset
 
     images = load_split(storage.read_record(ready.uri, Dataset), "test").images.numpy()

@@ -70,8 +70,8 @@ def main() -> int:
 
 def registered(data: bytes) -> tuple[object, str]:
     """The pipeline and the version that predicts, as a night registers it."""
-    from nightshift import model_file
     from nightshift.config import Pipeline
+    from nightshift.inference import model_file
     from nightshift.tracking import registry, runs
 
     found = model_file.of_bytes("model.onnx", data)
@@ -128,8 +128,8 @@ def search() -> None:
     """The nearest of many embeddings, already in memory, and reading them from a file."""
     import pyarrow as pa
 
-    from nightshift import neighbours
-    from nightshift.table import EMBEDDING, MODEL, Growing
+    from nightshift.inference import similarity
+    from nightshift.inference.prediction_table import EMBEDDING, MODEL, Growing
 
     noise = np.random.default_rng(0)
     vectors = noise.random((SEARCHED, FEATURES), np.float32)
@@ -146,7 +146,7 @@ def search() -> None:
             growing.add(rows)
             growing.finish(rows.schema)
         started = time.perf_counter()
-        found = neighbours.load(file).neighbours
+        found = similarity.load(file).neighbours
         record(f"reading {SEARCHED:,} embeddings of {FEATURES}", time.perf_counter() - started, "s")
     seconds = []
     for _ in range(21):

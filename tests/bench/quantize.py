@@ -21,11 +21,12 @@ import torch
 from night import record
 from safetensors.numpy import save
 
-from nightshift import export, graphs, recipes, runtime, storage
+from nightshift import export, recipes, storage
 from nightshift.config import PreprocessSettings, TrainSettings
 from nightshift.config.quantization import RECIPES, QuantizeSettings
 from nightshift.data.dataset import load_split, scaled, standardised
 from nightshift.hardware import processor
+from nightshift.inference import onnx_stats, runtime
 from nightshift.models import build
 from nightshift.records import SPLITS, Dataset, Duplicates, Profile, Shard
 
@@ -88,7 +89,7 @@ def one(name: str, settings: TrainSettings, dataset: Dataset, wanted: tuple[str,
         record(f"{name}, {recipe}: making", time.perf_counter() - begun, "s")
         size[recipe] = len(data)
         record(f"{name}, {recipe}: file", len(data) / 1e6, "MB", "fp32", size["fp32"] / 1e6)
-        proof = graphs.proof(graph)
+        proof = onnx_stats.proof(graph)
         record(f"{name}, {recipe}: bits of a weight", float(proof["weight_bits"]), "bits")
         record(f"{name}, {recipe}: multiply-adds in int8", float(proof["int8_share"]), "share")
         serve(f"{name}, {recipe}", data, network_of(settings, dataset), images, dataset)

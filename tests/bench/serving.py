@@ -19,7 +19,7 @@ import numpy as np
 from night import record
 from untrained import int8_file
 
-from nightshift.runtime import Session
+from nightshift.inference.runtime import Session
 from nightshift.timing import Process
 
 HINTS = ("throughput", "latency")

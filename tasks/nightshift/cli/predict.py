@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from nightshift.answers import Answer, Answerer
     from nightshift.data.sources.batch import Item
-    from nightshift.model_file import ModelFile
+    from nightshift.inference.file_predictor import Answer, Answerer
+    from nightshift.inference.model_file import ModelFile
 
 app = typer.Typer()
 Model = Annotated[
@@ -41,9 +41,9 @@ def predict(
 
     Images that cannot be read are named with the reason, the others are predicted; then the exit code is 1.
     """
-    from nightshift.answers import Answerer
     from nightshift.errors import InputError
     from nightshift.hardware.processor import threads
+    from nightshift.inference.file_predictor import Answerer
 
     if parquet and embeddings:
         raise InputError("give --parquet or --embeddings: the embeddings' file has the predictions too")
@@ -62,8 +62,8 @@ def predict(
 
 def load_model(model: str) -> "ModelFile":
     """The model at an address, from the services of the environment or else of the stack."""
-    from nightshift import model_file
     from nightshift.cli.connection import connect_for
+    from nightshift.inference import model_file
 
     connect_for(model)
     return model_file.load(model)
@@ -88,7 +88,7 @@ def _items(paths: Sequence[str], opened: ExitStack) -> "list[Item]":
 def _answers(answerer: "Answerer", items: "Sequence[Item]", to: Path | None) -> "Iterator[Answer]":
     """The answers as they come, with a bar on a terminal; their tables go to a file, whole or not at all."""
     from nightshift.cli.tables import bar
-    from nightshift.table import Growing, schema
+    from nightshift.inference.prediction_table import Growing, schema
 
     with ExitStack() as opened:
         file = opened.enter_context(Growing(to)) if to else None

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nightshift.neighbours import Embeddings
+    from nightshift.inference.similarity import Embeddings
 
 app = typer.Typer()
 
@@ -30,9 +30,9 @@ def similar(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per image.")] = False,
 ) -> None:
     """Find the images that a model sees as nearest to one, by the cosine of their embeddings."""
-    from nightshift import neighbours
+    from nightshift.inference import similarity
 
-    found = neighbours.load(embeddings)
+    found = similarity.load(embeddings)
     nearest = found.neighbours.nearest(_embedding(image, found, model), top)
     if as_json:
         for near in nearest:
@@ -69,8 +69,8 @@ def _embedding(image: Path, found: "Embeddings", model: str | None) -> "NDArray[
     from nightshift.cli.predict import load_model
     from nightshift.data.formats import Unreadable
     from nightshift.data.images import prepare
-    from nightshift.embedding import Embedder
     from nightshift.errors import InputError
+    from nightshift.inference.embeddings import Embedder
 
     loaded = load_model(model or found.model)
     if loaded.sha256 != found.sha256:

@@ -44,7 +44,7 @@ class Case(NamedTuple):
     leakage: float  # training images that look like a validation or test image, as a share of all
     data_age_days: float | None  # of the newest image, None where the source does not tell
     new_classes: tuple[str, ...]
-    pair_sum: int | None  # see `nightshift.pair_sums`; None where the file need not be portable
+    pair_sum: int | None  # see `nightshift.inference.pair_sums`; None where the file need not be portable
 
 
 def lead(rival: Rival) -> float:

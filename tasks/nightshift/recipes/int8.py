@@ -2,9 +2,9 @@
 
 The file holds QuantizeLinear/DequantizeLinear pairs (QDQ), which ONNX Runtime and OpenVINO both turn into
 integer kernels. Activations are unsigned: OpenVINO refuses signed ones, and ONNX Runtime runs them slower
-than float. Weights take as many of 8 bits as every processor can add (see `nightshift.pair_sums`), or all of
-them where `quantize.portable` is off. Biases are 32-bit integers, in steps of what a product of the two
-counts.
+than float. Weights take as many of 8 bits as every processor can add (see `nightshift.inference.pair_sums`),
+or all of them where `quantize.portable` is off. Biases are 32-bit integers, in steps of what a product of the
+two counts.
 """
 
 import tempfile
@@ -21,8 +21,8 @@ from nightshift.calibration import METHODS, calibrated
 from nightshift.config import QuantizeSettings
 from nightshift.errors import InputError
 from nightshift.export import export
-from nightshift.graphs import Graph
-from nightshift.pair_sums import output_axis
+from nightshift.inference.onnx_stats import Graph
+from nightshift.inference.pair_sums import output_axis
 from nightshift.recipes import Details, Trained
 from nightshift.rounding import weight_scales
 

@@ -19,11 +19,11 @@ from nightshift.config import QuantizeSettings
 from nightshift.data.dataset import Images, load_split
 from nightshift.errors import InputError
 from nightshift.export import export
-from nightshift.graphs import INPUT
 from nightshift.hardware import processor
-from nightshift.pair_sums import is_portable, pair_sums
+from nightshift.inference.onnx_stats import INPUT
+from nightshift.inference.pair_sums import is_portable, pair_sums
+from nightshift.inference.runtime import EXACT, Session
 from nightshift.recipes import Details, Trained, int8
-from nightshift.runtime import EXACT, Session
 
 BATCH: Final = 64
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [B,H,W,C] and labels [B]

@@ -76,8 +76,8 @@ class Candidate(Variant):
 
     model: Artifact
     checkpoints: tuple[Artifact, ...]  # one, or those of all that vote
-    details: dict[str, float | int | str]  # of the recipe, and the proof of `nightshift.graphs`
-    # Largest possible sum of two products by integer layer, see `nightshift.pair_sums`.
+    details: dict[str, float | int | str]  # of the recipe, and the proof of `nightshift.inference.onnx_stats`
+    # Largest possible sum of two products by integer layer, see `nightshift.inference.pair_sums`.
     pair_sums: dict[str, int] = Field(default_factory=dict)
     seconds: float
     made_with: Conditions

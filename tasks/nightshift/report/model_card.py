@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
-from nightshift.portability import PAIR_LIMIT
+from nightshift.inference.portability import PAIR_LIMIT
 from nightshift.report import Findings, computed, digits
 from nightshift.security.escaping import escaped
 

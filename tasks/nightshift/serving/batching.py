@@ -19,7 +19,7 @@ import numpy as np
 
 from nightshift.errors import StageError
 from nightshift.hardware.processor import threads
-from nightshift.runtime import Pixels
+from nightshift.inference.runtime import Pixels
 from nightshift.serving.decoding import Decoding, File
 from nightshift.serving.events import say
 from nightshift.serving.meters import Meters

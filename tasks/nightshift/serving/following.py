@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from nightshift import model_file
 from nightshift.errors import InputError, NightshiftError, OutageError
-from nightshift.model_file import ModelFile
+from nightshift.inference import model_file
+from nightshift.inference.model_file import ModelFile
 from nightshift.serving.events import say, without_logins
 from nightshift.serving.meters import Meters
 from nightshift.serving.recent import Recent

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from nightshift.config import PreprocessSettings
-from nightshift.runtime import Pixels
+from nightshift.inference.runtime import Pixels
 
 LOOK: Final = 256  # images from which the share of equal labels says something
 

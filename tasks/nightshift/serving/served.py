@@ -5,14 +5,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from nightshift import runtime
 from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
-from nightshift.model_file import ModelFile
-from nightshift.runtime import Runtime, Session
+from nightshift.inference import runtime
+from nightshift.inference.model_file import ModelFile
+from nightshift.inference.openvino_streams import PIECES
+from nightshift.inference.runtime import Runtime, Session
 from nightshift.serving.events import say
 from nightshift.serving.recent import Sample
-from nightshift.streams import PIECES
 
 
 class Options(NamedTuple):

@@ -11,8 +11,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nightshift import classifier
-from nightshift.classifier import Classifier
 from nightshift.config import PreprocessSettings
 from nightshift.data.decoding.pool import Decoders
 from nightshift.data.formats import Unreadable
@@ -20,10 +18,12 @@ from nightshift.data.images import prepare
 from nightshift.data.sources.batch import Item
 from nightshift.data.sources.upload import in_order
 from nightshift.data.transforms import Pixels
-from nightshift.embedding import Embedder
 from nightshift.errors import InputError
-from nightshift.model_file import ModelFile
-from nightshift.table import table
+from nightshift.inference import classifier
+from nightshift.inference.classifier import Classifier
+from nightshift.inference.embeddings import Embedder
+from nightshift.inference.model_file import ModelFile
+from nightshift.inference.prediction_table import table
 
 POOLED: Final = 64  # files from which processes that only decode repay their start
 

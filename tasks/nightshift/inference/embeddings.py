@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 
 from nightshift.errors import InputError
 from nightshift.hardware.processor import threads
-from nightshift.runtime import EXACT, Pixels, Runtime
-from nightshift.table import EMBEDDING
+from nightshift.inference.prediction_table import EMBEDDING
+from nightshift.inference.runtime import EXACT, Pixels, Runtime
 
 LINEAR: Final = ("Gemm", "MatMul")
 DECIDED: Final = "probabilities"

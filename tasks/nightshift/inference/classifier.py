@@ -8,11 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from nightshift import machine, runtime, storage
+from nightshift import storage
 from nightshift.config import digest_of
 from nightshift.errors import InputError, OutageError
-from nightshift.model_file import ModelFile
-from nightshift.runtime import Pixels, Prediction, Runtime, Session
+from nightshift.inference import hardware, runtime
+from nightshift.inference.model_file import ModelFile
+from nightshift.inference.runtime import Pixels, Prediction, Runtime, Session
 
 BATCH: Final = 64  # images per call of the model
 LOOK: Final = 16  # of them are timed in each runtime
@@ -83,5 +84,5 @@ class Classifier:
         folder = os.environ.get("NIGHTSHIFT_CACHE") or Path(
             tempfile.gettempdir(), f"nightshift-{os.getuid()}"
         )
-        key = digest_of([self.model.sha256, self._many, machine.describe().model_dump(mode="json")])
+        key = digest_of([self.model.sha256, self._many, hardware.describe().model_dump(mode="json")])
         return f"file://{Path(folder).absolute()}/runtimes/{key}.json"

@@ -2,7 +2,7 @@
 
 Exact is ONNX Runtime without optimization: it computes integer layers in float32, whose rounding is far below
 a step of their integers, 2 to 4 times slower than integer kernels, which may saturate: see
-`nightshift.pair_sums`.
+`nightshift.inference.pair_sums`.
 
 Needs numpy and onnxruntime, so a machine that just predicts can import it. Threads come from
 NIGHTSHIFT_THREADS: without a cap, two processes on the same cores slow each other down many times over.
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from nightshift.errors import InputError
 from nightshift.hardware import processor
 from nightshift.hardware.processor import threads
-from nightshift.portability import pair_sum_of, saturates_here
-from nightshift.streams import OpenVINO
+from nightshift.inference.openvino_streams import OpenVINO
+from nightshift.inference.portability import pair_sum_of, saturates_here
 
 Pixels = NDArray[np.uint8]
 Prediction = tuple[NDArray[np.float32], NDArray[np.int64]]

@@ -11,9 +11,9 @@ from nightshift import storage
 from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
 from nightshift.hardware import processor
-from nightshift.portability import PAIR_LIMIT, pair_sum_of, saturates_here
+from nightshift.inference.portability import PAIR_LIMIT, pair_sum_of, saturates_here
+from nightshift.inference.runtime import EXACT, Runtime
 from nightshift.records import model_facts
-from nightshift.runtime import EXACT, Runtime
 from nightshift.security import encryption
 
 

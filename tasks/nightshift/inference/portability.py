@@ -1,4 +1,4 @@
-"""Portability of a file as those ask for it who run it: `nightshift.pair_sums` has what it means.
+"""Portability of a file as those ask for it who run it: `nightshift.inference.pair_sums` has what it means.
 
 Imports the standard library only, and onnx for a file that does not say its largest sum.
 """
@@ -20,7 +20,7 @@ def pair_sum_of(facts: Mapping[str, str], model: bytes) -> int | None:
     try:
         import onnx
 
-        from nightshift.pair_sums import pair_sums
+        from nightshift.inference.pair_sums import pair_sums
 
         return max(pair_sums(onnx.load_model_from_string(model)).values(), default=0)
     except Exception:  # onnx is not installed, or raises one of its many kinds for a graph of others

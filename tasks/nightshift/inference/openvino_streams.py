@@ -1,4 +1,4 @@
-"""OpenVINO's side of `nightshift.runtime`: one image by all threads together, many by streams side by side.
+"""OpenVINO's side of `runtime`: one image by all threads together, many by streams side by side.
 
 Every size of a piece is a compiled model of fixed shapes, made when it is first asked for: an int8 ResNet-18
 runs up to a third faster so than with a batch of any size.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from nightshift.runtime import Pixels, Prediction, Shape
+    from nightshift.inference.runtime import Pixels, Prediction, Shape
 
 PIECES: Final = (1, 4, 16, 64)  # images that a stream computes at once; more gain nothing
 PIECE_PIXELS: Final = 64 * 64 * 64  # in such a piece: of larger images fewer suffice, and memory counts

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from nightshift.graphs import LAYERS, Graph
-from nightshift.portability import PAIR_LIMIT
+from nightshift.inference.onnx_stats import LAYERS, Graph
+from nightshift.inference.portability import PAIR_LIMIT
 
 ACTIVATION: Final = 255  # the largest of an unsigned byte
 WEIGHTS: Final = PAIR_LIMIT // ACTIVATION  # 128: what two weights of one sign may add up to

@@ -4,8 +4,8 @@ import importlib.metadata
 
 import onnxruntime
 
-from nightshift import runtime
 from nightshift.hardware import processor
+from nightshift.inference import runtime
 from nightshift.records import Machine
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nightshift.errors import InputError
-from nightshift.table import EMBEDDING, MODEL
+from nightshift.inference.prediction_table import EMBEDDING, MODEL
 
 
 class Near(NamedTuple):

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nightshift.errors import InputError
-from nightshift.model_file import ModelFile
+from nightshift.inference.model_file import ModelFile
 
 CLASSES: Final = "nightshift.classes"
 MODEL: Final = "nightshift.models.build"

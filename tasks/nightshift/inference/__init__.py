@@ -1,0 +1,1 @@
+"""ONNX files at work: runtimes, predictions, embeddings, similarity."""
