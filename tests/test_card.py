@@ -13,8 +13,8 @@ from nightshift.config import PreprocessSettings
 from nightshift.data import drift, index
 from nightshift.data.duplicates import Found
 from nightshift.records import SPLITS, Dataset, Drift, Duplicates, Split
-from nightshift.report.card import Card, Reference, render
-from nightshift.report.card_figure import COLOURS, LIMIT, NAME, STEP, TITLE, WIDTH, figure
+from nightshift.report.data_card import Card, Reference, render
+from nightshift.report.data_card_figure import COLOURS, LIMIT, NAME, STEP, TITLE, WIDTH, figure
 
 Counts = dict[str, tuple[int, int, int]]
 CELLS: Counts = {"platelets": (8, 0, 2), "red": (160, 20, 20), "white": (16, 2, 2)}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nightshift.loop import Epoch
-from nightshift.report.curves import TRAIN, VALIDATION, duration, figure
+from nightshift.report.training_curves import TRAIN, VALIDATION, duration, figure
 
 
 def epochs_of(count: int) -> list[Epoch]:

@@ -6,7 +6,7 @@ from findings import example
 
 from nightshift.records import Profile
 from nightshift.report import predictions
-from nightshift.report.pictures import SIDE, grid, shown
+from nightshift.report.image_grid import SIDE, grid, shown
 
 
 def test_colours_stay_and_other_channels_become_grey():

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from nightshift.report.placing import Box, Point, place
+from nightshift.report.label_placement import Box, Point, place
 
 AREA = Box(80, 140, 775, 420)
 

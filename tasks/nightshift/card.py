@@ -11,8 +11,8 @@ from nightshift import storage
 from nightshift.data.duplicates import Found, listing
 from nightshift.data.index import Index
 from nightshift.records import SPLITS, Dataset, Drift, PartResult, Plan, Profile
-from nightshift.report.card import Card, Reference, render
-from nightshift.report.card_figure import figure
+from nightshift.report.data_card import Card, Reference, render
+from nightshift.report.data_card_figure import figure
 from nightshift.tracking import runs
 
 SHOWN_SHARDS = 8  # read for the thumbnail grid, of 32 MiB at most

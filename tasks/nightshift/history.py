@@ -61,7 +61,7 @@ class Shown:
     def end(self, history: History) -> None:
         """Log what is known only at the end, and draw the curves."""
         if self._run_id:
-            from nightshift.report.curves import figure
+            from nightshift.report.training_curves import figure
             from nightshift.tracking import runs
 
             self._log([("seconds_to_best", history.best.seconds, history.best.number)])

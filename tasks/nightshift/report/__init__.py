@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nightshift.choice import Comparison
 from nightshift.records import ClassScores, Conditions, Dataset, Evidence, Plan, Standings, Verdict
 from nightshift.report import candidates as candidates
-from nightshift.report import candidates_page, evidence_page, pictures, quality
+from nightshift.report import candidates_page, evidence_page, image_grid, quality
 from nightshift.report.page import PAGE, STYLE
 
 Pixels = NDArray[np.uint8]
@@ -65,9 +65,9 @@ def draw(findings: Findings, images: Pixels, overlays: Mapping[int, Pixels]) -> 
         candidates=candidates.figure(comparison, findings.plan.pipeline.promotion),
         reliability=quality.reliability(evidence.reliability),
         curves=quality.curves(evidence.curves) if evidence.curves else None,
-        wrong=pictures.grid(wrong, images, overlays) if wrong else None,
-        hardest=pictures.grid(hardest, images, overlays) if hardest else None,
-        suspects=pictures.grid(suspects, images, overlays, suspected=True) if suspects else None,
+        wrong=image_grid.grid(wrong, images, overlays) if wrong else None,
+        hardest=image_grid.grid(hardest, images, overlays) if hardest else None,
+        suspects=image_grid.grid(suspects, images, overlays, suspected=True) if suspects else None,
     )
 
 

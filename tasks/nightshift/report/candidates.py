@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from nightshift.choice import Comparison
 from nightshift.config import PromotionPolicy
 from nightshift.records import Machine, Speed
-from nightshift.report.placing import Box, Point, place
+from nightshift.report.label_placement import Box, Point, place
 
 WIDTH, HEIGHT, DPI = 8.8, 6.0, 100
 USUAL: Final = "#0072B2"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nightshift.data import drift
 from nightshift.data.duplicates import Found
 from nightshift.records import SPLITS, Dataset, Drift, Profile
-from nightshift.report.card_page import PAGE
+from nightshift.report.data_card_page import PAGE
 
 LISTED: Final = 20  # duplicates shown; the listing has all of them
 NAMED: Final = 10  # classes named in a sentence

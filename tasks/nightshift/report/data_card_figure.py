@@ -19,7 +19,7 @@ from PIL import Image
 
 from nightshift.data import drift
 from nightshift.records import SPLITS, Split
-from nightshift.report.card import Card, ClassRow, class_rows
+from nightshift.report.data_card import Card, ClassRow, class_rows
 
 COLOURS: Final = dict(zip(SPLITS, ("#0072B2", "#E69F00", "#009E73"), strict=True))
 LINES: Final = (("black", "--"), ("#8C2D6B", ":"))  # of the references
