@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from nightshift.augmentation import augment, mix, shrunk, side_in
 from nightshift.config import TrainSettings
 from nightshift.errors import InputError
+from nightshift.training.augmentation import augment, mix, shrunk, side_in
 
 ALONE = [
     {"flip": True},

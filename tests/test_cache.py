@@ -1,6 +1,6 @@
 """Shards on the local disk: up to a limit, never wrong, and never needed."""
 
-from nightshift.cache import ShardCache
+from nightshift.training.shard_cache import ShardCache
 
 
 def test_shards_are_kept_on_disk_up_to_a_limit_and_foreign_files_make_room(ml_dataset, tmp_path):

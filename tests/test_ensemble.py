@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from nightshift import export, loop, recipes, storage
+from nightshift import export, recipes, storage
 from nightshift.config import QuantizeSettings
 from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
@@ -14,6 +14,7 @@ from nightshift.models import ensemble
 from nightshift.models.voting import Vote
 from nightshift.quantize import quantize
 from nightshift.records.specs import QuantizeSpec
+from nightshift.training import trainer
 
 
 def file_of(made, name: str) -> bytes:
@@ -112,7 +113,7 @@ def test_standings_are_those_of_the_members_and_of_their_votes(ml_ensemble):
     validation = load_split(ml_ensemble.dataset, "validation")
     found = ensemble.standings(ml_ensemble.members, ml_ensemble.dataset)
     networks = [ensemble.restore([member], ml_ensemble.dataset, None) for member in ml_ensemble.members]
-    alone = [loop.score(network, validation, ml_ensemble.dataset)[0] for network in networks]
+    alone = [trainer.score(network, validation, ml_ensemble.dataset)[0] for network in networks]
     assert found.members == pytest.approx(alone, abs=1 / 24)
     for name, accuracy in (("soft", found.soft), ("hard", found.hard)):
         _, labels = Session(file_of(ml_ensemble, f"fp32-{name}-vote")).predict(validation.images.numpy())

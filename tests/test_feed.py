@@ -10,8 +10,8 @@ from nightshift import storage
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import Images, load_split, rows_of
 from nightshift.errors import InputError
-from nightshift.feed import Resident, Streamed, open_feed, seed_at, steps_of
-from nightshift.ranks import Ranks
+from nightshift.training.distributed import Ranks
+from nightshift.training.loader import Resident, Streamed, open_feed, seed_at, steps_of
 
 SETTINGS = TrainSettings(batch_size=16)
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from nightshift import loop
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import load_split
-from nightshift.feed import Resident
 from nightshift.models import build, freezing
+from nightshift.training import trainer
+from nightshift.training.loader import Resident
 
 OPTIMIZERS = {"sgd": 0.02, "adam": 0.005, "adamw": 0.005, "rmsprop": 0.002, "muon": 0.005}
 QUICK = TrainSettings(
@@ -31,7 +31,7 @@ def moved(dataset, settings: TrainSettings) -> list[set[str]]:
     network = network_of(dataset, settings)
     feed = Resident(load_split(dataset, "train"), dataset, settings, 1)
     validation = load_split(dataset, "validation")
-    training = loop.Training(network, feed, validation, dataset=dataset, settings=settings, seed=1)
+    training = trainer.Training(network, feed, validation, dataset=dataset, settings=settings, seed=1)
     found, before = [], {name: tensor.clone() for name, tensor in network.state_dict().items()}
     for _ in training.run():
         after = {name: tensor.clone() for name, tensor in training.result.network.state_dict().items()}

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from nightshift import loop
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import load_split, scaled
-from nightshift.feed import Resident
-from nightshift.hardening import harden
 from nightshift.models import build
 from nightshift.models.attacks import attack
 from nightshift.models.device import Precision
+from nightshift.training import trainer
+from nightshift.training.adversarial import harden
+from nightshift.training.loader import Resident
 
 PLAIN = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.05, crop_padding=0)
 LIMIT = 30.0  # of 255; classes differ by 128 in a quarter of the image
@@ -21,7 +21,7 @@ def trained(dataset, **changes):
     network = build.build(settings, classes=len(dataset.classes), image_size=dataset.image_size, seed=0)
     feed = Resident(load_split(dataset, "train"), dataset, settings, 0)
     validation = load_split(dataset, "validation")
-    training = loop.Training(network, feed, validation, dataset=dataset, settings=settings, seed=0)
+    training = trainer.Training(network, feed, validation, dataset=dataset, settings=settings, seed=0)
     assert all(epoch.train_loss > 0 for epoch in training.run())
     return network.eval()
 
@@ -31,7 +31,7 @@ def attacked(network, dataset) -> float:
     images = attack(
         network, test.images.numpy(), test.labels.numpy(), dataset, "pgd", LIMIT, steps=10, seed=0
     )
-    return loop.score(network, test._replace(images=torch.from_numpy(images)), dataset)[0]
+    return trainer.score(network, test._replace(images=torch.from_numpy(images)), dataset)[0]
 
 
 def test_a_network_trained_on_attacks_withstands_them_better(ml_dataset):

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from nightshift import loop
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import Images, load_split
 from nightshift.errors import InputError
-from nightshift.feed import Resident
 from nightshift.models import build
+from nightshift.training import trainer
+from nightshift.training.loader import Resident
 
 QUICK = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.05, crop_padding=0)
 
@@ -20,7 +20,7 @@ def fitted(dataset, settings=QUICK, seed=0, train=None):
     network = build.build(settings, classes=len(dataset.classes), image_size=dataset.image_size, seed=seed)
     feed = Resident(train or load_split(dataset, "train"), dataset, settings, seed)
     validation = load_split(dataset, "validation")
-    training = loop.Training(network, feed, validation, dataset=dataset, settings=settings, seed=seed)
+    training = trainer.Training(network, feed, validation, dataset=dataset, settings=settings, seed=seed)
     return network, list(training.run())
 
 
@@ -33,7 +33,7 @@ def test_it_learns(ml_dataset, optimizer):
     assert epochs[-1].train_loss < epochs[0].train_loss
     assert epochs[-1].validation_accuracy > 0.9
     assert (
-        loop.score(network, load_split(ml_dataset, "validation"), ml_dataset)[0]
+        trainer.score(network, load_split(ml_dataset, "validation"), ml_dataset)[0]
         == epochs[-1].validation_accuracy
     )
 
@@ -60,9 +60,9 @@ class Says(nn.Module):
     [((1.0, 1.0, 1.0, 1.0), math.log(4)), ((1e9, 0.0, 0.0, 0.0), 75.0), ((math.nan,) * 4, 100.0)],
 )
 def test_the_loss_of_a_network_is_a_mean_and_always_a_number(ml_dataset, monkeypatch, logits, loss):
-    monkeypatch.setattr(loop, "EVALUATION_BATCH", 5)
+    monkeypatch.setattr(trainer, "EVALUATION_BATCH", 5)
     validation = load_split(ml_dataset, "validation")
-    reached, found = loop.score(Says(*logits), validation, ml_dataset)
+    reached, found = trainer.score(Says(*logits), validation, ml_dataset)
     assert found == pytest.approx(loss)
     assert reached == float((validation.labels == 0).double().mean())  # the first of equals
 
@@ -94,7 +94,7 @@ def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(ml_dataset):
     validation = load_split(ml_dataset, "validation")
     expected = r"became nan in epoch 1, batch 1 \(images .*\) at learning rate 0\.002; lower train"
     with pytest.raises(InputError, match=expected):
-        loop.Training(network, feed, validation, dataset=ml_dataset, settings=QUICK, seed=0).advance()
+        trainer.Training(network, feed, validation, dataset=ml_dataset, settings=QUICK, seed=0).advance()
 
 
 def test_one_image_left_over_does_not_break_batch_norm(ml_dataset):
@@ -122,7 +122,7 @@ def test_the_moving_average_is_judged_and_is_the_result(ml_dataset):
     network, epochs = fitted(ml_dataset, settings)
     plain, _ = fitted(ml_dataset, settings.model_copy(update={"ema": 0.0}))
     assert not torch.equal(network.fc.weight, plain.fc.weight)
-    assert loop.score(network, load_split(ml_dataset, "validation"), ml_dataset)[0] == (
+    assert trainer.score(network, load_split(ml_dataset, "validation"), ml_dataset)[0] == (
         epochs[-1].validation_accuracy
     )
 
@@ -133,11 +133,11 @@ def test_patience_ends_early_with_the_best_weights(ml_dataset):
     reached = [epoch.validation_accuracy for epoch in epochs]
     best = reached.index(max(reached))
     assert len(epochs) == best + 1 + 3 < 60
-    assert loop.score(network, load_split(ml_dataset, "validation"), ml_dataset)[0] == max(reached)
+    assert trainer.score(network, load_split(ml_dataset, "validation"), ml_dataset)[0] == max(reached)
 
 
 def test_memory_that_runs_out_is_said_and_the_batch_goes_through_in_pieces(ml_dataset, monkeypatch, capsys):
-    whole, sizes = loop.augment, []
+    whole, sizes = trainer.augment, []
 
     def narrow(images, *others):
         if len(images) > 4:
@@ -145,13 +145,13 @@ def test_memory_that_runs_out_is_said_and_the_batch_goes_through_in_pieces(ml_da
         sizes.append(len(images))
         return whole(images, *others)
 
-    monkeypatch.setattr(loop, "augment", narrow)
+    monkeypatch.setattr(trainer, "augment", narrow)
     _, epochs = fitted(ml_dataset, QUICK.model_copy(update={"epochs": 1}))
     assert epochs[0].train_loss > 0
     assert sizes == [4] * 20
     assert capsys.readouterr().out.count("memory ran out") == 2  # 16 images, 8, and 4 from then on
 
-    monkeypatch.setattr(loop, "augment", lambda *_: torch.empty(2**60))
+    monkeypatch.setattr(trainer, "augment", lambda *_: torch.empty(2**60))
     with pytest.raises(InputError, match="memory runs out at 2 images at a time"):
         fitted(ml_dataset)
 
@@ -176,13 +176,13 @@ def test_what_is_frozen_stops_no_scaled_loss(ml_dataset, monkeypatch, clip):
 
 def test_images_grow_to_their_whole_side_while_training(ml_build, monkeypatch):
     dataset, sides = ml_build(side=16), []
-    whole = loop.shrunk
+    whole = trainer.shrunk
 
     def seen(pixels, side):
         sides.append(side)
         return whole(pixels, side)
 
-    monkeypatch.setattr(loop, "shrunk", seen)
+    monkeypatch.setattr(trainer, "shrunk", seen)
     settings = QUICK.model_copy(update={"epochs": 12, "first_side": 0.5})
     _, epochs = fitted(dataset, settings)
     assert sides[::5] == [8] * 3 + [12] * 3 + [16] * 6

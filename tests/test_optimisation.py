@@ -10,7 +10,7 @@ from torch.nn import functional
 from nightshift.config import TrainSettings
 from nightshift.models import build
 from nightshift.models.device import Precision
-from nightshift.optimisation import Course, KernelMuon, loss_of, orthogonalized
+from nightshift.training.optim import Course, KernelMuon, loss_of, orthogonalized
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, -2.0, 0.0]])
 LABELS = torch.tensor([0, 0, 2, 1])

@@ -10,16 +10,17 @@ import pytest
 import torch
 from waiting import patience
 
-from nightshift import loop, storage
+from nightshift import storage
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import load_split
 from nightshift.errors import InputError, OutageError
-from nightshift.feed import Resident
 from nightshift.models import build
-from nightshift.progress import Progress
 from nightshift.records import Checkpoint
 from nightshift.records.specs import TrainSpec
 from nightshift.train import train
+from nightshift.training import trainer
+from nightshift.training.checkpointing import Progress
+from nightshift.training.loader import Resident
 
 QUICK = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.01, crop_padding=1, flip=True)
 COURSES = [
@@ -43,7 +44,7 @@ def network_for(dataset, settings):
 def epochs_of(network, dataset, settings, progress=None):
     feed = Resident(load_split(dataset, "train"), dataset, settings, 3)
     validation = load_split(dataset, "validation")
-    training = loop.Training(network, feed, validation, dataset=dataset, settings=settings, seed=3)
+    training = trainer.Training(network, feed, validation, dataset=dataset, settings=settings, seed=3)
     return training.run(progress)
 
 
@@ -67,12 +68,12 @@ def test_a_training_broken_off_twice_ends_with_the_same_weights(ml_dataset, ml_s
 
 def test_saving_takes_a_small_share_of_the_time(ml_store, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("nightshift.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("nightshift.training.checkpointing.time.monotonic", lambda: now[0])
 
     def slow(uri, data):
         now[0] += 2
 
-    monkeypatch.setattr("nightshift.progress.storage.write", slow)
+    monkeypatch.setattr("nightshift.training.checkpointing.storage.write", slow)
     progress = Progress("file:///nowhere")
     assert progress.is_due
     progress.save({"a": torch.zeros(1)})
@@ -148,12 +149,12 @@ def test_a_training_broken_off_within_epochs_loses_at_most_a_step(ml_dataset, ml
     settings = QUICK.model_copy(update=changes)
     undisturbed = network_for(ml_dataset, settings)
     expected = list(epochs_of(undisturbed, ml_dataset, settings))
-    monkeypatch.setattr("nightshift.progress.SHARE", 1e9)  # save whenever minutes allow
+    monkeypatch.setattr("nightshift.training.checkpointing.SHARE", 1e9)  # save whenever minutes allow
     progress = Progress(f"file://{ml_store}/progress.safetensors", minutes=0)
     steps = 0
     for stop in (3, 9, 14, 28):  # an epoch has 5 steps
 
-        def step(self, *arguments, real=loop.Training.step, stop=stop):
+        def step(self, *arguments, real=trainer.Training.step, stop=stop):
             nonlocal steps
             steps += 1
             if steps == stop:
@@ -162,7 +163,7 @@ def test_a_training_broken_off_within_epochs_loses_at_most_a_step(ml_dataset, ml
 
         broken = epochs_of(network_for(ml_dataset, settings), ml_dataset, settings, progress)
         with monkeypatch.context() as patch:
-            patch.setattr(loop.Training, "step", step)
+            patch.setattr(trainer.Training, "step", step)
             with pytest.raises(KeyboardInterrupt):
                 list(broken)
         steps -= 1  # the one that was interrupted is taken again
@@ -184,7 +185,7 @@ def test_an_outage_while_the_state_is_kept_ends_the_try_and_the_next_one_goes_on
                 raise OutageError("S3 cannot be reached")
         return write(uri, *pieces)
 
-    monkeypatch.setattr("nightshift.progress.SHARE", 1e9)
+    monkeypatch.setattr("nightshift.training.checkpointing.SHARE", 1e9)
     monkeypatch.setattr(storage, "write", flaky)
     with pytest.raises(OutageError, match="S3 cannot be reached"):
         train(spec)
@@ -194,15 +195,15 @@ def test_an_outage_while_the_state_is_kept_ends_the_try_and_the_next_one_goes_on
 
 
 def test_a_loss_that_stops_being_a_number_leaves_the_last_good_state(ml_dataset_uri, ml_store, monkeypatch):
-    step, steps = loop.Training.step, []
+    step, steps = trainer.Training.step, []
 
     def spoiled(self, *arguments):
         steps.append(1)
         loss = step(self, *arguments)
         return loss * float("nan") if len(steps) == 12 else loss  # in the third epoch
 
-    monkeypatch.setattr("nightshift.progress.SHARE", 1e9)  # save after every epoch
-    monkeypatch.setattr(loop.Training, "step", spoiled)
+    monkeypatch.setattr("nightshift.training.checkpointing.SHARE", 1e9)  # save after every epoch
+    monkeypatch.setattr(trainer.Training, "step", spoiled)
     with pytest.raises(InputError, match="became nan in epoch 3, batch 2"):
         train(TrainSpec(dataset_uri=ml_dataset_uri, settings=QUICK))
     (kept,) = ml_store.rglob("progress.safetensors")

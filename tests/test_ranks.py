@@ -9,15 +9,16 @@ import pytest
 import torch
 from waiting import patience
 
-from nightshift import ranks, storage
+from nightshift import storage
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
-from nightshift.loop import score
 from nightshift.models import build
-from nightshift.ranks import Ranks
 from nightshift.records.specs import TrainSpec
 from nightshift.train import train
+from nightshift.training import distributed
+from nightshift.training.distributed import Ranks
+from nightshift.training.trainer import score
 
 SETTINGS = TrainSettings(width=0.125, epochs=12, batch_size=16, learning_rate=0.05, crop_padding=0, ema=0.8)
 
@@ -81,7 +82,7 @@ def test_all_processes_take_the_learning_rate_that_the_first_found(tmp_path):
         "2",
         str(script),
     ]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": ranks.LOOPBACK, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": distributed.LOOPBACK, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         words, env=environment, capture_output=True, text=True, check=False, timeout=patience(60)
     )
@@ -92,9 +93,9 @@ def test_all_processes_take_the_learning_rate_that_the_first_found(tmp_path):
 
 
 def test_one_process_for_each_accelerator_and_one_without(monkeypatch):
-    assert ranks.count_for(3) == 3
+    assert distributed.count_for(3) == 3
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    assert ranks.count_for(0) == 1
+    assert distributed.count_for(0) == 1
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
-    assert ranks.count_for(0) == 4
+    assert distributed.count_for(0) == 4

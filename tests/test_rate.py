@@ -2,12 +2,12 @@
 
 import torch
 
-from nightshift import loop
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import load_split
-from nightshift.feed import Resident
 from nightshift.models import build
-from nightshift.rate import HIGHEST, LOWEST, find_rate
+from nightshift.training import trainer
+from nightshift.training.loader import Resident
+from nightshift.training.lr_finder import HIGHEST, LOWEST, find_rate
 
 SETTINGS = TrainSettings(width=0.125, epochs=6, batch_size=16, crop_padding=0, ema=0.5)
 
@@ -26,5 +26,7 @@ def test_the_rate_that_is_found_trains_and_the_network_is_untouched(ml_dataset):
     assert 10 * LOWEST < rates[0] < HIGHEST / 10
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     settings = SETTINGS.model_copy(update={"learning_rate": rates[0]})
-    *_, last = loop.Training(network, feed, validation, dataset=ml_dataset, settings=settings, seed=0).run()
+    *_, last = trainer.Training(
+        network, feed, validation, dataset=ml_dataset, settings=settings, seed=0
+    ).run()
     assert last.validation_accuracy > 0.9

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from nightshift import loop, storage
+from nightshift import storage
 from nightshift.conclude import conclude, fragment
 from nightshift.config import Pipeline, TrainSettings
 from nightshift.config.pipelines import override
@@ -17,6 +17,7 @@ from nightshift.study import Study
 from nightshift.sweep import sweep
 from nightshift.tracking import ledger
 from nightshift.train import train
+from nightshift.training import trainer
 from nightshift.trial import trial
 from nightshift.trials import Sweep, Swept, Trial
 
@@ -92,19 +93,19 @@ def test_the_next_night_finds_the_best_training_again(registered, ml_dataset_uri
 
 def test_a_trial_that_is_killed_goes_on_with_its_settings(registered, monkeypatch):
     (spec, *_) = begin("train.learning_rate=log:0.01..1")
-    advance = loop.Training.advance
+    advance = trainer.Training.advance
 
     def killed(training, progress):
         if len(training.epochs) == 2:
             raise KeyboardInterrupt
         return advance(training, progress)
 
-    monkeypatch.setattr(loop.Training, "advance", killed)
+    monkeypatch.setattr(trainer.Training, "advance", killed)
     with pytest.raises(KeyboardInterrupt):
         trial(spec)
     broken_off = kept(spec)
     assert (broken_off.state, len(broken_off.accuracies)) == ("running", 2)
-    monkeypatch.setattr(loop.Training, "advance", advance)
+    monkeypatch.setattr(trainer.Training, "advance", advance)
     found = trial(spec)
     assert found.parameters == broken_off.parameters
     assert (found.state, len(found.accuracies)) == ("complete", 4)
@@ -114,7 +115,7 @@ def test_a_trial_that_is_killed_goes_on_with_its_settings(registered, monkeypatc
 def test_a_trial_that_ended_is_not_repeated(registered, monkeypatch):
     (spec, *_) = begin("train.learning_rate=0.05,0.04")
     found = trial(spec)
-    monkeypatch.delattr(loop, "Training")
+    monkeypatch.delattr(trainer, "Training")
     assert trial(spec) == found
 
 
@@ -132,14 +133,14 @@ def test_trials_start_from_the_weights_that_there_were_when_the_sweep_began(regi
 
 def test_settings_that_cannot_be_trained_fail_their_trial_only(registered, monkeypatch):
     trials = begin("train.learning_rate=0.05,10", "train.clip_norm=0,1", trials=4)
-    advance = loop.Training.advance
+    advance = trainer.Training.advance
 
     def diverging(training, progress):
         if training.settings.learning_rate == 10:
             raise InputError("the training loss became nan")
         return advance(training, progress)
 
-    monkeypatch.setattr(loop.Training, "advance", diverging)
+    monkeypatch.setattr(trainer.Training, "advance", diverging)
     done = [trial(spec) for spec in trials]
     assert [found.state for found in done] == ["complete", "complete", "failed", "failed"]
     assert done[3].error == "the training loss became nan"

@@ -4,13 +4,14 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from nightshift import loop, storage
+from nightshift import storage
 from nightshift.config import TrainSettings
 from nightshift.errors import InputError, PrunedError
 from nightshift.models import build
 from nightshift.records import Checkpoint, Start
 from nightshift.records.specs import TrainSpec
 from nightshift.train import train
+from nightshift.training import trainer
 
 QUICK = TrainSettings(width=0.125, epochs=2, batch_size=16, learning_rate=0.05, crop_padding=0)
 
@@ -23,13 +24,13 @@ def spec_of(dataset_uri, **changes) -> TrainSpec:
 def trainings(monkeypatch) -> list[int]:
     """The seeds of the trainings that really ran."""
     seeds: list[int] = []
-    real = loop.Training
+    real = trainer.Training
 
     def counted(*arguments, seed, **options):
         seeds.append(seed)
         return real(*arguments, seed=seed, **options)
 
-    monkeypatch.setattr(loop, "Training", counted)
+    monkeypatch.setattr(trainer, "Training", counted)
     return seeds
 
 
@@ -40,7 +41,7 @@ def test_a_checkpoint_can_be_built_again_and_carries_its_metrics(ml_dataset_uri,
     )
     from nightshift.data.dataset import load_split
 
-    accuracy = loop.score(network, load_split(ml_dataset, "validation"), ml_dataset)[0]
+    accuracy = trainer.score(network, load_split(ml_dataset, "validation"), ml_dataset)[0]
     assert checkpoint.metrics["validation_accuracy"] == pytest.approx(accuracy)
     assert checkpoint.metrics["train_images"] == 80
     assert checkpoint.dataset_uri == ml_dataset_uri

@@ -6,10 +6,10 @@ from torch import nn
 
 from nightshift import recipes, storage
 from nightshift.data.dataset import load_split, scaled, standardised
-from nightshift.loop import Training
 from nightshift.models import ensemble
 from nightshift.models.tta import Mirrored
 from nightshift.models.voting import Vote
+from nightshift.training.trainer import Training
 from nightshift.tuning import forget, tuned
 
 
@@ -93,7 +93,7 @@ def test_what_was_broken_off_goes_on_with_the_same_result(trained, ml_night, tmp
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "advance", killed)
-        patch.setattr("nightshift.progress.SHARE", 1e9)  # saving is always worth it
+        patch.setattr("nightshift.training.checkpointing.SHARE", 1e9)  # saving is always worth it
         with pytest.raises(KeyboardInterrupt):
             tuned(again, go, epochs=3)
     assert storage.exists(f"file://{tmp_path}/other/progress/0.safetensors")

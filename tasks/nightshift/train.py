@@ -10,20 +10,21 @@ from typing import NamedTuple
 
 from torch import nn
 
-from nightshift import conditions, loop, ranks, storage
+from nightshift import conditions, storage
 from nightshift.config import digest_of, store_root
 from nightshift.data.dataset import load_split
 from nightshift.errors import InputError, PrunedError
-from nightshift.feed import open_feed
-from nightshift.history import History, Shown, shown
 from nightshift.models import build, pretrained
 from nightshift.models.device import find_device
-from nightshift.progress import Progress
-from nightshift.ranks import Ranks
-from nightshift.rate import find_rate
 from nightshift.records import Artifact, Checkpoint, Conditions, Dataset
 from nightshift.records.specs import TrainSpec
 from nightshift.storage import outputs
+from nightshift.training import distributed, trainer
+from nightshift.training.checkpointing import Progress
+from nightshift.training.distributed import Ranks
+from nightshift.training.loader import open_feed
+from nightshift.training.lr_finder import find_rate
+from nightshift.training.mlflow_logger import History, Shown, shown
 
 FORMAT = 4  # raise it when the same settings would train another network, or its record has another shape
 MEMBER_STRIDE = 10_007  # keeps the seeds of the members apart from each other and from seeds close by
@@ -36,7 +37,7 @@ class Trained(NamedTuple):
     made_with: Conditions
 
 
-Watch = Callable[[loop.Epoch], None]
+Watch = Callable[[trainer.Epoch], None]
 
 
 def train(spec: TrainSpec, watch: Watch = lambda epoch: None) -> Checkpoint:
@@ -57,16 +58,16 @@ def train(spec: TrainSpec, watch: Watch = lambda epoch: None) -> Checkpoint:
                 show.epoch(epoch)
             show.end(history)
         return checkpoint
-    processes = ranks.count_for(spec.settings.processes)
-    if processes > 1 and not ranks.started():
-        ranks.launch("train", spec, processes)
+    processes = distributed.count_for(spec.settings.processes)
+    if processes > 1 and not distributed.started():
+        distributed.launch("train", spec, processes)
         # It has ended, so there is nothing left to stop.
         with contextlib.suppress(PrunedError):
             for epoch in storage.read_record(storage.join(folder, "history.json"), History).epochs:
                 watch(epoch)
         return storage.read_record(done, Checkpoint)
     begun = time.perf_counter()
-    with ranks.joined() as group, shown(spec, dataset, reused=False, leads=group.leads) as show:
+    with distributed.joined() as group, shown(spec, dataset, reused=False, leads=group.leads) as show:
         progress = Progress(
             storage.join(folder, "progress.safetensors"), minutes=spec.settings.checkpoint_minutes
         )
@@ -134,7 +135,7 @@ def _train(
     return Trained(training.network, history, counts, made_with)
 
 
-def _prepared(spec: TrainSpec, dataset: Dataset, group: Ranks) -> loop.Training:
+def _prepared(spec: TrainSpec, dataset: Dataset, group: Ranks) -> trainer.Training:
     """A training that has not begun: data, network, and the learning rate where it is to be found."""
     settings = pretrained.fitting(spec.settings, spec.start)
     seed = settings.seed + MEMBER_STRIDE * spec.member
@@ -160,7 +161,7 @@ def _prepared(spec: TrainSpec, dataset: Dataset, group: Ranks) -> loop.Training:
             f"learning rate {rate:.2g} is found, and taken instead of {settings.learning_rate:g}", flush=True
         )
         settings = settings.model_copy(update={"learning_rate": rate})
-    return loop.Training(
+    return trainer.Training(
         network, feed, validation, dataset=dataset, settings=settings, seed=seed, ranks=group
     )
 

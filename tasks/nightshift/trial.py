@@ -5,10 +5,10 @@ python -m nightshift trial --spec spec.json --result result.json
 
 from nightshift.config.pipelines import override
 from nightshift.errors import InputError, PrunedError
-from nightshift.loop import Epoch
 from nightshift.records.specs import TrainSpec, TrialSpec
 from nightshift.study import Study
 from nightshift.train import train
+from nightshift.training.trainer import Epoch
 from nightshift.trials import Trial
 
 

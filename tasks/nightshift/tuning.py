@@ -12,13 +12,13 @@ from torch import nn
 
 from nightshift import storage
 from nightshift.data.dataset import load_split
-from nightshift.feed import open_feed
-from nightshift.loop import Training
 from nightshift.models.device import Precision, find_device
 from nightshift.models.tta import Mirrored
 from nightshift.models.voting import Vote
-from nightshift.progress import Progress
 from nightshift.recipes import Trained
+from nightshift.training.checkpointing import Progress
+from nightshift.training.loader import open_feed
+from nightshift.training.trainer import Training
 
 # It begins with good weights and is short.
 BRIEF: Final[dict[str, Any]] = {

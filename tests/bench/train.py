@@ -28,15 +28,15 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from nightshift.augmentation import augment
 from nightshift.config import PreprocessSettings, TrainSettings
 from nightshift.data.dataset import Images, standardised
-from nightshift.feed import Resident
-from nightshift.loop import Training
 from nightshift.models import build
 from nightshift.models.device import Precision, find_device
 from nightshift.records import Dataset as Manifest
 from nightshift.records import Duplicates, Profile
+from nightshift.training.augmentation import augment
+from nightshift.training.loader import Resident
+from nightshift.training.trainer import Training
 
 SIDE, CLASSES, IMAGES = 32, 10, 4096
 STEPS, ROUNDS = 4, 5

@@ -12,13 +12,13 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
-from nightshift.cache import ShardCache
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import Images, Rows, load_split, read_rows, rows_of
 from nightshift.errors import InputError
 from nightshift.models.device import find_device, room
-from nightshift.ranks import ALONE, Ranks
 from nightshift.records import Dataset
+from nightshift.training.distributed import ALONE, Ranks
+from nightshift.training.shard_cache import ShardCache
 
 ALIVE: Final = 3  # groups of shards in memory: what is left of one, the present one, and the next
 

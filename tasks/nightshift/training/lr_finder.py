@@ -9,10 +9,10 @@ from torch import nn
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import Images
 from nightshift.errors import InputError
-from nightshift.feed import Feed
-from nightshift.loop import Training
 from nightshift.models import freezing
 from nightshift.records import Dataset
+from nightshift.training.loader import Feed
+from nightshift.training.trainer import Training
 
 LOWEST: Final = 1e-5
 HIGHEST: Final = 10.0

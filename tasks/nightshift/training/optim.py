@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 from nightshift.config import TrainSettings
 from nightshift.models.device import Precision
 from nightshift.models.freezing import HEAD, part_of
-from nightshift.progress import State, restore_optimizer
+from nightshift.training.checkpointing import State, restore_optimizer
 
 Group = dict[str, Any]  # what torch's optimizers take: weights, and their learning rate and decay
 Loss = Callable[[Tensor, Tensor], Tensor]  # of logits float [B,K] and labels int64 [B] or float [B,K]

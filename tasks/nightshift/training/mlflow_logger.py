@@ -13,10 +13,10 @@ from typing import Final
 
 import torch
 
-from nightshift.loop import Epoch
 from nightshift.models.device import find_device
 from nightshift.records import Dataset, Record
 from nightshift.records.specs import TrainSpec
+from nightshift.training.trainer import Epoch
 
 Log = Callable[[Sequence[tuple[str, float, int]]], None]  # of (name, value, step)
 FACTS: Final = ("parameters", "multiply_adds", "train_images")  # counts, known once the network is built

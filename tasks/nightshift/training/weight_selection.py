@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nightshift.config import TrainSettings
-from nightshift.progress import State
+from nightshift.training.checkpointing import State
 
 
 class Result:

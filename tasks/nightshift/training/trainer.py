@@ -16,19 +16,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nightshift import optimisation
-from nightshift.augmentation import augment, mix, shrunk, side_in
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import Images, scaled, standardised
 from nightshift.errors import InputError
-from nightshift.feed import Feed, class_counts, seed_at
-from nightshift.hardening import harden
 from nightshift.models import freezing
 from nightshift.models.device import Precision, compiled, find_device, out_of_memory, pieces_for
-from nightshift.progress import Progress, State
-from nightshift.ranks import ALONE, Ranks
 from nightshift.records import Dataset
-from nightshift.result import Result
+from nightshift.training import optim
+from nightshift.training.adversarial import harden
+from nightshift.training.augmentation import augment, mix, shrunk, side_in
+from nightshift.training.checkpointing import Progress, State
+from nightshift.training.distributed import ALONE, Ranks
+from nightshift.training.loader import Feed, class_counts, seed_at
+from nightshift.training.weight_selection import Result
 
 EVALUATION_BATCH: Final = 512
 
@@ -70,8 +70,8 @@ class Training:
         self.network, self.dataset, self.settings = network.to(device), dataset, settings
         self.feed, self.validation, self.seed, self.ranks = feed, validation, seed, ranks
         counts = class_counts(dataset).to(device)
-        self.loss_of = optimisation.loss_of(settings, counts)
-        self.course = optimisation.Course(network, settings, feed.steps)
+        self.loss_of = optim.loss_of(settings, counts)
+        self.course = optim.Course(network, settings, feed.steps)
         self.result = Result(network, settings)
         self.precision = Precision(device)
         self.compiled = compiled(network, settings, device, feed.steps * settings.epochs)
