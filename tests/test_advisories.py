@@ -117,7 +117,7 @@ def test_exceptions_to_the_rules_are_few_and_known() -> None:
         for rule in re.findall(r"S\d+", silenced)
     }
     assert found == {
-        ("tasks/nightshift/calibration.py", "S101"),
+        ("tasks/nightshift/quantization/calibration.py", "S101"),
         ("tasks/nightshift/stack/web.py", "S310"),  # the addresses that a person's own variables name
         (
             "tasks/nightshift/data/decoding/pool.py",

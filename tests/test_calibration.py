@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from nightshift import calibration, export
-from nightshift.calibration import calibrated, calibration_images, shares
 from nightshift.config import QuantizeSettings
 from nightshift.data.dataset import Images, load_split, stratified
 from nightshift.errors import InputError
 from nightshift.models.build import build
-from nightshift.recipes.int8 import QUANTIZED
+from nightshift.quantization import calibration, onnx_export
+from nightshift.quantization.calibration import calibrated, calibration_images, shares
+from nightshift.quantization.recipes.int8 import QUANTIZED
 
 
 def ids(images) -> list[bytes]:
@@ -107,7 +107,7 @@ def test_one_class_or_none_is_refused(ml_dataset, counts, said):
 @pytest.fixture
 def graph(ml_night):
     network = build(ml_night.checkpoint.settings, classes=4, image_size=8).eval()
-    return export.export(network, ml_night.dataset)
+    return onnx_export.export(network, ml_night.dataset)
 
 
 def seen(graph, dataset, settings) -> dict[str, float | int | str]:

@@ -5,13 +5,14 @@ import onnx
 import onnxruntime
 import pytest
 
-from nightshift import export, recipes, storage
+from nightshift import storage
 from nightshift.config import QuantizeSettings
 from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
 from nightshift.inference.runtime import Session, installed
 from nightshift.models import ensemble
 from nightshift.models.voting import Vote
+from nightshift.quantization import onnx_export, recipes
 from nightshift.quantize import quantize
 from nightshift.records.specs import QuantizeSpec
 from nightshift.training import trainer
@@ -32,8 +33,8 @@ def each(ml_ensemble, images) -> np.ndarray:
     files = []
     for member in ml_ensemble.members:
         network = ensemble.restore([member], ml_ensemble.dataset, None)
-        graph = export.export(network, ml_ensemble.dataset)
-        files.append(export.finish(graph, ml_ensemble.dataset, "fp32"))
+        graph = onnx_export.export(network, ml_ensemble.dataset)
+        files.append(onnx_export.finish(graph, ml_ensemble.dataset, "fp32"))
     assert len(set(files)) == 3
     return np.stack([Session(data).predict(images)[0] for data in files])
 
@@ -129,7 +130,7 @@ def test_a_vote_takes_several_checkpoints_and_no_vote_one(ml_ensemble):
 
 
 def test_weights_too_large_for_one_file_are_refused_before_the_work(ml_ensemble, monkeypatch):
-    monkeypatch.setattr(export, "LARGEST", 100_000)
+    monkeypatch.setattr(onnx_export, "LARGEST", 100_000)
     network = ensemble.restore(ml_ensemble.members, ml_ensemble.dataset, "soft")
     trained = recipes.Trained(network, ml_ensemble.dataset, load_split(ml_ensemble.dataset, "train"), 0)
     with pytest.raises(InputError, match=r"the weights take .* GB, one ONNX file holds less than"):
@@ -138,7 +139,7 @@ def test_weights_too_large_for_one_file_are_refused_before_the_work(ml_ensemble,
 
 def given(network, dataset, images: np.ndarray) -> np.ndarray:
     """Probabilities [N,K] of a network's float file."""
-    data = export.finish(export.export(network, dataset), dataset, "fp32")
+    data = onnx_export.finish(onnx_export.export(network, dataset), dataset, "fp32")
     return Session(data).predict(np.ascontiguousarray(images))[0]
 
 

@@ -3,9 +3,10 @@
 import onnx
 import pytest
 
-from nightshift import export, storage
+from nightshift import storage
 from nightshift.inference.onnx_stats import Graph, proof
 from nightshift.models.build import cost, restore
+from nightshift.quantization import onnx_export
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def network(ml_night):
 
 @pytest.fixture
 def graph(network, ml_night) -> onnx.ModelProto:
-    return export.export(network, ml_night.dataset)
+    return onnx_export.export(network, ml_night.dataset)
 
 
 def test_multiply_adds_are_those_that_torch_counts(graph, network):

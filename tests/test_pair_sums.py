@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
 
-from nightshift import export, storage
+from nightshift import storage
 from nightshift.data.dataset import load_split
 from nightshift.hardware import processor
 from nightshift.inference import model_file
@@ -19,6 +19,7 @@ from nightshift.inference.onnx_stats import LAYERS, Graph
 from nightshift.inference.pair_sums import integer_weights, is_portable, largest_pair, output_axis, pair_sums
 from nightshift.inference.portability import PAIR_LIMIT, PAIR_SUM
 from nightshift.inference.runtime import EXACT
+from nightshift.quantization import onnx_export
 from nightshift.quantize import quantize
 from nightshift.records.specs import QuantizeSpec
 
@@ -207,7 +208,7 @@ def test_a_graph_of_another_maker_is_understood_too():
         [helper.make_tensor_value_info("product", TensorProto.FLOAT, ["N", 2])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
-    opsets = [helper.make_opsetid("", export.OPSET)]
+    opsets = [helper.make_opsetid("", onnx_export.OPSET)]
     sums = pair_sums(helper.make_model(graph, opset_imports=opsets, ir_version=10))
     assert sums == {"weights": 255 * 200}
     assert not is_portable(sums)

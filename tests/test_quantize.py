@@ -5,11 +5,12 @@ import torch
 from safetensors.torch import load, save
 
 from nightshift import quantize as stage
-from nightshift import recipes, storage
+from nightshift import storage
 from nightshift.config import QuantizeSettings
 from nightshift.errors import InputError
+from nightshift.quantization import recipes
+from nightshift.quantization.recipes import int8
 from nightshift.quantize import quantize
-from nightshift.recipes import int8
 from nightshift.records import Candidate, Unmade
 from nightshift.records.specs import QuantizeSpec
 

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 import torch
 
-from nightshift import export, recipes, storage
+from nightshift import storage
 from nightshift.config import QuantizeSettings
 from nightshift.config.quantization import RECIPES
 from nightshift.data.dataset import load_split, scaled, standardised
@@ -23,7 +23,8 @@ from nightshift.inference.onnx_stats import proof
 from nightshift.inference.pair_sums import is_portable, pair_sums
 from nightshift.inference.runtime import Session, installed
 from nightshift.models.build import restore
-from nightshift.recipes import binary, int8
+from nightshift.quantization import onnx_export, recipes
+from nightshift.quantization.recipes import binary, int8
 
 SETTINGS = QuantizeSettings(calibration_images=32)
 # Mean distance of a recipe's probabilities from those of the checkpoint, bits of a weight, quantized layers.
@@ -162,7 +163,7 @@ def test_the_file_predicts_where_only_numpy_and_onnxruntime_are(ml_night, ml_eve
 def test_the_same_network_gives_the_same_bytes(ml_night, ml_every, trained, recipe):
     settings = QuantizeSettings(calibration_images=32, binary_epochs=3)
     graph, _ = recipes.find(recipe).make(trained, settings)
-    again = export.finish(graph, ml_night.dataset, recipe)
+    again = onnx_export.finish(graph, ml_night.dataset, recipe)
     assert again == storage.read_artifact(ml_every[recipe].model)
 
 
@@ -327,7 +328,7 @@ def test_channels_with_fewer_steps_are_packed_too():
     out = onnx.helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, weights.shape)
     stored = [onnx.numpy_helper.from_array(weights, "weights")]
     graph = onnx.helper.make_graph([node], "one", [], [out], stored)
-    opsets = [onnx.helper.make_opsetid("", export.OPSET)]
+    opsets = [onnx.helper.make_opsetid("", onnx_export.OPSET)]
     model = binary.packed(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10))
     assert "weights" not in {tensor.name for tensor in model.graph.initializer}
     (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {})
@@ -344,7 +345,7 @@ def test_a_graph_that_breaks_its_promise_is_refused(ml_night):
     graph = graph_of(ml_night.candidates["fp32"])
     five = ml_night.dataset.model_copy(update={"classes": tuple("abcde")})
     with pytest.raises(InputError, match=r"recipe fp32 made an ONNX file that does not run .*\(3, 5\)"):
-        export.finish(graph, five, "fp32")
+        onnx_export.finish(graph, five, "fp32")
 
 
 def test_a_network_that_onnx_cannot_hold_is_refused(ml_night):
@@ -353,7 +354,7 @@ def test_a_network_that_onnx_cannot_hold_is_refused(ml_night):
             return torch.linalg.eigvals(pixels[:, 0]).real
 
     with pytest.raises(InputError, match="the network has an operation that ONNX 20 lacks"):
-        export.export(Strange(), ml_night.dataset)
+        onnx_export.export(Strange(), ml_night.dataset)
 
 
 def test_recipes_are_found_by_name():

@@ -6,16 +6,23 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from nightshift import export, recipes, storage
-from nightshift.calibration import calibration_images
+from nightshift import storage
 from nightshift.config import QuantizeSettings
 from nightshift.data.dataset import load_split, scaled, standardised
 from nightshift.inference.pair_sums import ACTIVATION, largest_pair
 from nightshift.inference.portability import PAIR_LIMIT
 from nightshift.inference.runtime import EXACT, Session
 from nightshift.models.build import restore
-from nightshift.recipes import int8
-from nightshift.rounding import RoundedActivation, RoundedWeight, rounding, unrounded, weight_scales
+from nightshift.quantization import onnx_export, recipes
+from nightshift.quantization.calibration import calibration_images
+from nightshift.quantization.fake_quant import (
+    RoundedActivation,
+    RoundedWeight,
+    rounding,
+    unrounded,
+    weight_scales,
+)
+from nightshift.quantization.recipes import int8
 
 
 @pytest.fixture
@@ -114,7 +121,7 @@ def test_it_answers_as_the_int8_file_does(ml_night, seed, portable):
     unrounded(network)
     trained = recipes.Trained(network, dataset, ml_night.checkpoint.settings, "")
     graph, _ = int8.make(trained, settings)
-    file, _ = Session(export.finish(graph, dataset, "int8"), EXACT).predict(test.numpy())
+    file, _ = Session(onnx_export.finish(graph, dataset, "int8"), EXACT).predict(test.numpy())
     assert np.abs(rounded - file).mean() < 0.2 * np.abs(plain - file).mean()
 
 

@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from nightshift import recipes, storage
+from nightshift import storage
 from nightshift.data.dataset import load_split, scaled, standardised
 from nightshift.models import ensemble
 from nightshift.models.tta import Mirrored
 from nightshift.models.voting import Vote
+from nightshift.quantization import recipes
+from nightshift.quantization.finetune import forget, tuned
 from nightshift.training.trainer import Training
-from nightshift.tuning import forget, tuned
 
 
 @pytest.fixture

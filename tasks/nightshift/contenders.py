@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightshift import storage
-from nightshift.calibration import calibration_images
 from nightshift.config import PreprocessSettings
 from nightshift.data.dataset import originals
 from nightshift.inference import runtime
 from nightshift.inference.runtime import Pixels, Runtime
+from nightshift.quantization.calibration import calibration_images
 from nightshift.records import Candidate, Dataset, Unmade
 
 if TYPE_CHECKING:

@@ -5,11 +5,12 @@ python -m nightshift quantize --spec spec.json --result result.json
 
 import time
 
-from nightshift import conditions, export, recipes, storage, tuning
+from nightshift import conditions, storage
 from nightshift.config import digest_of, store_root
 from nightshift.errors import InputError
 from nightshift.inference import onnx_stats, pair_sums
 from nightshift.models import ensemble
+from nightshift.quantization import finetune, onnx_export, recipes
 from nightshift.records import Artifact, Candidate, Dataset, Unmade
 from nightshift.records.specs import QuantizeSpec
 from nightshift.storage import outputs
@@ -45,7 +46,7 @@ def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
         made_with=conditions.describe(str(details.get("precision", "float32"))),
     )
     candidate = outputs.claim(done, candidate, _files)
-    tuning.forget(folder)
+    finetune.forget(folder)
     facts = ", ".join(f"{name} {value}" for name, value in details.items())
     print(
         f"{candidate.name}: {artifact.size / 1e6:.2f} MB, {facts}, in {candidate.seconds:.1f} s", flush=True
@@ -75,7 +76,7 @@ def _made(spec: QuantizeSpec, folder: str) -> tuple[bytes, recipes.Details, dict
             f"weights still take {onnx_stats.FLOAT_BITS} bits; leave {spec.recipe} out of "
             "quantize.recipes, or fewer layers in float"
         )
-    return export.finish(graph, dataset, spec.recipe), proof | details, pair_sums.pair_sums(graph)
+    return onnx_export.finish(graph, dataset, spec.recipe), proof | details, pair_sums.pair_sums(graph)
 
 
 def _key(spec: QuantizeSpec) -> str:

@@ -82,20 +82,20 @@ def one(pipeline: Any, uri: str, folder: Path, table: Table) -> None:
 
 def files(pipeline: Any, checkpoint: Any, dataset: Any) -> dict[str, bytes]:
     """The float file, and int8 files by the bits of their weights."""
-    from nightshift import export
     from nightshift.models import ensemble
-    from nightshift.recipes import Trained, fp32, int8
+    from nightshift.quantization import onnx_export
+    from nightshift.quantization.recipes import Trained, fp32, int8
 
     network = ensemble.restore((checkpoint,), dataset, None, mirror=False)
     trained = Trained(network, dataset, checkpoint.settings, "")
-    made = {"fp32": export.finish(fp32.make(trained, pipeline.quantize)[0], dataset, "fp32")}
+    made = {"fp32": onnx_export.finish(fp32.make(trained, pipeline.quantize)[0], dataset, "fp32")}
     scales = int8.weight_scales
     for kind, portable in (("8 bits", False), ("7 bits", False), ("portable", True)):
         try:
             if kind == "7 bits":
                 int8.weight_scales = seven_bits
             settings = pipeline.quantize.model_copy(update={"portable": portable})
-            made[kind] = export.finish(int8.make(trained, settings)[0], dataset, "int8")
+            made[kind] = onnx_export.finish(int8.make(trained, settings)[0], dataset, "int8")
         finally:
             int8.weight_scales = scales
     return made

@@ -21,13 +21,14 @@ import torch
 from night import record
 from safetensors.numpy import save
 
-from nightshift import export, recipes, storage
+from nightshift import storage
 from nightshift.config import PreprocessSettings, TrainSettings
 from nightshift.config.quantization import RECIPES, QuantizeSettings
 from nightshift.data.dataset import load_split, scaled, standardised
 from nightshift.hardware import processor
 from nightshift.inference import onnx_stats, runtime
 from nightshift.models import build
+from nightshift.quantization import onnx_export, recipes
 from nightshift.records import SPLITS, Dataset, Duplicates, Profile, Shard
 
 CLASSES, EACH = 10, 32  # images of a class, in every split
@@ -85,7 +86,7 @@ def one(name: str, settings: TrainSettings, dataset: Dataset, wanted: tuple[str,
         trained = recipes.Trained(network_of(settings, dataset), dataset, settings, f"file://{recipe}")
         with tempfile.TemporaryDirectory() as folder:
             graph, _ = recipes.find(recipe).make(trained._replace(folder=f"file://{folder}"), SETTINGS)
-        data = export.finish(graph, dataset, recipe)
+        data = onnx_export.finish(graph, dataset, recipe)
         record(f"{name}, {recipe}: making", time.perf_counter() - begun, "s")
         size[recipe] = len(data)
         record(f"{name}, {recipe}: file", len(data) / 1e6, "MB", "fp32", size["fp32"] / 1e6)
@@ -103,7 +104,7 @@ def bits(name: str, settings: TrainSettings, dataset: Dataset, pixels: runtime.P
     for kind, (recipe, portable) in kinds.items():
         trained = recipes.Trained(network_of(settings, dataset), dataset, settings, "file://bits")
         graph, _ = recipes.find(recipe).make(trained, SETTINGS.model_copy(update={"portable": portable}))
-        made[kind] = export.finish(graph, dataset, recipe)
+        made[kind] = onnx_export.finish(graph, dataset, recipe)
     for where in ("onnxruntime", "openvino-f32"):
         sessions = {kind: runtime.Session(data, where) for kind, data in made.items()}
         for count in (1, max(BATCHES)):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from quantize import CLASSES, EACH, LARGE, SETTINGS, dataset_of, network_of, photos_of
 
-from nightshift import export, recipes
+from nightshift.quantization import onnx_export, recipes
 from nightshift.records import SPLITS
 
 SIDE = 224
@@ -26,7 +26,7 @@ def int8_file(photos: str, into: str) -> Path:
         trained = recipes.Trained(network, dataset, settings, f"file://{folder}/int8")
         graph, _ = recipes.find("int8").make(trained, SETTINGS)
         file = Path(into, "resnet18 int8.onnx")
-        file.write_bytes(export.finish(graph, dataset, "int8"))
+        file.write_bytes(onnx_export.finish(graph, dataset, "int8"))
     if before is None:
         del os.environ["NIGHTSHIFT_STORE"]
     else:

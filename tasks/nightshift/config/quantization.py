@@ -12,7 +12,7 @@ VoteRule = Literal["soft", "hard"]
 RECIPES: Final = tuple(
     sorted(
         file.stem.replace("_", "-")
-        for file in Path(__file__).parent.parent.joinpath("recipes").glob("*.py")
+        for file in Path(__file__).parents[1].joinpath("quantization", "recipes").glob("*.py")
         if not file.stem.startswith("_")
     )
 )

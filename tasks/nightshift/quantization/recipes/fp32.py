@@ -3,8 +3,8 @@
 import onnx
 
 from nightshift.config import QuantizeSettings
-from nightshift.export import export
-from nightshift.recipes import Details, Trained
+from nightshift.quantization.onnx_export import export
+from nightshift.quantization.recipes import Details, Trained
 
 
 def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto, Details]:

@@ -1,6 +1,6 @@
 """Quantization recipes: each file makes one ONNX graph of a trained network, and is found by its name.
 
-A recipe `int8-qat` is the module `nightshift.recipes.int8_qat` with the function
+A recipe `int8-qat` is the module `nightshift.quantization.recipes.int8_qat` with the function
 
     make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto, Details]
 

@@ -9,8 +9,8 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from nightshift.config import QuantizeSettings
-from nightshift.export import export
-from nightshift.recipes import Details, Trained
+from nightshift.quantization.onnx_export import export
+from nightshift.quantization.recipes import Details, Trained
 
 FLOAT = ("Softmax", "LogSoftmax", "ReduceLogSumExp")
 

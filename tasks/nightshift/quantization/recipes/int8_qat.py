@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from nightshift.calibration import calibration_images
 from nightshift.config import QuantizeSettings
 from nightshift.data.dataset import scaled, standardised
-from nightshift.recipes import Details, Trained, int8
-from nightshift.rounding import rounding, unrounded
-from nightshift.tuning import GoOn, tuned
+from nightshift.quantization.calibration import calibration_images
+from nightshift.quantization.fake_quant import rounding, unrounded
+from nightshift.quantization.finetune import GoOn, tuned
+from nightshift.quantization.recipes import Details, Trained, int8
 
 BATCH: Final = 64
 RATE: Final = 1e-5  # low, since the network is good already and need only move by fractions of a step

@@ -15,7 +15,7 @@ from nightshift.data.dataset import load_split
 from nightshift.models.device import Precision, find_device
 from nightshift.models.tta import Mirrored
 from nightshift.models.voting import Vote
-from nightshift.recipes import Trained
+from nightshift.quantization.recipes import Trained
 from nightshift.training.checkpointing import Progress
 from nightshift.training.loader import open_feed
 from nightshift.training.trainer import Training

@@ -17,14 +17,14 @@ import torch
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-from nightshift.calibration import METHODS, calibrated
 from nightshift.config import QuantizeSettings
 from nightshift.errors import InputError
-from nightshift.export import export
 from nightshift.inference.onnx_stats import Graph
 from nightshift.inference.pair_sums import output_axis
-from nightshift.recipes import Details, Trained
-from nightshift.rounding import weight_scales
+from nightshift.quantization.calibration import METHODS, calibrated
+from nightshift.quantization.fake_quant import weight_scales
+from nightshift.quantization.onnx_export import export
+from nightshift.quantization.recipes import Details, Trained
 
 # A residual sum or a pooling in float would undo the gain around it, and a rectifier of its own would have
 # values rounded twice: before it, on a scale that reaches down to what it cuts off, and after it.

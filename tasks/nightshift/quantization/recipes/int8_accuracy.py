@@ -14,16 +14,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from nightshift.calibration import calibration_images, images_digest
 from nightshift.config import QuantizeSettings
 from nightshift.data.dataset import Images, load_split
 from nightshift.errors import InputError
-from nightshift.export import export
 from nightshift.hardware import processor
 from nightshift.inference.onnx_stats import INPUT
 from nightshift.inference.pair_sums import is_portable, pair_sums
 from nightshift.inference.runtime import EXACT, Session
-from nightshift.recipes import Details, Trained, int8
+from nightshift.quantization.calibration import calibration_images, images_digest
+from nightshift.quantization.onnx_export import export
+from nightshift.quantization.recipes import Details, Trained, int8
 
 BATCH: Final = 64
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [B,H,W,C] and labels [B]

@@ -21,8 +21,8 @@ from torch.nn.utils import parametrize
 from nightshift.config import QuantizeSettings
 from nightshift.errors import InputError
 from nightshift.models.device import Precision, find_device
-from nightshift.recipes import Details, Trained, int8
-from nightshift.tuning import GoOn, tuned
+from nightshift.quantization.finetune import GoOn, tuned
+from nightshift.quantization.recipes import Details, Trained, int8
 
 RATE: Final = 2e-3
 

@@ -1,0 +1,1 @@
+"""ONNX export, calibration, fake quantization and the recipes."""
