@@ -16,7 +16,7 @@ import speeds
 import torch
 from safetensors.numpy import save
 
-from nightshift import contenders, storage, timing
+from nightshift import storage
 from nightshift.config import (
     EvaluateSettings,
     Pipeline,
@@ -27,6 +27,7 @@ from nightshift.config import (
     digest_of,
 )
 from nightshift.config.quantization import RECIPES
+from nightshift.evaluation import benchmark, contenders
 from nightshift.quantize import quantize
 from nightshift.records import (
     SPLITS,
@@ -299,5 +300,5 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, np.ndarray]]:
         calls.append(images)
         return speeds.measure(models, images, settings)
 
-    monkeypatch.setattr(timing, "measure", measure)
+    monkeypatch.setattr(benchmark, "measure", measure)
     return calls

@@ -43,5 +43,5 @@ def speed(latency: float = 1.0, *, size: int = 1_000_000, throughput: float = 10
 def measure(
     models: Mapping[str, bytes], images: Mapping[str, Pixels], settings: EvaluateSettings
 ) -> tuple[dict[str, Speed], Machine]:
-    """In place of nightshift.timing.measure: a file of 100,000 bytes takes a millisecond."""
+    """In place of nightshift.evaluation.benchmark.measure: a file of 100,000 bytes takes a millisecond."""
     return {name: speed(len(model) / 1e5, size=len(model)) for name, model in models.items()}, MACHINE

@@ -8,8 +8,8 @@ import pytest
 from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
-from nightshift.choice import Comparison, front
 from nightshift.config import PromotionPolicy
+from nightshift.evaluation.selection import Comparison, front
 from nightshift.records import Artifact, Candidate, Speed
 from nightshift.report.candidates import CHOSEN, USUAL, figure, machine_line, rows
 

@@ -4,8 +4,8 @@ import pytest
 from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
-from nightshift.choice import Comparison, choose, front, not_portable, unproven
 from nightshift.config import PromotionPolicy
+from nightshift.evaluation.selection import Comparison, choose, front, not_portable, unproven
 from nightshift.records import Artifact, Candidate
 
 POLICY = PromotionPolicy(max_accuracy_loss=0.01)

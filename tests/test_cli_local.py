@@ -8,11 +8,11 @@ from ml_fixtures import SEVERAL
 from waiting import wait_for
 
 from nightshift import register as registering
-from nightshift.choice import Choice
 from nightshift.cli import local
 from nightshift.close import Closed
 from nightshift.config import EvaluateSettings, Pipeline, PromotionPolicy, TrainSettings
 from nightshift.evaluate import evaluate
+from nightshift.evaluation.selection import Choice
 from nightshift.quantize import quantize
 from nightshift.records import Artifact, Candidate, ModelVersion, Start, Unmade
 from nightshift.records.specs import TrainSpec
@@ -98,7 +98,7 @@ def test_a_candidate_that_cannot_be_made_is_in_the_result_and_the_others_go_on(r
 def test_a_vote_that_is_chosen_is_judged_beside_its_own_float_and_names_all_its_members(
     run, ml_ensemble, monkeypatch
 ):
-    monkeypatch.setattr("nightshift.choice.choose", lambda *given: Choice("int8-soft-vote", {}))
+    monkeypatch.setattr("nightshift.evaluation.selection.choose", lambda *given: Choice("int8-soft-vote", {}))
     result, specs = run(SEVERAL, max_accuracy_loss=0.5)
     evaluation = specs["register"][0].evaluation
     assert result["recipe"] == "int8-soft-vote"

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from ml_fixtures import registered
 
-from nightshift import contenders, storage
+from nightshift import storage
 from nightshift.config import PreprocessSettings
 from nightshift.data.dataset import load_split
+from nightshift.evaluation import contenders
 from nightshift.records import Unmade
 from nightshift.tracking.registry import Champions
 

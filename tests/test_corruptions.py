@@ -6,7 +6,7 @@ import pytest
 from sklearn.datasets import load_sample_images
 
 from nightshift.errors import InputError
-from nightshift.metrics.corruptions import FAMILIES, SEVERITIES, corrupt
+from nightshift.evaluation.metrics.corruptions import FAMILIES, SEVERITIES, corrupt
 
 
 def photos(side: int) -> np.ndarray:

@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from ml_fixtures import registered, spec_of
 
-from nightshift import contenders, storage, timing
 from nightshift import evaluate as stage
+from nightshift import storage
 from nightshift.config import PreprocessSettings, PromotionPolicy
 from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
 from nightshift.evaluate import evaluate
+from nightshift.evaluation import benchmark, contenders
 from nightshift.records import Artifact, ClassScores, Evidence, Unmade
 from nightshift.register import tags_of
 from nightshift.tracking.registry import CHECKPOINTS
 
-REAL = timing.measure  # what the fixture `timed` replaces
+REAL = benchmark.measure  # what the fixture `timed` replaces
 pytestmark = pytest.mark.usefixtures("timed")
 
 
@@ -210,7 +211,7 @@ def test_the_test_split_sees_the_chosen_its_reference_and_no_other_candidate(ml_
 
 
 def test_times_are_measured_and_the_front_is_of_them(ml_night, monkeypatch):
-    monkeypatch.setattr(timing, "measure", REAL)
+    monkeypatch.setattr(benchmark, "measure", REAL)
     evaluation = evaluate(spec_of(ml_night))
     assert set(evaluation.speeds) == {"fp32", "int8"}
     quickest = min(evaluation.speeds, key=lambda name: evaluation.speeds[name].full.latency_ms_p50)

@@ -6,9 +6,10 @@ import pytest
 import speeds
 from ml_fixtures import registered, spec_of
 
-from nightshift import storage, timing
+from nightshift import storage
 from nightshift.errors import InputError
 from nightshift.evaluate import evaluate
+from nightshift.evaluation import benchmark
 from nightshift.records import Unmade
 from nightshift.register import tags_of
 
@@ -66,9 +67,9 @@ def dying(monkeypatch):
             found, machine = speeds.measure(
                 {n: m for n, m in models.items() if n not in names}, images, settings
             )
-            raise timing.UntimedError({name: f"{name} died" for name in names}, found, machine)
+            raise benchmark.UntimedError({name: f"{name} died" for name in names}, found, machine)
 
-        monkeypatch.setattr(timing, "measure", measure)
+        monkeypatch.setattr(benchmark, "measure", measure)
 
     return die
 

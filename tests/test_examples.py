@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nightshift.metrics import examples
+from nightshift.evaluation.metrics import examples
 
 LABELS = np.array([0, 0, 0, 1, 1, 1])
 SHARES = np.array([[0.9, 0.1], [0.8, 0.2], [0.05, 0.95], [0.1, 0.9], [0.4, 0.6], [0.55, 0.45]], np.float32)

@@ -5,8 +5,8 @@ import pytest
 from speeds import speed
 
 from nightshift.config import PromotionPolicy
-from nightshift.gates import Case, Rival, judge
-from nightshift.metrics.paired import rejected, worse_by_chance
+from nightshift.evaluation.gates import Case, Rival, judge
+from nightshift.evaluation.metrics.paired import rejected, worse_by_chance
 from nightshift.records import Attack, ClassScores, Corruption, Drift, Robustness, Verdict
 
 POLICY = PromotionPolicy(min_accuracy=0.8, max_champion_loss=0.02, max_accuracy_loss=0.01)

@@ -7,7 +7,7 @@ from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
 from nightshift import report
-from nightshift.choice import Comparison
+from nightshift.evaluation.selection import Comparison
 from nightshift.records import Artifact, Candidate, Verdict
 from nightshift.report.model_card import markdown
 

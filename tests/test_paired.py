@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nightshift.metrics.paired import compare, paired_interval
+from nightshift.evaluation.metrics.paired import compare, paired_interval
 
 
 def right(share: float, count: int = 100) -> np.ndarray:

@@ -75,7 +75,7 @@ def test_a_version_keeps_its_checkpoints_report_and_evidence(root: str) -> None:
     weights = [artifact(f"{root}/checkpoints/{key}/model.safetensors") for key in ("c1", "c2")]
     assert reached(**{registry.CHECKPOINTS: json.dumps(weights)}) == {"checkpoints/c1", "checkpoints/c2"}
     assert reached(**{registry.REPORT: f"{root}/reports/r1/report.html"}) == {"reports/r1"}
-    assert reached(**{"nightshift.evidence": f"{root}/reports/r2/evidence.json"}) == {"reports/r2"}
+    assert reached(**{"nightshift.evaluation.evidence": f"{root}/reports/r2/evidence.json"}) == {"reports/r2"}
 
 
 def test_a_version_keeps_what_its_record_names_in_turn(root: str) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nightshift.metrics.calibration import reliability
+from nightshift.evaluation.metrics.reliability import reliability
 
 
 def test_images_are_binned_by_confidence_and_empty_bins_left_out():

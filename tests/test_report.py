@@ -10,7 +10,7 @@ from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
 from nightshift import report
-from nightshift.choice import Comparison
+from nightshift.evaluation.selection import Comparison
 from nightshift.records import Artifact, Candidate, Verdict
 
 FILE = Artifact(uri="s3://x/y", sha256="0" * 64, size=1)

@@ -15,12 +15,13 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from nightshift import register, reproduce, storage, timing
+from nightshift import register, reproduce, storage
 from nightshift.__main__ import call
 from nightshift.cli import app, local
 from nightshift.config import Pipeline
 from nightshift.data.sources.samples import sample
 from nightshift.errors import InputError
+from nightshift.evaluation import benchmark
 from nightshift.records import Artifact, Code, Made, Start
 from nightshift.reproduce import Reproduction
 from nightshift.tracking import registry
@@ -63,7 +64,7 @@ def settled(root: Path) -> Iterator[None]:
         patch.chdir(root)  # MLflow keeps the artifacts of such runs beside it
         patch.setattr(local, "run_stage", here)
         patch.setattr(reproduce, "run_stage", here)
-        patch.setattr(timing, "measure", speeds.measure)
+        patch.setattr(benchmark, "measure", speeds.measure)
         patch.setattr(register, "sbom", lambda: b"{}")
         threads = torch.get_num_threads()
         yield

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from ml_fixtures import registered
 
-from nightshift import contenders, storage
+from nightshift import storage
 from nightshift.config import EvaluateSettings, PreprocessSettings
 from nightshift.data.dataset import load_split
+from nightshift.evaluation import contenders
+from nightshift.evaluation.metrics.corruptions import corrupt
+from nightshift.evaluation.robustness import QUICK, QUICK_SEVERITIES, assess
 from nightshift.inference.runtime import Session
-from nightshift.metrics.corruptions import corrupt
 from nightshift.models import ensemble
-from nightshift.robustness import QUICK, QUICK_SEVERITIES, assess
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nightshift.metrics.curves import POINTS, curves
+from nightshift.evaluation.metrics.curves import POINTS, curves
 
 
 def test_a_class_that_is_told_apart_perfectly_has_an_area_of_one():

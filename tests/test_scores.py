@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nightshift.errors import InputError
-from nightshift.metrics.scores import judge
+from nightshift.evaluation.metrics.scores import judge
 
 CLASSES = ("cat", "dog", "owl")
 

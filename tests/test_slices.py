@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nightshift.metrics.slices import Answers, slices
+from nightshift.evaluation.metrics.slices import Answers, slices
 
 
 def found(columns, right, known=None):

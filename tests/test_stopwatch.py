@@ -11,7 +11,7 @@ import pytest
 from small_models import onnx_model
 from waiting import patience
 
-from nightshift import stopwatch
+from nightshift.evaluation import benchmark_worker
 from nightshift.inference import runtime
 from nightshift.inference.runtime import Session
 
@@ -42,7 +42,7 @@ def test_it_says_what_it_loaded_and_times_what_it_is_told(files):
     command = {"batch": 1, "calls": 7, "limit": 60, "warm": 2}
     more = {"batch": 9, "calls": 3, "limit": 60, "warm": 0}
     lines, _, code = run(
-        *("-m", "nightshift.stopwatch", *files, stopwatch.FASTEST),
+        *("-m", "nightshift.evaluation.benchmark_worker", *files, benchmark_worker.FASTEST),
         stdin=f"{json.dumps(command)}\n{json.dumps(more)}\n",
     )
     facts, singles, batches = lines
@@ -56,7 +56,7 @@ def test_it_says_what_it_loaded_and_times_what_it_is_told(files):
 
 
 def test_a_named_runtime_is_taken_without_a_choice(files):
-    ((facts,), _, code) = run("-m", "nightshift.stopwatch", *files, "onnxruntime")
+    ((facts,), _, code) = run("-m", "nightshift.evaluation.benchmark_worker", *files, "onnxruntime")
     assert (code, facts["runtime"], facts["passed_over"]) == (0, "onnxruntime", [])
 
 
@@ -73,14 +73,14 @@ def test_what_libraries_print_goes_to_stderr(files):
 
 def test_a_fault_is_said_in_one_line(files):
     Path(files[0]).write_bytes(b"no model")
-    ((fault,), _, code) = run("-m", "nightshift.stopwatch", *files, "onnxruntime")
+    ((fault,), _, code) = run("-m", "nightshift.evaluation.benchmark_worker", *files, "onnxruntime")
     assert code == 1
     assert fault["error"].startswith("onnxruntime cannot load the model")
 
 
 def test_it_imports_numpy_and_the_runtimes_only():
     code = (
-        "import sys, nightshift.stopwatch; "
+        "import sys, nightshift.evaluation.benchmark_worker; "
         "heavy = {'torch', 'openvino', 'onnx', 'mlflow', 'boto3', 'cv2', 'pydantic'} & set(sys.modules); "
         "sys.exit(str(heavy) if heavy else 0)"
     )
@@ -89,7 +89,7 @@ def test_it_imports_numpy_and_the_runtimes_only():
 
 def test_memory_of_the_process_that_started_it_is_not_counted(files):
     ballast = np.ones(500_000_000, np.uint8)
-    ((facts,), _, _) = run("-m", "nightshift.stopwatch", *files, "onnxruntime")
+    ((facts,), _, _) = run("-m", "nightshift.evaluation.benchmark_worker", *files, "onnxruntime")
     assert 20 < facts["memory_mb"] < 400 < ballast.nbytes / 1e6
 
 
@@ -99,12 +99,12 @@ def test_timing_stops_at_the_number_of_calls_or_when_time_is_up(limit, calls, mo
     session = Session(onnx_model(1))
     predict = session.predict
     monkeypatch.setattr(session, "predict", lambda images: seen.append(len(images)) or predict(images))
-    seconds = stopwatch._times(session, IMAGES, batch=8, calls=5, limit=limit, warm=2)
+    seconds = benchmark_worker._times(session, IMAGES, batch=8, calls=5, limit=limit, warm=2)
     assert len(seconds) == calls
     assert seen == [8] * (2 + calls)
 
 
 def test_single_images_are_others_every_turn():
-    firsts = [stopwatch._some(IMAGES, 1, turn) for turn in range(7)]
+    firsts = [benchmark_worker._some(IMAGES, 1, turn) for turn in range(7)]
     assert all(np.array_equal(one, IMAGES[turn % 6][None]) for turn, one in enumerate(firsts))
-    assert np.array_equal(stopwatch._some(IMAGES, 8, 0)[6:], IMAGES[:2])
+    assert np.array_equal(benchmark_worker._some(IMAGES, 8, 0)[6:], IMAGES[:2])

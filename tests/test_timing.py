@@ -12,11 +12,12 @@ import pytest
 from small_models import onnx_model
 from waiting import patience
 
-from nightshift import storage, timing
+from nightshift import storage
 from nightshift.config import EvaluateSettings
 from nightshift.data.dataset import load_split
+from nightshift.evaluation import benchmark
+from nightshift.evaluation.benchmark import Process, UntimedError, measure
 from nightshift.records import Machine, Speed
-from nightshift.timing import Process, UntimedError, measure
 
 SETTINGS = EvaluateSettings(latency_runs=10, throughput_batch=16)
 
@@ -74,10 +75,10 @@ def test_processes_take_turns_one_call_at_a_time(images, asked):
         {"a": onnx_model(1), "b": onnx_model(2), "c": onnx_model(3)}, dict.fromkeys("abc", images), SETTINGS
     )
     singles = [name for name, command in asked if command["batch"] == 1]
-    assert singles == ["a", "b", "c"] * timing.ROUNDS * 2  # with all threads, then with one
+    assert singles == ["a", "b", "c"] * benchmark.ROUNDS * 2  # with all threads, then with one
     batches = [(name, command["batch"]) for name, command in asked if command["batch"] > 1]
-    assert batches[:9] == [(name, 8) for name in "abc"] * timing.BATCH_ROUNDS
-    assert {command["calls"] for _, command in asked if command["batch"] == 1} == {10 // timing.ROUNDS}
+    assert batches[:9] == [(name, 8) for name in "abc"] * benchmark.BATCH_ROUNDS
+    assert {command["calls"] for _, command in asked if command["batch"] == 1} == {10 // benchmark.ROUNDS}
 
 
 def test_batches_grow_only_as_long_as_it_pays():
@@ -89,11 +90,11 @@ def test_batches_grow_only_as_long_as_it_pays():
     asked: list[tuple[str, int]] = []
     seconds = {"flat": lambda n: n * 0.01, "steep": lambda n: 0.01 + n * 0.0001, "slow": lambda n: n * 0.3}
     singles = {name: [call(1)] for name, call in seconds.items()}
-    rates = timing._rates(Fake(), singles, 100)
+    rates = benchmark._rates(Fake(), singles, 100)
     assert asked == [("flat", 8), ("steep", 8), ("steep", 32), ("steep", 100)]
     assert [*rates["steep"]] == [1, 8, 32, 100]
     assert rates["steep"][100] == pytest.approx(5000)
-    pace = timing._pace(2, [0.001, 0.002, 0.003], rates["steep"])
+    pace = benchmark._pace(2, [0.001, 0.002, 0.003], rates["steep"])
     assert (pace.batch, pace.images_per_second, pace.latency_ms_p50) == (100, pytest.approx(5000), 2)
 
 
@@ -101,7 +102,7 @@ def test_batches_grow_only_as_long_as_it_pays():
     ("largest", "batches"), [(1, []), (5, [5]), (8, [8]), (128, [8, 32, 128]), (200, [8, 32, 128, 200])]
 )
 def test_the_largest_batch_is_a_setting(largest, batches):
-    assert [*timing._batches(largest)] == batches
+    assert [*benchmark._batches(largest)] == batches
 
 
 def test_one_process_has_all_threads_and_one_has_one(images, monkeypatch):
@@ -131,7 +132,8 @@ def test_a_process_ends_with_the_one_that_started_it(images, tmp_path):
     np.save(tmp_path / "images.npy", images)
     (tmp_path / "model.onnx").write_bytes(onnx_model(1))
     code = (
-        "import sys, time, pathlib; from nightshift.timing import Process; folder = pathlib.Path(sys.argv[1]); "
+        "import sys, time, pathlib; "
+        "from nightshift.evaluation.benchmark import Process; folder = pathlib.Path(sys.argv[1]); "
         "child = Process('a', (folder / 'model.onnx', folder / 'images.npy'), 'onnxruntime', 1); "
         "child.load(); print(child.pid, flush=True); time.sleep(600)"
     )

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from nightshift import comparison, contenders, evidence, gates, published, report, robustness, storage
-from nightshift.contenders import Contender, Labels
+from nightshift import report, storage
 from nightshift.data.dataset import Images, load_split
-from nightshift.gates import Case, Rival, lead
-from nightshift.metrics.scores import judge
+from nightshift.evaluation import candidates as comparison
+from nightshift.evaluation import contenders, evidence, gates, publish, robustness
+from nightshift.evaluation.contenders import Contender, Labels
+from nightshift.evaluation.gates import Case, Rival, lead
+from nightshift.evaluation.metrics.scores import judge
 from nightshift.models import ensemble
 from nightshift.records import Candidate, ClassScores, Dataset, Evaluation, Evidence, Robustness, Speed
 from nightshift.records.specs import EvaluateSpec
@@ -85,7 +87,7 @@ def evaluate(spec: EvaluateSpec) -> Evaluation:
     for verdict in findings.verdicts:
         said = f"{'passed ' if verdict.passed else 'REFUSED'} {verdict.gate}: {verdict.sentence}"
         print(one_line(said), flush=True)
-    return published.publish(spec, findings, images, evidence.overlays(shown, network, test, dataset))
+    return publish.publish(spec, findings, images, evidence.overlays(shown, network, test, dataset))
 
 
 def _scores(

@@ -131,7 +131,7 @@ def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, s
             [weights.model_dump() for weights in evaluation.candidate.checkpoints]
         ),
         registry.REPORT: evaluation.report.uri,
-        "nightshift.evidence": evaluation.evidence.uri,
+        "nightshift.evaluation.evidence": evaluation.evidence.uri,
     }
 
 

@@ -34,9 +34,9 @@ from night import record
 from untrained import int8_file
 
 from nightshift.data.images import prepare
+from nightshift.evaluation.benchmark import Process
 from nightshift.hardware import processor
 from nightshift.inference import model_file, runtime
-from nightshift.timing import Process
 
 CLIENTS = (1, 8, 64)
 ROUNDS = int(os.environ.get("NIGHTSHIFT_BENCH_REPEATS", "3"))

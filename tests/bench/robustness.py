@@ -21,11 +21,12 @@ def main() -> int:
     full = {"evaluate.robustness": "full", "evaluate.robustness_images": asked.images}
     pipeline, uri = prepared(asked, full)
 
-    from nightshift import contenders, storage
+    from nightshift import storage
     from nightshift.data.dataset import load_split
+    from nightshift.evaluation import contenders
+    from nightshift.evaluation.robustness import assess
     from nightshift.models import ensemble
     from nightshift.records import Dataset
-    from nightshift.robustness import assess
 
     ready = candidates(pipeline, uri)
     data = storage.read_record(ready.uri, Dataset)

@@ -19,8 +19,8 @@ import numpy as np
 from night import record
 from untrained import int8_file
 
+from nightshift.evaluation.benchmark import Process
 from nightshift.inference.runtime import Session
-from nightshift.timing import Process
 
 HINTS = ("throughput", "latency")
 BATCHES = (1, 4, 16, 64, 128)

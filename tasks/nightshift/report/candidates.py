@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from nightshift.choice import Comparison
 from nightshift.config import PromotionPolicy
+from nightshift.evaluation.selection import Comparison
 from nightshift.records import Machine, Speed
 from nightshift.report.label_placement import Box, Point, place
 

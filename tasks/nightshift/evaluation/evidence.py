@@ -1,4 +1,4 @@
-"""What the test images show of each model: put together from `nightshift.metrics`, for report and gates."""
+"""What the test images show of each model: put together from the metrics, for report and gates."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nightshift import storage
-from nightshift.contenders import Contender, Labels
 from nightshift.data import index
 from nightshift.data.dataset import Images, originals
+from nightshift.evaluation.contenders import Contender, Labels
+from nightshift.evaluation.metrics import activation_maps, examples
+from nightshift.evaluation.metrics.curves import curves
+from nightshift.evaluation.metrics.paired import compare
+from nightshift.evaluation.metrics.reliability import reliability
+from nightshift.evaluation.metrics.slices import Answers, slices
 from nightshift.inference.runtime import Pixels
-from nightshift.metrics import activation, examples
-from nightshift.metrics.calibration import reliability
-from nightshift.metrics.curves import curves
-from nightshift.metrics.paired import compare
-from nightshift.metrics.slices import Answers, slices
 from nightshift.records import Dataset, Evidence, Example, PartResult, Robustness
 
 FACTS: Final = ["key", "width", "height", "brightness", "extra"]
@@ -91,7 +91,7 @@ def overlays(evidence: Evidence, network: nn.Module, test: Images, dataset: Data
     if not rows:
         return {}
     images = test.images[rows].numpy()
-    drawn = activation.overlay(images, activation.maps(network, images, dataset))
+    drawn = activation_maps.overlay(images, activation_maps.maps(network, images, dataset))
     return dict(zip(rows, drawn, strict=True))
 
 

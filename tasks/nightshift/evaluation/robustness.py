@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from nightshift.config import EvaluateSettings
-from nightshift.contenders import Contender, Labels
 from nightshift.data.dataset import stratified
+from nightshift.evaluation.contenders import Contender, Labels
+from nightshift.evaluation.metrics.corruptions import FAMILIES, SEVERITIES, corrupt
 from nightshift.inference import runtime
 from nightshift.inference.runtime import Pixels
-from nightshift.metrics.corruptions import FAMILIES, SEVERITIES, corrupt
 from nightshift.models.attacks import Kind, attack
 from nightshift.records import Attack, Corruption, Dataset, Robustness
 

@@ -23,11 +23,11 @@ import numpy as np
 
 from nightshift.config import EvaluateSettings
 from nightshift.errors import InputError
+from nightshift.evaluation.benchmark_worker import FASTEST
 from nightshift.hardware.processor import threads
 from nightshift.inference import hardware
 from nightshift.inference.runtime import Pixels
 from nightshift.records import Machine, Pace, Speed
-from nightshift.stopwatch import FASTEST
 
 ROUNDS: Final = 5  # turns of every process with single images
 SINGLE_SECONDS: Final = 0.5  # that such a turn may take
@@ -201,14 +201,14 @@ class Turns:
 
 
 class Process:
-    """A running `nightshift.stopwatch`; `facts` is what it says of its model once `load` has returned."""
+    """A running `benchmark_worker`; `facts` is what it says of its model once `load` has returned."""
 
     facts: dict[str, Any]
 
     def __init__(self, name: str, files: tuple[Path, Path], runtime: str, count: int) -> None:
         self.name = name
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "nightshift.stopwatch", *map(str, files), runtime],
+            [sys.executable, "-m", "nightshift.evaluation.benchmark_worker", *map(str, files), runtime],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

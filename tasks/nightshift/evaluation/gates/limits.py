@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from nightshift.config import PromotionPolicy
-from nightshift.gates.case import Case, at_most
+from nightshift.evaluation.gates.case import Case, at_most
 from nightshift.inference.portability import PAIR_LIMIT
 from nightshift.records import Verdict
 

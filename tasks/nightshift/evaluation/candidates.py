@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from nightshift import choice, contenders, timing
-from nightshift.choice import Comparison
-from nightshift.contenders import Entrant, Labels
 from nightshift.data.dataset import load_split, stratified
 from nightshift.errors import InputError
+from nightshift.evaluation import benchmark, contenders, selection
+from nightshift.evaluation.contenders import Entrant, Labels
+from nightshift.evaluation.selection import Comparison
 from nightshift.inference import runtime
 from nightshift.inference.runtime import Pixels
 from nightshift.records import Candidate, Dataset, Machine, Speed
@@ -27,7 +27,7 @@ def left(candidates: dict[str, Candidate], missing: Mapping[str, str]) -> dict[s
     there = {name: candidate for name, candidate in candidates.items() if name not in missing}
     reasons = {
         **missing,
-        **choice.unproven({name: candidate.reference for name, candidate in there.items()}),
+        **selection.unproven({name: candidate.reference for name, candidate in there.items()}),
     }
     if not there.keys() - reasons.keys():
         why = "; ".join(reasons.values()) or "none was asked for"
@@ -55,8 +55,8 @@ def timed(
     own = {name: each.pixels[some] for name, each in judged.items() if each.pixels is not images}
     everyone = {**models, **{name: champion.model for name, champion in judged.items()}}
     try:
-        speeds, machine = timing.measure(everyone, dict.fromkeys(everyone, usual) | own, spec.settings)
-    except timing.UntimedError as error:
+        speeds, machine = benchmark.measure(everyone, dict.fromkeys(everyone, usual) | own, spec.settings)
+    except benchmark.UntimedError as error:
         if error.reasons.keys() & judged.keys():
             raise
         return error.speeds, error.machine, error.reasons
@@ -83,8 +83,8 @@ def compared(
     }
     references = {name: candidate.reference for name, candidate in candidates.items()}
     sums = {name: candidate.pair_sum for name, candidate in candidates.items()}
-    barred = choice.not_portable(sums) if spec.plan.pipeline.quantize.portable else {}
-    chosen, passed_over = choice.choose(accuracy, speeds, references, spec.policy, barred)
+    barred = selection.not_portable(sums) if spec.plan.pipeline.quantize.portable else {}
+    chosen, passed_over = selection.choose(accuracy, speeds, references, spec.policy, barred)
     for name, share in accuracy.items():
         full = speeds[name].full
         print(
@@ -95,5 +95,5 @@ def compared(
     passed_over = {**missing, **passed_over}
     for sentence in passed_over.values():
         print(f"passed over: {sentence}", flush=True)
-    front = choice.front(accuracy, speeds)
+    front = selection.front(accuracy, speeds)
     return Comparison(candidates, accuracy, speeds, machine, chosen, passed_over, front)

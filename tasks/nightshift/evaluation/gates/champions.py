@@ -3,8 +3,8 @@
 from typing import Final
 
 from nightshift.config import PromotionPolicy
-from nightshift.gates.case import ROUNDING, Case, Rival, champions_corrupted, mean, points, some
-from nightshift.metrics.paired import compare
+from nightshift.evaluation.gates.case import ROUNDING, Case, Rival, champions_corrupted, mean, points, some
+from nightshift.evaluation.metrics.paired import compare
 from nightshift.records import Pace, Verdict
 
 NOTICEABLE: Final = 0.05  # smaller or faster by less than this share is not a gain

@@ -5,10 +5,10 @@ something over the present champion, and keeps within the hard limits.
 """
 
 from nightshift.config import PromotionPolicy
-from nightshift.gates import limits, quality, rivals
-from nightshift.gates.case import Case as Case
-from nightshift.gates.case import Rival as Rival
-from nightshift.gates.case import lead as lead
+from nightshift.evaluation.gates import champions, limits, quality
+from nightshift.evaluation.gates.case import Case as Case
+from nightshift.evaluation.gates.case import Rival as Rival
+from nightshift.evaluation.gates.case import lead as lead
 from nightshift.records import Verdict
 
 
@@ -16,8 +16,8 @@ def judge(case: Case, policy: PromotionPolicy) -> tuple[Verdict, ...]:
     """One verdict per gate, in the order in which people read them; a gate without a limit is left out."""
     return (
         quality.accuracy_floor(case, policy),
-        rivals.non_inferiority(case, policy),
-        rivals.gain(case, policy),
+        champions.non_inferiority(case, policy),
+        champions.gain(case, policy),
         quality.quantization_loss(case, policy),
         *quality.classes(case, policy),
         *quality.calibration(case, policy),

@@ -6,8 +6,17 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from nightshift.config import PromotionPolicy
-from nightshift.gates.case import ROUNDING, Case, Rival, at_least, at_most, champions_corrupted, mean, some
-from nightshift.metrics.paired import paired_interval, rejected, worse_by_chance
+from nightshift.evaluation.gates.case import (
+    ROUNDING,
+    Case,
+    Rival,
+    at_least,
+    at_most,
+    champions_corrupted,
+    mean,
+    some,
+)
+from nightshift.evaluation.metrics.paired import paired_interval, rejected, worse_by_chance
 from nightshift.records import Verdict
 
 FALSE_ALARM: Final = 0.05  # share of nights on which chance alone may refuse for a class

@@ -1,0 +1,1 @@
+"""Benchmarks, metrics, selection and the gates of promotion."""
