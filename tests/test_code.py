@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nightshift import code
+from nightshift.provenance import source_code
 
 
 @pytest.fixture
@@ -30,27 +30,27 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_a_changed_a_renamed_and_a_new_file_are_other_code(package, tmp_path):
-    before = code.describe(package)
-    assert before == code.describe(package)
+    before = source_code.describe(package)
+    assert before == source_code.describe(package)
     assert (before.version, before.commit) == (version("nightshift-ml"), "")
     seen = {before.sha256}
     (package / "cli" / "two.py").write_text("y = 3\n")
-    seen.add(code.describe(package).sha256)
+    seen.add(source_code.describe(package).sha256)
     (package / "one.py").rename(package / "three.py")
-    seen.add(code.describe(package).sha256)
+    seen.add(source_code.describe(package).sha256)
     (package / "four.py").touch()
-    seen.add(code.describe(package).sha256)
+    seen.add(source_code.describe(package).sha256)
     assert len(seen) == 4
     (package / "notes.txt").write_text("no code")
     shutil.copytree(package, tmp_path / "copy")
-    assert code.describe(tmp_path / "copy").sha256 == code.describe(package).sha256
+    assert source_code.describe(tmp_path / "copy").sha256 == source_code.describe(package).sha256
 
 
 def test_the_commit_is_that_of_its_own_repository_and_of_no_other_around_it(package):
     git(package.parents[1], "init", "--quiet")
     git(package.parents[1], "add", ".")
     git(package.parents[1], "commit", "--quiet", "--message", "first")
-    assert code.describe(package).commit == git(package.parents[1], "rev-parse", "HEAD")
+    assert source_code.describe(package).commit == git(package.parents[1], "rev-parse", "HEAD")
     inside = package.parents[1] / "lib" / "tasks" / "nightshift"
     shutil.copytree(package, inside)
-    assert code.describe(inside).commit == ""
+    assert source_code.describe(inside).commit == ""

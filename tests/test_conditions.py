@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import torch
 
-from nightshift import conditions
 from nightshift.models.device import find_device
+from nightshift.provenance import environment
 
 
 def test_they_are_those_of_this_process(ml_store):
-    found = conditions.describe("bfloat16", pieces=2, group=3)
+    found = environment.describe("bfloat16", pieces=2, group=3)
     assert (found.precision, found.pieces, found.group, found.processes) == ("bfloat16", 2, 3, 1)
     assert (found.threads, found.device) == (1, find_device().type)
     assert found.packages["numpy"] == np.__version__
@@ -19,4 +19,4 @@ def test_they_are_those_of_this_process(ml_store):
 
 
 def test_a_package_that_is_not_there_is_said_to_be_none():
-    assert conditions._version(("no-such-wheel", "nor-this-one")) == "not installed"
+    assert environment._version(("no-such-wheel", "nor-this-one")) == "not installed"

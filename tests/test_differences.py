@@ -2,8 +2,8 @@
 
 from some_conditions import CONDITIONS
 
-from nightshift import differences
-from nightshift.differences import MODEL, Comparison, equal
+from nightshift.provenance import differences
+from nightshift.provenance.differences import MODEL, Comparison, equal
 
 
 def told(results, changes, **others) -> str:

@@ -15,15 +15,16 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from nightshift import register, reproduce, storage
+from nightshift import register, storage
 from nightshift.__main__ import call
 from nightshift.cli import app, local
 from nightshift.config import Pipeline
 from nightshift.data.sources.samples import sample
 from nightshift.errors import InputError
 from nightshift.evaluation import benchmark
+from nightshift.provenance import reproduce
+from nightshift.provenance.reproduce import Reproduction
 from nightshift.records import Artifact, Code, Made, Start
-from nightshift.reproduce import Reproduction
 from nightshift.tracking import registry
 
 SETTINGS = {

@@ -5,11 +5,12 @@ python -m nightshift quantize --spec spec.json --result result.json
 
 import time
 
-from nightshift import conditions, storage
+from nightshift import storage
 from nightshift.config import digest_of, store_root
 from nightshift.errors import InputError
 from nightshift.inference import onnx_stats, pair_sums
 from nightshift.models import ensemble
+from nightshift.provenance import environment
 from nightshift.quantization import finetune, onnx_export, recipes
 from nightshift.records import Artifact, Candidate, Dataset, Unmade
 from nightshift.records.specs import QuantizeSpec
@@ -43,7 +44,7 @@ def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
         details=details,
         pair_sums=sums,
         seconds=round(time.perf_counter() - begun, 3),
-        made_with=conditions.describe(str(details.get("precision", "float32"))),
+        made_with=environment.describe(str(details.get("precision", "float32"))),
     )
     candidate = outputs.claim(done, candidate, _files)
     finetune.forget(folder)

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 from torch import nn
 
-from nightshift import conditions, storage
+from nightshift import storage
 from nightshift.config import digest_of, store_root
 from nightshift.data.dataset import load_split
 from nightshift.errors import InputError, PrunedError
 from nightshift.models import build, pretrained
 from nightshift.models.device import find_device
+from nightshift.provenance import environment
 from nightshift.records import Artifact, Checkpoint, Conditions, Dataset
 from nightshift.records.specs import TrainSpec
 from nightshift.storage import outputs
@@ -128,7 +129,7 @@ def _train(
         )
         watch(epoch)
     history = History(epochs=tuple(training.epochs))
-    made_with = conditions.describe(
+    made_with = environment.describe(
         training.precision.name, processes=group.world, pieces=training.pieces, group=training.feed.group
     )
     counts = {name: float(number) for name, number in facts.items()}

@@ -12,7 +12,7 @@ from nightshift.cli.connection import connect
 from nightshift.errors import InputError
 
 if TYPE_CHECKING:
-    from nightshift.reproduce import Reproduction
+    from nightshift.provenance.reproduce import Reproduction
 
 app = typer.Typer()
 SHOWN = 64  # characters of a value in the table
@@ -38,7 +38,7 @@ def reproduce(
     connect("tracking")
     connect()
     from nightshift.cli.tables import messages
-    from nightshift.reproduce import reproduce as again
+    from nightshift.provenance.reproduce import reproduce as again
 
     progress = messages(quiet=as_json)
     with _folder(keep) as folder:

@@ -2,9 +2,10 @@
 
     python -m nightshift.evaluation.benchmark_worker MODEL.onnx IMAGES.npy RUNTIME
 
-RUNTIME is one of `nightshift.inference.runtime`, or `fastest`. `benchmark` starts these. Every line of stdout is a JSON object: first what loading took, then, for each
-command line of stdin, the seconds that it asked for; an `error` in place of either is the last line. The end
-of stdin ends the process, so it never outlives who started it. Imports numpy and the runtimes only.
+RUNTIME is one of `nightshift.inference.runtime`, or `fastest`. `benchmark` starts these. Every line of stdout
+is a JSON object: first what loading took, then, for each command line of stdin, the seconds that it asked
+for; an `error` in place of either is the last line. The end of stdin ends the process, so it never outlives
+who started it. Imports numpy and the runtimes only.
 """
 
 import itertools

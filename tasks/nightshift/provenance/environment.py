@@ -5,9 +5,9 @@ from typing import Final
 
 import torch
 
-from nightshift import code
 from nightshift.hardware import processor
 from nightshift.models.device import find_device
+from nightshift.provenance import source_code
 from nightshift.records import Conditions
 
 PACKAGES: Final = {  # by the names that their wheels may have
@@ -27,7 +27,7 @@ PACKAGES: Final = {  # by the names that their wheels may have
 def describe(precision: str, *, processes: int = 1, pieces: int = 1, group: int = 0) -> Conditions:
     """Those of this process; what only a training knows is given, see Conditions."""
     return Conditions(
-        code=code.describe(),
+        code=source_code.describe(),
         packages={name: _version(wheels) for name, wheels in PACKAGES.items()},
         processor=processor.name(),
         device=find_device().type,

@@ -9,7 +9,7 @@ from typing import Final
 
 from nightshift.records import Code
 
-PACKAGE: Final = Path(__file__).resolve().parent
+PACKAGE: Final = Path(__file__).resolve().parents[1]
 
 
 def describe(package: Path = PACKAGE) -> Code:

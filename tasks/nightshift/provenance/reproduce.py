@@ -10,10 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from nightshift import code, differences, storage
+from nightshift import storage
 from nightshift.data import batches
-from nightshift.differences import Comparison
 from nightshift.errors import InputError
+from nightshift.provenance import differences, source_code
+from nightshift.provenance.differences import Comparison
 from nightshift.records import (
     Artifact,
     Candidate,
@@ -143,7 +144,7 @@ def check_inputs(made: Made, echo: Echo) -> None:
         late = sorted(
             key for part in changed for key in _keys(part) if listed[key].modified > made.plan.newest
         )
-        if late or code.describe().sha256 == made.candidate.made_with.code.sha256:
+        if late or source_code.describe().sha256 == made.candidate.made_with.code.sha256:
             what = _some(late) if late else f"something among {_some(changed[0].keys)}"
             raise InputError(f"{what} of {where}: changed since the version was made of it; put it back")
         echo(f"{where}: listings may have another digest in this code, so that only pixels are compared")
@@ -197,10 +198,10 @@ def _some(keys: Sequence[str]) -> str:
 
 def _here(made: Made) -> tuple[differences.Row, ...]:
     """Conditions of the data, by those of this process."""
-    from nightshift import conditions  # imports torch, which takes seconds
+    from nightshift.provenance import environment  # imports torch, which takes seconds
 
     before = made.candidate.made_with
-    rows = differences.conditions([(before, conditions.describe(before.precision))])
+    rows = differences.conditions([(before, environment.describe(before.precision))])
     return tuple(row for row in rows if row.what in differences.DATA)
 
 
