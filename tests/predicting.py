@@ -11,12 +11,12 @@ from small_models import brightness
 
 from nightshift import storage
 from nightshift.config import Pipeline, PreprocessSettings, store_root
-from nightshift.look import look
-from nightshift.predict import predict
 from nightshift.records import Forecast
 from nightshift.records.specs import LookSpec, PredictSpec, SummariseSpec
-from nightshift.summarise import Summary, summarise
 from nightshift.tracking import registry, runs
+from nightshift.workflows.predict.plan import look
+from nightshift.workflows.predict.predict import predict
+from nightshift.workflows.predict.summarize import Summary, summarise
 
 PREPROCESS = PreprocessSettings(image_size=8, resize="stretch")
 

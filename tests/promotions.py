@@ -10,11 +10,11 @@ from small_models import onnx_model
 
 from nightshift import storage
 from nightshift.config import PreprocessSettings, store_root
-from nightshift.promote import Promotion, promote
 from nightshift.records import Evaluation, Scores, Verdict
 from nightshift.records.specs import PromoteSpec, RegisterSpec
 from nightshift.security import signing
 from nightshift.tracking import ledger, registry, runs
+from nightshift.workflows.promote.promote import Promotion, promote
 
 
 @pytest.fixture

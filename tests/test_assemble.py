@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from nightshift import storage
-from nightshift.assemble import Assembled, assemble
 from nightshift.config import Pipeline, PreprocessSettings
 from nightshift.data import quarantine
 from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
-from nightshift.plan import plan
 from nightshift.preprocess import preprocess
 from nightshift.records import Dataset, Decision, Plan
 from nightshift.records.specs import AssembleSpec, PlanSpec, PreprocessSpec
 from nightshift.tracking import ledger
+from nightshift.workflows.retrain.assemble import Assembled, assemble
+from nightshift.workflows.retrain.plan import plan
 
 SIDE = 32
 
@@ -37,7 +37,7 @@ def store(tmp_path, monkeypatch):
     monkeypatch.setenv("NIGHTSHIFT_STORE", root)
     monkeypatch.setenv("NIGHTSHIFT_THREADS", "1")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("nightshift.plan.open_run", lambda draft: None)
+    monkeypatch.setattr("nightshift.workflows.retrain.plan.open_run", lambda draft: None)
     return root
 
 

@@ -3,8 +3,8 @@
 import pytest
 from promotions import act, challenger, champion, kinds
 
-from nightshift.audit import BY_HAND, audit
 from nightshift.tracking import registry
+from nightshift.workflows.promote.audit import BY_HAND, audit
 
 
 def test_the_champion_of_the_ledger_is_no_news(registering):

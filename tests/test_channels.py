@@ -10,19 +10,19 @@ from safetensors.numpy import load
 from typer.testing import CliRunner
 
 from nightshift import storage
-from nightshift.assemble import assemble
 from nightshift.cli import app
 from nightshift.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
 from nightshift.data.images import Unreadable, prepare
 from nightshift.data.sources import find, ingest
 from nightshift.errors import InputError
 from nightshift.inference.runtime import Session
-from nightshift.plan import plan
 from nightshift.preprocess import preprocess
 from nightshift.quantize import quantize
 from nightshift.records import Dataset
 from nightshift.records.specs import AssembleSpec, PlanSpec, PreprocessSpec, QuantizeSpec, TrainSpec
 from nightshift.train import train
+from nightshift.workflows.retrain.assemble import assemble
+from nightshift.workflows.retrain.plan import plan
 
 SIDE, CHANNELS = 12, 5
 SETTINGS = PreprocessSettings(image_size=SIDE, channels=CHANNELS)
@@ -126,7 +126,7 @@ def dataset_uri(source, tmp_path, monkeypatch):
     monkeypatch.setenv("NIGHTSHIFT_STORE", f"file://{tmp_path}/store")
     monkeypatch.setenv("NIGHTSHIFT_THREADS", "1")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("nightshift.plan.open_run", lambda draft: None)
+    monkeypatch.setattr("nightshift.workflows.retrain.plan.open_run", lambda draft: None)
     with find(source[0]) as batch:
         ingest(batch, f"file://{tmp_path}/store/incoming/scenes")
     pipeline = Pipeline(name="scenes", preprocess=SETTINGS)

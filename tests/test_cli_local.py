@@ -9,7 +9,6 @@ from waiting import wait_for
 
 from nightshift import register as registering
 from nightshift.cli import local
-from nightshift.close import Closed
 from nightshift.config import EvaluateSettings, Pipeline, PromotionPolicy, TrainSettings
 from nightshift.evaluate import evaluate
 from nightshift.evaluation.selection import Choice
@@ -18,6 +17,7 @@ from nightshift.records import Artifact, Candidate, ModelVersion, Start, Unmade
 from nightshift.records.specs import TrainSpec
 from nightshift.tracking import runs
 from nightshift.train import train
+from nightshift.workflows.retrain.close import Closed
 
 REAL = {"train": train, "quantize": quantize, "evaluate": evaluate}
 

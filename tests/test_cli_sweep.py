@@ -16,7 +16,7 @@ from nightshift.cli import app
 from nightshift.config import Pipeline
 from nightshift.records import Decision
 from nightshift.tracking import ledger
-from nightshift.trials import Sweep
+from nightshift.workflows.sweep.records import Sweep
 
 OVER = ("--over", "train.learning_rate=0.05,0.02,1e-9", "--set", "train.epochs=2")
 

@@ -11,7 +11,7 @@ from nightshift.config.pipelines import load_pipeline, override
 from nightshift.errors import InputError
 from nightshift.records import Artifact, Start, Unmade
 from nightshift.records.specs import EvaluateSpec, SweepSpec
-from nightshift.spaces import parse
+from nightshift.workflows.sweep.search_space import parse
 
 NAMES = sorted(path.stem for path in (DAGS / "pipelines").glob("*.toml"))
 

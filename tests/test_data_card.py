@@ -6,8 +6,8 @@ import numpy as np
 from safetensors.numpy import load
 
 from nightshift import storage
-from nightshift.card import SHOWN_IMAGES, numbers, pictures
 from nightshift.records import Drift, Duplicates, Profile
+from nightshift.workflows.retrain.data_card import SHOWN_IMAGES, numbers, pictures
 
 
 def test_numbers_can_be_compared_from_night_to_night(ml_dataset):

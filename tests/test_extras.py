@@ -30,8 +30,8 @@ ENTRY_POINTS = {
     ),
     "preprocess": (
         "nightshift.preprocess",
-        "nightshift.plan",
-        "nightshift.assemble",
+        "nightshift.workflows.retrain.plan",
+        "nightshift.workflows.retrain.assemble",
         "nightshift.cli",
     ),
     "train": (
@@ -39,11 +39,11 @@ ENTRY_POINTS = {
         "nightshift.quantize",
         "nightshift.evaluate",
         "nightshift.register",
-        "nightshift.promote",
-        "nightshift.close",
-        "nightshift.sweep",
-        "nightshift.trial",
-        "nightshift.conclude",
+        "nightshift.workflows.promote.promote",
+        "nightshift.workflows.retrain.close",
+        "nightshift.workflows.sweep.start",
+        "nightshift.workflows.sweep.trial",
+        "nightshift.workflows.sweep.finish",
     ),
     "airflow": (
         "nightshift.runner",

@@ -12,10 +12,10 @@ from nightshift import storage
 from nightshift.config import store_root
 from nightshift.config.upkeep import Retention
 from nightshift.errors import InputError
-from nightshift.gaps import check_mlflow, lacking
 from nightshift.records import Decision
 from nightshift.tracking import inventory, ledger, owners, registry, runs
-from nightshift.upkeep import survey
+from nightshift.workflows.upkeep.integrity import check_mlflow, lacking
+from nightshift.workflows.upkeep.upkeep import survey
 
 
 def complete(name: str, root: str) -> str:

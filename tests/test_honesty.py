@@ -13,13 +13,13 @@ from nightshift.config import PromotionPolicy, QuantizeSettings
 from nightshift.data.dataset import load_split
 from nightshift.evaluate import evaluate
 from nightshift.inference.runtime import Session
-from nightshift.promote import promote
 from nightshift.quantize import quantize
 from nightshift.records import BatchSeen, Candidate, Evaluation
 from nightshift.records.specs import PromoteSpec, QuantizeSpec, RegisterSpec, TrainSpec
 from nightshift.register import register
 from nightshift.tracking import ledger, registry, runs
 from nightshift.train import train
+from nightshift.workflows.promote.promote import promote
 
 pytestmark = pytest.mark.usefixtures("timed")
 MANY = {"train": 80, "validation": 200, "test": 400}

@@ -208,7 +208,7 @@ def test_dags_import_levels_0_and_1_only(path):
 
 def test_heavy_rooms_stay_out_of_light_ones():
     code = (
-        "import sys; import nightshift.data.images, nightshift.plan, nightshift.preprocess, nightshift.cli, nightshift.inference.runtime; "
+        "import sys; import nightshift.data.images, nightshift.workflows.retrain.plan, nightshift.preprocess, nightshift.cli, nightshift.inference.runtime; "
         "found = {'torch', 'mlflow', 'airflow', 'torchvision', 'sklearn'} & set(sys.modules); "
         "print(found); sys.exit(bool(found))"
     )

@@ -12,10 +12,10 @@ from test_storage import s3, s3_server
 
 from nightshift import storage
 from nightshift.config.upkeep import DAY, Retention
-from nightshift.leftovers import UNTOUCHED, Leftovers
-from nightshift.reach import Reach
 from nightshift.records.upkeep import Tally
 from nightshift.tracking.inventory import Version
+from nightshift.workflows.upkeep.garbage import UNTOUCHED, Leftovers
+from nightshift.workflows.upkeep.reachable import Reach
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server
 NOW = time.time()

@@ -10,11 +10,12 @@ import pytest
 from test_isolation import WRONG_FILES
 from waiting import wait_for
 
-from nightshift import predictions, storage
+from nightshift import storage
 from nightshift.cli.airflow import Airflow
 from nightshift.cli.checks import Finding
 from nightshift.cli.checks.airflow import airflow as ask
 from nightshift.config import store_root
+from nightshift.workflows.predict import layout
 
 ROOT = Path(__file__).parent.parent
 COMMAND = str(Path(sys.executable).with_name("nightshift"))
@@ -117,7 +118,7 @@ def test_two_uploads_while_a_prediction_runs_are_predicted_without_another_event
         return [
             name
             for name in ("first", "second", "third")
-            if not any(predictions.done(storage.join(every, of, name)) for of in storage.folders(every))
+            if not any(layout.done(storage.join(every, of, name)) for of in storage.folders(every))
         ]
 
     wait_for(lambda: not missing(), lambda: f"predictions of {missing()}")

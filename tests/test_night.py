@@ -14,7 +14,7 @@ import pytest
 from sklearn.datasets import load_digits
 from waiting import wait_for
 
-from nightshift import predictions, storage
+from nightshift import storage
 from nightshift.cli.airflow import Airflow
 from nightshift.config import PreprocessSettings
 from nightshift.data.images import prepare
@@ -22,6 +22,7 @@ from nightshift.inference.runtime import Session
 from nightshift.register import SBOM
 from nightshift.security import signing
 from nightshift.tracking import ledger, registry, runs, signatures
+from nightshift.workflows.predict import layout
 
 ROOT = Path(__file__).parent.parent
 COMMAND = str(Path(sys.executable).with_name("nightshift"))
@@ -63,9 +64,9 @@ def drawn(folder: Path, numbers: range) -> str:
 
 def predicted(version: str, batch: str) -> list[dict]:
     """The rows of a batch, once it is finished."""
-    place = predictions.folder("digits", version, batch)
-    wait_for(lambda: predictions.done(place) is not None, f"{place} to be finished", 120)
-    found = predictions.done(place)
+    place = layout.folder("digits", version, batch)
+    wait_for(lambda: layout.done(place) is not None, f"{place} to be finished", 120)
+    found = layout.done(place)
     assert found is not None
     (file,) = found.files
     return pq.read_table(io.BytesIO(storage.read_artifact(file))).to_pylist()

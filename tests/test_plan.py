@@ -9,7 +9,6 @@ from nightshift import storage
 from nightshift.config import Pipeline, PreprocessSettings, PromotionPolicy, RetrainPolicy, TrainSettings
 from nightshift.data import index
 from nightshift.errors import InputError
-from nightshift.plan import outlook, plan
 from nightshift.records import (
     BatchSeen,
     Dataset,
@@ -25,6 +24,7 @@ from nightshift.records import (
 from nightshift.records.specs import PlanSpec
 from nightshift.storage import outputs
 from nightshift.tracking import ledger
+from nightshift.workflows.retrain.plan import outlook, plan
 
 SMALL = PreprocessSettings(part_seconds=0.0022)  # two files a part
 
@@ -34,7 +34,7 @@ def store(tmp_path, monkeypatch):
     root = f"file://{tmp_path}"
     monkeypatch.setenv("NIGHTSHIFT_STORE", root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("nightshift.plan.open_run", lambda draft: None)
+    monkeypatch.setattr("nightshift.workflows.retrain.plan.open_run", lambda draft: None)
     return root
 
 

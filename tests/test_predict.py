@@ -8,21 +8,22 @@ import pyarrow.parquet as pq
 import pytest
 from predicting import Lights, png
 
-from nightshift import predictions, storage
+from nightshift import storage
 from nightshift.config import PreprocessSettings
 from nightshift.data import images
 from nightshift.errors import InputError
 from nightshift.inference import classifier, model_file
 from nightshift.inference.runtime import Session
-from nightshift.predict import predict
 from nightshift.records import PartList, PartPredictions
 from nightshift.records.specs import PredictSpec
 from nightshift.tracking import registry
+from nightshift.workflows.predict import layout
+from nightshift.workflows.predict.predict import predict
 
 
 def only_part(lights: Lights, version: str) -> PartPredictions:
     (key,) = [key for key in lights.keys(version) if "/_parts/" in key]
-    root = predictions.folder(lights.pipeline.name, version, "")
+    root = layout.folder(lights.pipeline.name, version, "")
     return storage.read_record(storage.join(root, key), PartPredictions)
 
 

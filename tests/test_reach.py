@@ -7,10 +7,10 @@ import pytest
 
 from nightshift import storage
 from nightshift.errors import InputError
-from nightshift.reach import Reach, unit_of, uris
 from nightshift.records import BatchSeen, Decision, Part, PartList
 from nightshift.tracking import ledger, registry
 from nightshift.tracking.inventory import Version
+from nightshift.workflows.upkeep.reachable import Reach, unit_of, uris
 
 
 @pytest.fixture

@@ -7,13 +7,14 @@ import pytest
 import speeds
 from ml_fixtures import Night
 
-from nightshift import decisions, register
+from nightshift import register
 from nightshift.errors import InputError, NightshiftError
 from nightshift.records import Evaluation, Scores, Verdict
 from nightshift.records.specs import RegisterSpec
 from nightshift.register import SBOM
 from nightshift.security import signing
 from nightshift.tracking import ledger, registry, runs, signatures
+from nightshift.workflows.promote import decisions
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 
 from nightshift.config.upkeep import DAY, Retention
 from nightshift.records import Decision
-from nightshift.retention import removable, stale_predictions
 from nightshift.tracking import ledger, registry
 from nightshift.tracking.inventory import Version
+from nightshift.workflows.upkeep.retention import removable, stale_predictions
 
 NOW = 1000 * DAY
 SETTINGS = Retention(version_days=100, keep_versions=2, prediction_days=50)

@@ -6,7 +6,7 @@ import pytest
 
 from nightshift.config import Pipeline, PreprocessSettings, RetrainPolicy, TrainSettings
 from nightshift.records import BatchSeen, Dataset, Decision
-from nightshift.schedule import Facts, Verdict, judge
+from nightshift.workflows.retrain.policy import Facts, Verdict, judge
 
 SEEN = {"a": BatchSeen(files=100, digest="1"), "b": BatchSeen(files=50, digest="2")}
 

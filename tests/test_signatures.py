@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from small_models import onnx_model
 
-from nightshift.audit import audit
 from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
-from nightshift.promote import promote
 from nightshift.records.specs import PromoteSpec
 from nightshift.security import signing
 from nightshift.tracking import registry, runs, signatures
+from nightshift.workflows.promote.audit import audit
+from nightshift.workflows.promote.promote import promote
 
 MODEL, OTHER = onnx_model(1), onnx_model(2)
 PATH = f"signature/{hashlib.sha256(MODEL).hexdigest()}.json"

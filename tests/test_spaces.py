@@ -4,7 +4,7 @@ import pytest
 
 from nightshift.config import Pipeline, TrainSettings
 from nightshift.errors import InputError
-from nightshift.spaces import Space, grid, parse
+from nightshift.workflows.sweep.search_space import Space, grid, parse
 
 PIPELINE = Pipeline(name="tiny")
 

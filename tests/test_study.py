@@ -6,9 +6,9 @@ import pytest
 
 from nightshift import storage
 from nightshift.config import Pipeline, TrainSettings
-from nightshift.spaces import parse
-from nightshift.study import Study
-from nightshift.trials import Sweep, Trial
+from nightshift.workflows.sweep.records import Sweep, Trial
+from nightshift.workflows.sweep.search_space import parse
+from nightshift.workflows.sweep.study import Study
 
 OVER = ("train.learning_rate=log:0.01..1", "train.batch_size=16,32,64", "train.stem_kernel=3..7:2")
 

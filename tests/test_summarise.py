@@ -7,18 +7,19 @@ import os
 import pytest
 from predicting import Lights, lines, png
 
-from nightshift import predictions, storage
+from nightshift import storage
 from nightshift.config import AssembleSettings, PredictPolicy, store_root
 from nightshift.data import drift, labels, quarantine
 from nightshift.errors import InputError
-from nightshift.predict import predict
 from nightshift.records import BatchPredictions, Dataset, Profile
 from nightshift.records.specs import PredictSpec
 from nightshift.tracking import runs
+from nightshift.workflows.predict import layout
+from nightshift.workflows.predict.predict import predict
 
 
 def done(lights: Lights, version: str, batch: str) -> BatchPredictions:
-    found = predictions.done(predictions.folder(lights.pipeline.name, version, batch))
+    found = layout.done(layout.folder(lights.pipeline.name, version, batch))
     assert found is not None
     return found
 
@@ -46,8 +47,8 @@ def test_an_earlier_cut_of_the_batch_is_removed(lights: Lights) -> None:
     lights.file("b1", "more.png", png(1))
     forecast = lights.look()
     predict(PredictSpec(forecast=forecast, message=forecast.messages[0]))
-    place = predictions.folder(lights.pipeline.name, version, "b1")
-    assert predictions.done(place) is None  # tables of both cuts lie here, and nothing says that it is whole
+    place = layout.folder(lights.pipeline.name, version, "b1")
+    assert layout.done(place) is None  # tables of both cuts lie here, and nothing says that it is whole
     assert lights.run() is not None
     found = done(lights, version, "b1")
     assert found.images == 3
@@ -63,8 +64,8 @@ def test_the_least_sure_images_are_a_manifest_to_correct(lights: Lights) -> None
     lights.file("b1", "=x.png", png(128))
     summary = lights.run()
     assert summary is not None
-    place = predictions.folder(lights.pipeline.name, version, "b1")
-    text = storage.read(storage.join(place, predictions.TO_LABEL)).decode()
+    place = layout.folder(lights.pipeline.name, version, "b1")
+    text = storage.read(storage.join(place, layout.TO_LABEL)).decode()
     rows = list(csv.DictReader(io.StringIO(text)))
     assert {row["path"] for row in rows} == {"000.png", "002.png", "'=x.png"}  # the black one is certain
     shown = [float(row["confidence"]) for row in rows]
@@ -84,7 +85,7 @@ def test_too_many_refusals_fail_their_batch_and_no_other(lights: Lights) -> None
     with pytest.raises(InputError, match=r"batch torn: 1 of 2 files \(50%\) are refused \(1 truncated\)"):
         lights.run()
     assert done(lights, version, "good").images == 2
-    assert predictions.done(predictions.folder(lights.pipeline.name, version, "torn")) is None
+    assert layout.done(layout.folder(lights.pipeline.name, version, "torn")) is None
     name = quarantine.unlabelled(lights.pipeline.name)
     assert [refusal.key for refusal in quarantine.read(name)["torn"]] == ["torn/a.png"]
     assert quarantine.read(lights.pipeline.name) == {}

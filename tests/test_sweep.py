@@ -5,21 +5,21 @@ import tomllib
 import pytest
 
 from nightshift import storage
-from nightshift.conclude import conclude, fragment
 from nightshift.config import Pipeline, TrainSettings
 from nightshift.config.pipelines import override
 from nightshift.errors import InputError
 from nightshift.models import build
 from nightshift.records import Dataset, Decision
 from nightshift.records.specs import ConcludeSpec, SweepSpec, TrainSpec, TrialSpec
-from nightshift.spaces import parse
-from nightshift.study import Study
-from nightshift.sweep import sweep
 from nightshift.tracking import ledger
 from nightshift.train import train
 from nightshift.training import trainer
-from nightshift.trial import trial
-from nightshift.trials import Sweep, Swept, Trial
+from nightshift.workflows.sweep.finish import conclude, fragment
+from nightshift.workflows.sweep.records import Sweep, Swept, Trial
+from nightshift.workflows.sweep.search_space import parse
+from nightshift.workflows.sweep.start import sweep
+from nightshift.workflows.sweep.study import Study
+from nightshift.workflows.sweep.trial import trial
 
 TRAIN = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.05, crop_padding=0)
 PIPELINE = Pipeline(name="tiny", train=TRAIN)
@@ -29,7 +29,7 @@ RATES = "train.learning_rate=0.05,0.04,0.03,1e-9"  # the last one learns nothing
 @pytest.fixture
 def registered(ml_dataset, monkeypatch) -> Dataset:
     """A data set on which a night decided."""
-    monkeypatch.setattr("nightshift.sweep.open_run", lambda *about: None)
+    monkeypatch.setattr("nightshift.workflows.sweep.start.open_run", lambda *about: None)
     decision = {"pipeline": "tiny", "version": "1", "sha256": "", "data_digest": "d" * 64}
     decision |= {"settings_digest": "s" * 64, "instead_of": None, "by": "", "night": "", "reasons": ()}
     for kind, digest in (("refused", ml_dataset.digest), ("rejected", "older")):

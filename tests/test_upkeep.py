@@ -9,14 +9,15 @@ import pytest
 from promotions import act, challenger
 from test_storage import s3, s3_server
 
-from nightshift import storage, upkeep
+from nightshift import storage
 from nightshift.__main__ import call
 from nightshift.config.upkeep import DAY, Retention
 from nightshift.errors import InputError, OutageError
 from nightshift.records.specs import UpkeepSpec
 from nightshift.records.upkeep import Cleaning
 from nightshift.tracking import inventory, registry, runs
-from nightshift.upkeep import Upkept
+from nightshift.workflows.upkeep import upkeep
+from nightshift.workflows.upkeep.upkeep import Upkept
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server
 # Nothing of this test is older than an hour, so "now" is put off instead. No version of another test goes,

@@ -102,12 +102,13 @@ def bare_loop(folder: str, model: Path) -> float:
 
 def stage_rate(pipeline: object, version: str, folder: Path, number: int) -> float:
     """Images/s of the stage on the first core, by its own count, from loading the model on."""
-    from nightshift import predictions, storage
-    from nightshift.look import look
+    from nightshift import storage
     from nightshift.records.specs import LookSpec, PredictSpec
     from nightshift.runner import stage_environment
+    from nightshift.workflows.predict import layout
+    from nightshift.workflows.predict.plan import look
 
-    for stored in list(storage.listing(place := predictions.folder("photos", version, ""))):
+    for stored in list(storage.listing(place := layout.folder("photos", version, ""))):
         storage.delete(storage.join(place.rstrip("/"), stored.key))
     asked = {"pipeline": pipeline, "run": f"run {number}", "version": version}
     forecast = look(LookSpec.model_validate(asked))

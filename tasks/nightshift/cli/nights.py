@@ -68,8 +68,8 @@ def plan(
     connect()
     pipeline = override(find_pipeline(name, pipelines_folder()), parse_settings(set_ or []))
     from nightshift.cli.outlook import as_dict, show
-    from nightshift.plan import outlook
     from nightshift.records.specs import PlanSpec
+    from nightshift.workflows.retrain.plan import outlook
 
     seen = outlook(PlanSpec(pipeline=pipeline, night="preview", force=force))
     if as_json:

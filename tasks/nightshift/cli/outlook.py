@@ -7,7 +7,7 @@ from rich.table import Table
 
 from nightshift.cli.tables import console
 from nightshift.data.batches import left_out
-from nightshift.plan import Outlook
+from nightshift.workflows.retrain.plan import Outlook
 
 SHOWN_BATCHES = 30
 

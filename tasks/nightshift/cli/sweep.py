@@ -16,8 +16,8 @@ from nightshift.cli.tables import messages
 from nightshift.config.pipelines import find_pipeline, override
 from nightshift.errors import InputError, NightshiftError
 from nightshift.records.specs import MOST_TRIALS, ConcludeSpec, SweepSpec, TrialSpec
-from nightshift.spaces import parse
-from nightshift.trials import Swept, Trial
+from nightshift.workflows.sweep.records import Swept, Trial
+from nightshift.workflows.sweep.search_space import parse
 
 app = typer.Typer()
 

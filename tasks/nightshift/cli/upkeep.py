@@ -8,7 +8,7 @@ from nightshift.cli.connection import connect, decided, pipelines_folder
 from nightshift.errors import InputError
 
 if TYPE_CHECKING:
-    from nightshift.upkeep import Upkept
+    from nightshift.workflows.upkeep.upkeep import Upkept
 
 app = typer.Typer()
 WORK: Final = ("retrain_", "sweep_", "predict_")  # DAGs that must not run meanwhile
@@ -31,7 +31,7 @@ def upkeep(
     from nightshift.config.toml import load
     from nightshift.config.upkeep import Retention, Upkeep
     from nightshift.records.specs import UpkeepSpec
-    from nightshift.upkeep import upkeep as run
+    from nightshift.workflows.upkeep.upkeep import upkeep as run
 
     asked = load(pipelines_folder().parent / "upkeep.toml", Upkeep)
     settings = Retention.model_validate(asked.model_dump(include=set(Retention.model_fields)))

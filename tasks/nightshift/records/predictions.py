@@ -39,7 +39,7 @@ class PartPredictions(Record):
 
     part: str  # digest
     batch: str
-    file: Artifact  # Parquet, see nightshift.predictions
+    file: Artifact  # Parquet, see nightshift.workflows.predict.layout
     images: int
     refusals: tuple[Refusal, ...]
     profile: Profile  # of the images, with the predicted labels as classes

@@ -127,7 +127,7 @@ class SummariseSpec(Record):
 
 
 class SweepSpec(Record):
-    """Try values of some settings, each as `train.learning_rate=log:0.01..1`; see `nightshift.spaces`."""
+    """Try values of some settings, each as `train.learning_rate=log:0.01..1`; see `search_space`."""
 
     pipeline: Pipeline
     name: str

@@ -14,9 +14,9 @@ from nightshift.errors import InputError
 from nightshift.models import initial_weights
 from nightshift.records import Dataset, Start
 from nightshift.records.specs import SweepSpec, TrialSpec
-from nightshift.spaces import Space, grid, parse
 from nightshift.tracking import ledger
-from nightshift.trials import Sweep
+from nightshift.workflows.sweep.records import Sweep
+from nightshift.workflows.sweep.search_space import Space, grid, parse
 
 
 class Prepared(BaseModel):

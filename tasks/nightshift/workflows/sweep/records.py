@@ -4,7 +4,7 @@ from typing import Literal
 
 from nightshift.config import Pipeline
 from nightshift.records import Record, Start
-from nightshift.spaces import Space, Value
+from nightshift.workflows.sweep.search_space import Space, Value
 
 
 class Sweep(Record):

@@ -4,9 +4,9 @@ A move is written down first and done then. To do it twice changes nothing, and 
 afterwards whether a newer one was written meanwhile, so that of two at once the alias ends at the later one.
 """
 
-from nightshift import decisions
 from nightshift.records import Decision
 from nightshift.tracking import ledger, registry
+from nightshift.workflows.promote import decisions
 
 
 def finish(pipeline: str) -> Decision:

@@ -65,9 +65,11 @@ def assemble(spec: AssembleSpec) -> Assembled:
     images = dataset.profile.images
     print(f"data set {dataset.digest[:12]}: {images:,} images, {len(dataset.classes)} classes; {reason}")
     if plan.mlflow_run_id:
-        from nightshift import card  # imports mlflow and matplotlib, which take seconds
+        from nightshift.workflows.retrain import (
+            data_card,  # imports mlflow and matplotlib, which take seconds
+        )
 
-        card.log(plan, dataset, uri, index, drop, references, results, twice)
+        data_card.log(plan, dataset, uri, index, drop, references, results, twice)
     return Assembled(
         dataset_uri=uri,
         digest=dataset.digest,

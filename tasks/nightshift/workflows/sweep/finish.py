@@ -8,8 +8,8 @@ import json
 from nightshift import storage
 from nightshift.errors import InputError
 from nightshift.records.specs import ConcludeSpec
-from nightshift.study import Study
-from nightshift.trials import Sweep, Swept, Trial
+from nightshift.workflows.sweep.records import Sweep, Swept, Trial
+from nightshift.workflows.sweep.study import Study
 
 
 def conclude(spec: ConcludeSpec) -> Swept:

@@ -8,7 +8,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from nightshift import schedule, storage
+from nightshift import storage
 from nightshift.config import STAGE_SETTINGS, Pipeline, digest_of
 from nightshift.config.pipelines import source_of
 from nightshift.data import batches, shards
@@ -19,8 +19,9 @@ from nightshift.models import initial_weights
 from nightshift.records import BatchSeen, Dataset, Part, Plan
 from nightshift.records.specs import PlanSpec
 from nightshift.runner.json_logs import one_line
-from nightshift.schedule import Facts, Verdict
 from nightshift.tracking import ledger
+from nightshift.workflows.retrain import policy as schedule
+from nightshift.workflows.retrain.policy import Facts, Verdict
 
 LOOKUPS = 32  # results of parts that are looked for at a time; each waits for the store
 

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from nightshift import storage
 from nightshift.config import store_root
 from nightshift.errors import InputError
-from nightshift.reach import named, uris
 from nightshift.records import Decision
 from nightshift.tracking import inventory, ledger, registry
 from nightshift.tracking.inventory import Version
 from nightshift.tracking.runs import address
+from nightshift.workflows.upkeep.reachable import named, uris
 
 LOOKUPS = 32  # objects that are looked for at a time
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from nightshift import predictions, storage
+from nightshift import storage
 from nightshift.data import drift, quarantine
 from nightshift.errors import InputError
 from nightshift.records import (
@@ -25,6 +25,7 @@ from nightshift.records import (
 )
 from nightshift.records.specs import SummariseSpec
 from nightshift.tracking import ledger
+from nightshift.workflows.predict import layout
 
 LOOKUPS = 32  # records that are read at a time
 
@@ -57,7 +58,7 @@ def summarise(spec: SummariseSpec) -> Summary:
     """Finish every batch. Raises InputError for one of which too much is refused; the others are finished."""
     forecast = spec.forecast
     work = storage.read_record(forecast.parts_uri, PartList)
-    places = [predictions.marker(_place(forecast, part.batch), part.digest) for part in work.parts]
+    places = [layout.marker(_place(forecast, part.batch), part.digest) for part in work.parts]
     with ThreadPoolExecutor(LOOKUPS) as pool:
         results = list(pool.map(lambda uri: storage.read_record(uri, PartPredictions), places))
     batches: dict[str, list[PartPredictions]] = {}
@@ -91,7 +92,7 @@ def summarise(spec: SummariseSpec) -> Summary:
 
 
 def _place(forecast: Forecast, batch: str) -> str:
-    return predictions.folder(forecast.pipeline.name, forecast.version, batch).rstrip("/")
+    return layout.folder(forecast.pipeline.name, forecast.version, batch).rstrip("/")
 
 
 def _finish(forecast: Forecast, name: str, parts: Sequence[PartPredictions]) -> BatchPredictions:
@@ -108,13 +109,13 @@ def _finish(forecast: Forecast, name: str, parts: Sequence[PartPredictions]) -> 
         )
     unsure = sorted((row for part in parts for row in part.unsure), key=lambda row: row.confidence)
     files = tuple(part.file for part in parts)
-    kept = {file.uri for file in files} | {predictions.marker(place, part.part) for part in parts}
+    kept = {file.uri for file in files} | {layout.marker(place, part.part) for part in parts}
     for stored in list(storage.listing(place)):
         uri = storage.join(place, stored.key)
         if uri not in kept:
             storage.delete(uri)
     listed = unsure[: pipeline.predict.most_listed]
-    storage.write(storage.join(place, predictions.TO_LABEL), predictions.to_label(listed))
+    storage.write(storage.join(place, layout.TO_LABEL), layout.to_label(listed))
     batch = BatchPredictions(
         batch=name,
         digest=forecast.batches[name].digest,
@@ -126,7 +127,7 @@ def _finish(forecast: Forecast, name: str, parts: Sequence[PartPredictions]) -> 
         unsure=len(listed),
         at=ledger.now(),
     )
-    storage.write_record(storage.join(place, predictions.DONE), batch)
+    storage.write_record(storage.join(place, layout.DONE), batch)
     return batch
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from nightshift import predictions, storage
+from nightshift import storage
 from nightshift.data import drift, quarantine
 from nightshift.data.decoding.pool import Decoders, Seen, see
 from nightshift.data.formats import Unreadable
@@ -27,6 +27,7 @@ from nightshift.inference.runtime import Prediction
 from nightshift.records import Forecast, Part, PartList, PartPredictions, Predicted, Refusal, Unsure
 from nightshift.records.specs import PredictSpec
 from nightshift.runner.json_logs import one_line
+from nightshift.workflows.predict import layout
 
 MEASURED = ["label", "width", "height", "brightness", "contrast", "sharpness"]  # what a profile counts
 
@@ -59,10 +60,10 @@ def predict(spec: PredictSpec) -> Predicted:
 def _reopen(forecast: Forecast, names: Set[str]) -> None:
     """Take away what says that an earlier cut of a batch is whole, before other tables lie there."""
     for name in names:
-        place = predictions.folder(forecast.pipeline.name, forecast.version, name)
-        found = predictions.done(place)
+        place = layout.folder(forecast.pipeline.name, forecast.version, name)
+        found = layout.done(place)
         if found is not None and found.digest != forecast.batches[name].digest:
-            storage.delete(storage.join(place, predictions.DONE))
+            storage.delete(storage.join(place, layout.DONE))
 
 
 def _model(forecast: Forecast) -> model_file.ModelFile:
@@ -82,8 +83,8 @@ def _model(forecast: Forecast) -> model_file.ModelFile:
 
 
 def _part(part: Part, forecast: Forecast, decoders: Decoders[Seen], model: Classifier) -> PartPredictions:
-    place = predictions.folder(forecast.pipeline.name, forecast.version, part.batch)
-    done = predictions.marker(place, part.digest)
+    place = layout.folder(forecast.pipeline.name, forecast.version, part.batch)
+    done = layout.marker(place, part.digest)
     if storage.exists(done):
         print(f"batch {one_line(part.batch)}: part {part.digest[:12]} is already done")
         return storage.read_record(done, PartPredictions)
@@ -103,7 +104,7 @@ def _part(part: Part, forecast: Forecast, decoders: Decoders[Seen], model: Class
         images=len(rows),
         refusals=tuple(sorted(refusals, key=lambda refusal: refusal.key)),
         profile=_profile(rows, [classes[label] for label in labels]),
-        confidences=tuple(np.histogram(sure, predictions.BINS, (0, 1))[0].tolist()),
+        confidences=tuple(np.histogram(sure, layout.BINS, (0, 1))[0].tolist()),
         unsure=_unsure(rows, [classes[label] for label in labels], sure.tolist(), forecast),
         runtime=runtime,
         seconds=time.monotonic() - started,

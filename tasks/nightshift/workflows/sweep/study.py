@@ -20,8 +20,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nightshift import storage
 from nightshift.config import digest_of
-from nightshift.spaces import Space, Value, grid
-from nightshift.trials import Sweep, Trial
+from nightshift.workflows.sweep.records import Sweep, Trial
+from nightshift.workflows.sweep.search_space import Space, Value, grid
 
 LOOKUPS: Final = 32  # records that are read at a time
 DRAWS: Final = 10  # before settings that were tried already are tried again

@@ -17,17 +17,18 @@ from typing import Final, NamedTuple
 
 from pydantic import BaseModel
 
-from nightshift import gaps, retention, storage
+from nightshift import storage
 from nightshift.config import store_root
 from nightshift.config.upkeep import Retention
 from nightshift.errors import OutageError
-from nightshift.leftovers import KNOWN, Leftovers
-from nightshift.reach import Reach
 from nightshift.records.specs import UpkeepSpec
 from nightshift.records.upkeep import Cleaning, Doomed, Tally
 from nightshift.runner.json_logs import one_line
 from nightshift.tracking import inventory, owners
 from nightshift.tracking.inventory import Version
+from nightshift.workflows.upkeep import integrity, retention
+from nightshift.workflows.upkeep.garbage import KNOWN, Leftovers
+from nightshift.workflows.upkeep.reachable import Reach
 
 MARKERS: Final = {"part.json", "checkpoint.json", "candidate.json", "sweep.json", "_SUCCESS", "MLmodel"}
 DELETIONS: Final = 16  # at a time; each waits for its server
@@ -72,7 +73,7 @@ def look(settings: Retention, named: Sequence[str], now: float) -> Upkept:
         named=tuple(named),
         doomed=tuple(sorted(found.doomed, key=_turn)),
         tallies=found.tallies,
-        findings=(*findings, *gaps.lacking(kept)),
+        findings=(*findings, *integrity.lacking(kept)),
         remarks=(*found.remarks, *unknown),
     )
     name = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H%M%S.%fZ}.json"
@@ -90,7 +91,7 @@ def survey(settings: Retention, named: Sequence[str], now: float) -> Survey:
     """Mark what is named, then sweep the rest; `now` in seconds since 1970."""
     owners.check()
     versions = inventory.versions()
-    findings = gaps.check_mlflow(versions)
+    findings = integrity.check_mlflow(versions)
     gone = retention.removable(versions, settings, now)
     removed = {version.uri for version in gone}
     kept = [version for version in versions if version.uri not in removed]

@@ -8,7 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence, Set
 
-from nightshift import predictions, storage
+from nightshift import storage
 from nightshift.config import PreprocessSettings, store_root
 from nightshift.config.pipelines import unlabelled_source
 from nightshift.data import batches
@@ -18,6 +18,7 @@ from nightshift.records import Forecast, Part
 from nightshift.records.specs import LookSpec
 from nightshift.runner.json_logs import one_line
 from nightshift.tracking import registry
+from nightshift.workflows.predict import layout
 
 DAY = 86_400.0  # seconds
 
@@ -96,7 +97,7 @@ def _chosen(seen: Iterable[Batch], spec: LookSpec, version: str) -> list[Batch]:
     pipeline, policy = spec.pipeline.name, spec.pipeline.predict
     todo = []
     for batch in seen:
-        found = predictions.done(predictions.folder(pipeline, version, batch.name))
+        found = layout.done(layout.folder(pipeline, version, batch.name))
         named = not spec.batches or batch.name in spec.batches
         if named and (found is None or found.digest != batch.seen().digest):
             todo.append(batch)
@@ -113,12 +114,12 @@ def _predicted(pipeline: str, names: Set[str]) -> dict[str, set[str]]:
     root, found = storage.join(store_root(), "predictions", pipeline), defaultdict[str, set[str]](set)
     for stored in storage.listing(root):
         place, _, name = stored.key.rpartition("/")
-        if name == predictions.DONE and place.partition("/")[2] in names:
-            finished = predictions.done(storage.join(root, place))
+        if name == layout.DONE and place.partition("/")[2] in names:
+            finished = layout.done(storage.join(root, place))
             if finished:
                 found[finished.batch].add(finished.digest)
     return found
 
 
 def _marker(pipeline: str, version: str, part: Part) -> str:
-    return predictions.marker(predictions.folder(pipeline, version, part.batch), part.digest)
+    return layout.marker(layout.folder(pipeline, version, part.batch), part.digest)

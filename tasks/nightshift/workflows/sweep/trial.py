@@ -6,10 +6,10 @@ python -m nightshift trial --spec spec.json --result result.json
 from nightshift.config.pipelines import override
 from nightshift.errors import InputError, PrunedError
 from nightshift.records.specs import TrainSpec, TrialSpec
-from nightshift.study import Study
 from nightshift.train import train
 from nightshift.training.trainer import Epoch
-from nightshift.trials import Trial
+from nightshift.workflows.sweep.records import Trial
+from nightshift.workflows.sweep.study import Study
 
 
 def trial(spec: TrialSpec) -> Trial:

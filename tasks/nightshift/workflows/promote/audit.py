@@ -8,10 +8,10 @@ says so. A champion that was deleted is recorded as gone, and nothing waits for 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from nightshift import decisions, moves
 from nightshift.errors import InputError
 from nightshift.records import Decision, DecisionKind
 from nightshift.tracking import ledger, registry
+from nightshift.workflows.promote import decisions, moves
 
 BY_HAND: Final = "by hand in MLflow"
 

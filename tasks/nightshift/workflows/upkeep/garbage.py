@@ -5,15 +5,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from nightshift import retention, storage
+from nightshift import storage
 from nightshift.config import store_root
 from nightshift.config.upkeep import DAY, Retention
 from nightshift.errors import InputError
-from nightshift.reach import DEPTHS, Reach, unit_of
 from nightshift.records.upkeep import Doomed, Tally
 from nightshift.storage import Stored
 from nightshift.tracking import inventory
 from nightshift.tracking.inventory import Version
+from nightshift.workflows.upkeep import retention
+from nightshift.workflows.upkeep.reachable import DEPTHS, Reach, unit_of
 
 TEMPORARY: Final = "doctor"  # written, read and deleted at once
 TEMPORARY_DAYS: Final = 1.0

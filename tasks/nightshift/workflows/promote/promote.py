@@ -8,12 +8,12 @@ more where the alias moves, and no answer is a refusal. docs/promotion.md has al
 
 from pydantic import BaseModel
 
-from nightshift import approval, decisions, moves
-from nightshift.audit import Audit, audit, earlier, unjudged
 from nightshift.errors import InputError
 from nightshift.records import Bound, Decision, DecisionKind
 from nightshift.records.specs import PromoteSpec
 from nightshift.tracking import ledger, registry
+from nightshift.workflows.promote import approval, decisions, moves
+from nightshift.workflows.promote.audit import Audit, audit, earlier, unjudged
 
 
 class Promotion(BaseModel):

@@ -1,0 +1,1 @@
+"""Steps of predict_<pipeline>: batch prediction."""

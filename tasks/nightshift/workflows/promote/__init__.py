@@ -1,0 +1,1 @@
+"""Steps of promote_<pipeline>: audit, decide, move the alias."""

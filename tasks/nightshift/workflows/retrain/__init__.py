@@ -1,0 +1,1 @@
+"""Steps of retrain_<pipeline> around the five stages."""

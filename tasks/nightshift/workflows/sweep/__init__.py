@@ -1,0 +1,1 @@
+"""Steps of sweep_<pipeline>: hyperparameter search with Optuna."""

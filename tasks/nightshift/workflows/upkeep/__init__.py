@@ -1,0 +1,1 @@
+"""Steps of upkeep: garbage collection, retention, integrity."""
