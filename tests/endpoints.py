@@ -21,9 +21,9 @@ from waiting import patience, wait_for
 from nightshift.inference import runtime
 from nightshift.serving import http
 from nightshift.serving.app import create
-from nightshift.serving.following import Follower
-from nightshift.serving.meters import Meters
-from nightshift.serving.served import Options
+from nightshift.serving.loaded_model import Options
+from nightshift.serving.metrics import Meters
+from nightshift.serving.model_watcher import Follower
 from nightshift.tracking import registry, runs
 
 

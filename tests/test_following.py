@@ -15,14 +15,14 @@ from waiting import wait_for
 from nightshift.errors import InputError
 from nightshift.inference import runtime
 from nightshift.security import signing
-from nightshift.serving import recent
+from nightshift.serving import recent_images
 from nightshift.tracking import registry, runs
 
 
 def test_the_fastest_runtime_takes_over_when_enough_images_came(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(recent, "LOOK", 32)
+    monkeypatch.setattr(recent_images, "LOOK", 32)
     monkeypatch.setattr(runtime, "TURN_SECONDS", 0.01)
     monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", runtime.EXACT, "openvino"))
     held(monkeypatch, lambda: time.sleep(0.05))  # the other one is the fastest

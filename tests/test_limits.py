@@ -16,7 +16,7 @@ from nightshift.config import PreprocessSettings
 from nightshift.data.decoding.pool import Decoders, Seen, see
 from nightshift.data.formats import Unreadable, inspect, tiff
 from nightshift.data.images import load
-from nightshift.serving.served import Options
+from nightshift.serving.loaded_model import Options
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from waiting import patience, wait_for
 from nightshift.hardware import processor
 from nightshift.inference import runtime
 from nightshift.inference.portability import PAIR_SUM
-from nightshift.serving import events, intake
-from nightshift.serving.recent import Recent
+from nightshift.serving import events, uploads
+from nightshift.serving.recent_images import Recent
 
 MODEL = brightness()
 
@@ -153,7 +153,7 @@ def test_a_body_without_a_length_is_stopped_at_the_limit(endpoint: Endpoint) -> 
 def test_a_body_that_does_not_come_is_not_waited_for(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "SECONDS", 0.2)
+    monkeypatch.setattr(uploads, "SECONDS", 0.2)
     with connect(endpoint, "Content-Length: 100") as connection:
         assert status(connection) == 408
 

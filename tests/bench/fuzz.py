@@ -36,8 +36,8 @@ with atheris.instrument_imports(include=["tasks", "starlette", "python_multipart
     from nightshift.data.images import decode, load
     from nightshift.data.sources import find
     from nightshift.errors import InputError
-    from nightshift.serving import intake
-    from nightshift.serving.answers import RefusedError
+    from nightshift.serving import uploads
+    from nightshift.serving.responses import RefusedError
 
 # Below what a stage allows, so that an input takes milliseconds, and memory shows what grows.
 SMALL: Final = PreprocessSettings(image_size=16, max_pixels=10**6, max_megabytes=1)
@@ -73,7 +73,7 @@ def forms(data: bytes) -> None:
     kind = b"multipart/form-data; boundary=" + BOUNDARY
     request = Request({"type": "http", "headers": [(b"content-type", kind)]}, receive)
     with suppress(RefusedError):
-        asyncio.run(intake.uploads(request, int, megabytes=1, most=8))
+        asyncio.run(uploads.uploads(request, int, megabytes=1, most=8))
 
 
 def _suffix(target: str, data: bytes) -> str:

@@ -10,9 +10,9 @@ import typer
 from nightshift.cli.predict import Model
 
 if TYPE_CHECKING:
-    from nightshift.serving.following import Follower
-    from nightshift.serving.meters import Meters
-    from nightshift.serving.served import Options
+    from nightshift.serving.loaded_model import Options
+    from nightshift.serving.metrics import Meters
+    from nightshift.serving.model_watcher import Follower
 
 app = typer.Typer()
 RuntimeName = Literal[
@@ -40,9 +40,9 @@ def serve(
     An alias is followed: a new champion takes over between two batches, once it is verified and warm.
     """
     from nightshift.cli.connection import connect_for
-    from nightshift.serving.following import Follower
-    from nightshift.serving.meters import Meters
-    from nightshift.serving.served import Options
+    from nightshift.serving.loaded_model import Options
+    from nightshift.serving.metrics import Meters
+    from nightshift.serving.model_watcher import Follower
 
     connect_for(model)
     # A silent registry is asked again at the next look; until then it is to be known as silent.

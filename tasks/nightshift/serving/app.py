@@ -16,14 +16,14 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from nightshift.data.images import Unreadable
-from nightshift.serving import answers, intake
-from nightshift.serving.answers import Answer, Health, Problem, RefusedError
+from nightshift.serving import responses, uploads
 from nightshift.serving.batching import FailedError, FullError, Line, Row, StoppingError
-from nightshift.serving.following import Follower
-from nightshift.serving.intake import Upload, Uploads
-from nightshift.serving.meters import Meters
-from nightshift.serving.pages import documentation
-from nightshift.serving.served import Options, Served
+from nightshift.serving.docs_page import documentation
+from nightshift.serving.loaded_model import Options, Served
+from nightshift.serving.metrics import Meters
+from nightshift.serving.model_watcher import Follower
+from nightshift.serving.responses import Answer, Health, Problem, RefusedError
+from nightshift.serving.uploads import Upload, Uploads
 
 DESCRIPTION: Final = "Classifies images with a model that Nightshift made. Every refusal is one sentence."
 BINARY: Final = {"schema": {"type": "string", "format": "binary", "description": "One image."}}
@@ -37,7 +37,7 @@ FORM: Final = {
 BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "content": dict.fromkeys(intake.KINDS, BINARY) | {intake.FORM: FORM},
+        "content": dict.fromkeys(uploads.KINDS, BINARY) | {uploads.FORM: FORM},
     }
 }
 PROBLEMS: Final = {
@@ -70,22 +70,22 @@ class Endpoint:
         except FullError as error:
             most = f"{self.options.queue} images or {self.options.queue_bytes >> 20} MiB"
             waiting = f"as much as may wait does already ({most}); send it again a little later"
-            raise answers.busy("full", waiting) from error
+            raise responses.busy("full", waiting) from error
         except StoppingError as error:
-            raise answers.busy("stopping", "the endpoint stops; send it to another one") from error
+            raise responses.busy("stopping", "the endpoint stops; send it to another one") from error
         if not given.form and isinstance(rows[0], Unreadable):
-            raise answers.refused(rows[0])
+            raise responses.refused(rows[0])
         classes = served.model.classes
         found = [
-            answers.prediction(upload.name, row, classes, top)
+            responses.prediction(upload.name, row, classes, top)
             for upload, row in zip(given.files, rows, strict=True)
         ]
-        return answers.as_json(Answer(model=answers.named(served), predictions=found))
+        return responses.as_json(Answer(model=responses.named(served), predictions=found))
 
     async def _uploads(self, request: Request, take: Callable[[int], None]) -> Uploads:
         megabytes, most = self.options.max_megabytes, self.options.queue
         try:
-            return await intake.uploads(request, take, megabytes=megabytes, most=most)
+            return await uploads.uploads(request, take, megabytes=megabytes, most=most)
         except RefusedError as refusal:
             self.meters.refused.labels(refusal.reason).inc()
             raise
@@ -93,7 +93,7 @@ class Endpoint:
     def _served(self) -> Served:
         served = self.follower.served
         if served is None:
-            raise answers.busy("no-model", "there is no model yet; see /health for what it waits for")
+            raise responses.busy("no-model", "there is no model yet; see /health for what it waits for")
         return served
 
     async def _rows(self, served: Served, files: list[Upload]) -> list[Row | Unreadable]:
@@ -106,7 +106,7 @@ class Endpoint:
 
     async def _row(self, served: Served, data: bytes) -> Row | Unreadable:
         try:
-            intake.check_kind(data, served.settings)
+            uploads.check_kind(data, served.settings)
             return await self.line.ask(served, data)
         except Unreadable as unreadable:
             return unreadable
@@ -173,13 +173,13 @@ def _pages(app: FastAPI, endpoint: Endpoint) -> None:
     @app.get("/health", response_model=Health)
     async def health() -> Response:
         """How it is: 200 as long as the process lives."""
-        return answers.as_json(answers.health(endpoint.follower))
+        return responses.as_json(responses.health(endpoint.follower))
 
     @app.get("/ready", response_model=Health, responses={503: {"model": Health, "description": "No model."}})
     async def ready() -> Response:
         """Whether requests may come: 503 until a model serves."""
         found = endpoint.follower.served is not None and not endpoint.line.stopping
-        return answers.as_json(answers.health(endpoint.follower), 200 if found else 503)
+        return responses.as_json(responses.health(endpoint.follower), 200 if found else 503)
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:

@@ -22,9 +22,9 @@ from nightshift.hardware.processor import threads
 from nightshift.inference.runtime import Pixels
 from nightshift.serving.decoding import Decoding, File
 from nightshift.serving.events import say
-from nightshift.serving.meters import Meters
-from nightshift.serving.recent import Recent
-from nightshift.serving.served import Options, Served
+from nightshift.serving.loaded_model import Options, Served
+from nightshift.serving.metrics import Meters
+from nightshift.serving.recent_images import Recent
 
 
 class FullError(Exception):

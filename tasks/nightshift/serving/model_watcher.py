@@ -14,9 +14,9 @@ from nightshift.errors import InputError, NightshiftError, OutageError
 from nightshift.inference import model_file
 from nightshift.inference.model_file import ModelFile
 from nightshift.serving.events import say, without_logins
-from nightshift.serving.meters import Meters
-from nightshift.serving.recent import Recent
-from nightshift.serving.served import Options, Served, fastest, serve, warm
+from nightshift.serving.loaded_model import Options, Served, fastest, serve, warm
+from nightshift.serving.metrics import Meters
+from nightshift.serving.recent_images import Recent
 
 REFUSED_SECONDS: Final = 60.0  # until a version that was refused is fetched again: it may be signed by then
 STOP_SECONDS: Final = 5.0

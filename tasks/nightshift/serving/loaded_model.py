@@ -12,7 +12,7 @@ from nightshift.inference.model_file import ModelFile
 from nightshift.inference.openvino_streams import PIECES
 from nightshift.inference.runtime import Runtime, Session
 from nightshift.serving.events import say
-from nightshift.serving.recent import Sample
+from nightshift.serving.recent_images import Sample
 
 
 class Options(NamedTuple):

@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from nightshift.data.images import Unreadable
 from nightshift.serving.batching import Row
-from nightshift.serving.following import Follower
-from nightshift.serving.served import Served
+from nightshift.serving.loaded_model import Served
+from nightshift.serving.model_watcher import Follower
 
 # Status of a refused image by its reason; of every other reason it is 422.
 STATUS: Final = {

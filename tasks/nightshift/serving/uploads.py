@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from nightshift.config import PreprocessSettings
 from nightshift.data.formats import Unreadable
-from nightshift.serving.answers import RefusedError
+from nightshift.serving.responses import RefusedError
 
 # The bytes say what an image is. A type only has to be none that promises something else, and clients
 # that are told none send one of the last ones.
