@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from nightshift.cli import app
 from nightshift.inference.runtime import Session
 from nightshift.security import encryption, signing
-from nightshift.stack import backup, environment, lifecycle, prepare, state
+from nightshift.stack import backup, environment, folder_version, lifecycle, prepare
 from nightshift.stack.backup import Manifest
 from nightshift.tracking import ledger, registry
 
@@ -44,7 +44,7 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def small(folder: Path) -> Path:
     """A stack that was never started: secrets, keys, and what is in its bucket."""
     home = prepare.make_home(folder / "stack")
-    state.claim(home)
+    folder_version.claim(home)
     prepare.make_site(home, running=False, random_ports=True)
     for key in ("ledger/p/1.json", "incoming/p/b/cat/a.png", "shards/d/part.json", "candidates/c/model.onnx"):
         put(home, key, key.encode())

@@ -16,7 +16,7 @@ from nightshift.cli import app
 from nightshift.cli.connection import connect, connect_signing, decided, pipelines_folder
 from nightshift.errors import InputError
 from nightshift.security import signing
-from nightshift.stack.kept import Ports, ensure_secrets, store_ports
+from nightshift.stack.private_files import Ports, ensure_secrets, store_ports
 
 NIGHTSHIFT = sysconfig.get_path("scripts") + "/nightshift"
 

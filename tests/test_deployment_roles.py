@@ -11,8 +11,8 @@ from deployment import services
 from nightshift.stack import airflow_settings
 from nightshift.stack.airflow_api import POOLS
 from nightshift.stack.environment import Site
-from nightshift.stack.kept import Ports, Secrets
 from nightshift.stack.prepare import make_data
+from nightshift.stack.private_files import Ports, Secrets
 from nightshift.stack.roles import Role, build_roles
 
 NOT_OURS = {"postgres", "valkey", "s3"}  # other programs than the embedded ones, or settings of their own

@@ -31,8 +31,8 @@ from nightshift.cli import app, checks
 from nightshift.cli.doctor import _processor
 from nightshift.hardware import processor
 from nightshift.security import signing
-from nightshift.stack.kept import Ports, ensure_secrets, store_ports
-from nightshift.stack.programs import valkey_binary
+from nightshift.stack.binaries import valkey_binary
+from nightshift.stack.private_files import Ports, ensure_secrets, store_ports
 from nightshift.tracking import runs
 
 __all__ = ["s3", "s3_server", "server"]  # fixtures

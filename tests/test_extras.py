@@ -61,8 +61,8 @@ ENTRY_POINTS = {
     # What is in the image of docker/Dockerfile, and what its services run.
     "airflow train serve heic dicom": (
         "nightshift.stack.provision",
-        "nightshift.stack.access",
-        "nightshift.stack.probe",
+        "nightshift.stack.airflow_access",
+        "nightshift.stack.healthcheck",
         "nightshift.stack.janitor",
         "nightshift.cli",
         "nightshift.cli.airflow",

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from waiting import patience, wait_for
 
 from nightshift.cli import app
-from nightshift.stack import gauges, kept, lifecycle, prepare
+from nightshift.stack import lifecycle, metrics, prepare, private_files
 from nightshift.stack.environment import BROKER_URL
 from nightshift.tracking import ledger
 
@@ -57,7 +57,7 @@ def test_ages_are_those_of_the_ledger(home):
     now = 1794096000.0  # 2026-11-08
     made = {
         (sample.name, *sample.labels.values()): sample.value
-        for metric in gauges.decisions(now)
+        for metric in metrics.decisions(now)
         for sample in metric.samples
     }
     days = {name: value / 86400 for name, value in made.items() if name[0].endswith("_seconds")}
@@ -125,7 +125,7 @@ def test_the_role_answers_and_what_does_not_is_missing(home):
     log = home / "logs" / "metrics.log"  # the supervisor writes it, a moment later
     wait_for(lambda: "metrics: S3 at http://127.0.0.1" in log.read_text(), "the sentence on S3")
     said = log.read_text()
-    secrets = kept.stored_secrets(home)
+    secrets = private_files.stored_secrets(home)
     assert secrets is not None
     assert secrets.valkey_password not in said
 

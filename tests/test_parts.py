@@ -15,9 +15,9 @@ from waiting import patience
 from nightshift import storage
 from nightshift.errors import InputError, OutageError
 from nightshift.security import signing
-from nightshift.stack import environment, kept, lifecycle, parts, prepare, supervise
+from nightshift.stack import environment, external_services, lifecycle, prepare, private_files, supervisor
 from nightshift.stack.environment import Site
-from nightshift.stack.kept import Ports
+from nightshift.stack.private_files import Ports
 from nightshift.stack.roles import build_roles
 
 AIRFLOW_DB, MLFLOW_DB = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "MLFLOW_BACKEND_STORE_URI"
@@ -53,8 +53,8 @@ def roles_of(folder: Path, *without: str) -> dict[str, dict[str, str]]:
 
 
 def site_of(folder: Path, *without: str) -> Site:
-    own = parts.take(without, ["mlflow", "scheduler", "worker", "worker-train"], OWN)
-    return Site(folder, Ports(), kept.ensure_secrets(folder), folder, cores=4, own=own)
+    own = external_services.take(without, ["mlflow", "scheduler", "worker", "worker-train"], OWN)
+    return Site(folder, Ports(), private_files.ensure_secrets(folder), folder, cores=4, own=own)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_variable_that_is_missing_is_one_sentence_and_nothing_starts(
         InputError, match=rf"^{part} is left out and {variable} is not set, by which .* finds "
     ):
         lifecycle.up(home, without=[part], random_ports=True)
-    assert supervise.connect(home) is None
+    assert supervisor.connect(home) is None
 
 
 def test_a_server_that_does_not_answer_is_one_sentence_and_nothing_starts(
@@ -95,11 +95,11 @@ def test_a_server_that_does_not_answer_is_one_sentence_and_nothing_starts(
             ) as said:
                 lifecycle.up(home, without=[part], random_ports=True)
             assert "word" not in str(said.value)
-    assert supervise.connect(home) is None
+    assert supervisor.connect(home) is None
 
 
 def test_what_no_role_needs_may_be_left_out_without_a_variable() -> None:
-    assert parts.take(["postgres", "s3", "mlflow"], ["valkey"], {}) == {}
+    assert external_services.take(["postgres", "s3", "mlflow"], ["valkey"], {}) == {}
 
 
 def test_every_role_reaches_the_callers_own_store(tmp_path: Path) -> None:
@@ -138,8 +138,8 @@ def test_models_of_the_callers_own_mlflow_are_signed_by_the_callers_own_keys(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     mine = {signing.PUBLIC_KEYS: "mine.pub:/keys/old.pub", signing.SIGNING_KEY: "mine.key"}
-    own = parts.take(["mlflow"], ["worker"], OWN | mine)
-    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=4, own=own)
+    own = external_services.take(["mlflow"], ["worker"], OWN | mine)
+    site = Site(tmp_path, Ports(), private_files.ensure_secrets(tmp_path), tmp_path, cores=4, own=own)
     roles = {role.name: role.environment for role in build_roles(site, {})}
     assert roles["worker-train"][signing.PUBLIC_KEYS] == f"{tmp_path}/mine.pub:/keys/old.pub"
     assert roles["worker"][signing.SIGNING_KEY] == f"{tmp_path}/mine.key"

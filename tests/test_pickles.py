@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from nightshift.cli import app
 from nightshift.errors import InputError
 from nightshift.inference import model_file
-from nightshift.stack import environment, kept
+from nightshift.stack import environment, private_files
 from nightshift.stack.environment import Site
-from nightshift.stack.kept import Ports
+from nightshift.stack.private_files import Ports
 from nightshift.tracking import registry, runs
 
 ALLOW = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
@@ -56,7 +56,7 @@ def pickled(mlflow_server: Door, trap: Path, tmp_path: Path) -> str:
 
 
 def test_the_stack_and_every_client_of_it_forbid_pickles(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=1)
+    site = Site(tmp_path, Ports(), private_files.ensure_secrets(tmp_path), tmp_path, cores=1)
     assert environment.client_variables(site)[ALLOW] == "false"
 
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from nightshift.errors import InputError
-from nightshift.stack.probe import probe
+from nightshift.stack.healthcheck import probe
 
 HEALTH = b"""{"scheduler": {"status": "healthy", "latest_scheduler_heartbeat": "2026-11-25T03:00:00+00:00"},
 "triggerer": {"status": "unhealthy", "latest_triggerer_heartbeat": "2026-11-24T03:00:00+00:00"},
@@ -68,7 +68,7 @@ def test_an_unknown_question_is_refused():
 
 
 def test_the_exit_status_says_it(url):
-    command = [sys.executable, "-m", "nightshift.stack.probe", "server"]
+    command = [sys.executable, "-m", "nightshift.stack.healthcheck", "server"]
     assert subprocess.run([*command, url], capture_output=True).returncode == 0
     done = subprocess.run([*command, f"{url}/sick"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "it answered 503\n")

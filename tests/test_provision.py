@@ -24,7 +24,7 @@ import pytest
 from waiting import patience, wait_for
 
 from nightshift.errors import InputError, OutageError
-from nightshift.stack import access, provision
+from nightshift.stack import airflow_access, provision
 from nightshift.stack.airflow_api import POOLS
 
 PROGRAMS = Path(sysconfig.get_path("scripts"))
@@ -236,4 +236,4 @@ def test_missing_and_empty_secrets_and_bad_numbers_are_refused(tmp_path):
 
 def test_every_pool_of_the_embedded_stack_is_set_here_too():
     assert set(provision.pool_slots({})) == set(POOLS)
-    assert set(access.ROLES) < set(access.PEOPLE.values())
+    assert set(airflow_access.ROLES) < set(airflow_access.PEOPLE.values())

@@ -12,7 +12,7 @@ from test_backup import KEY, folder, keep, put, run, small
 from test_storage import s3, s3_server
 
 from nightshift.security import encryption
-from nightshift.stack import backup, lifecycle, state, supervise
+from nightshift.stack import backup, folder_version, lifecycle, supervisor
 from nightshift.stack.backup import Manifest
 
 # Fixtures: a place for stacks, a stack that was never started, and a real S3 server.
@@ -64,7 +64,7 @@ def test_a_backup_of_older_versions_is_taken_over(kept, small):
     changed(kept, lambda made: made["state"].update(format=0, postgresql="17", airflow="3.2.0"))
     shutil.rmtree(small)
     run("restore", str(kept))
-    assert state.read(small) == state.installed()
+    assert folder_version.read(small) == folder_version.installed()
 
 
 def test_a_stack_that_is_there_is_put_aside_only_when_that_is_asked_for(kept, small, folder):
@@ -130,7 +130,7 @@ def test_what_was_there_comes_back_when_the_databases_cannot_be_filled(folder):
     lifecycle.up(home, only=["postgres"], random_ports=True)
     lifecycle.down(home)
     place = keep(folder / "kept")
-    assert supervise.connect(home) is None  # it was started for the backup alone
+    assert supervisor.connect(home) is None  # it was started for the backup alone
     put(home, "ledger/p/later.json", b"later")
     before = contents(home)
     (place / "airflow.dump").write_bytes(b"no dump")

@@ -31,18 +31,18 @@ from nightshift.stack import (
     airflow_api,
     environment,
     health,
-    kept,
     lifecycle,
     ports,
     prepare,
+    private_files,
     processes,
-    supervise,
 )
+from nightshift.stack import supervisor as supervise
 from nightshift.stack.environment import Site
-from nightshift.stack.kept import Ports
+from nightshift.stack.private_files import Ports
 from nightshift.stack.processes import Session
 from nightshift.stack.roles import Health, Role, build_roles, postgres_folder
-from nightshift.stack.supervise import Supervisor
+from nightshift.stack.supervisor import Supervisor
 from nightshift.tracking import runs
 
 STORES = ("postgres", "valkey", "s3")
@@ -111,7 +111,7 @@ def test_the_usual_ports_are_wanted_first_and_random_ones_on_request() -> None:
 
 
 def test_workers_get_no_secret_of_the_servers(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=4)
+    site = Site(tmp_path, Ports(), private_files.ensure_secrets(tmp_path), tmp_path, cores=4)
     parent = {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://elsewhere",
         "AIRFLOW__CORE__PARALLELISM": "7",
@@ -132,14 +132,14 @@ def test_workers_get_no_secret_of_the_servers(tmp_path: Path) -> None:
 
 
 def test_the_callers_airflow_settings_win(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=4)
+    site = Site(tmp_path, Ports(), private_files.ensure_secrets(tmp_path), tmp_path, cores=4)
     lowered = {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20"}
     lower = {role.name for role in build_roles(site, lowered) if role.environment.items() >= lowered.items()}
     assert lower >= {"scheduler", "worker", "dag-processor"}
 
 
 def test_metrics_of_airflow_are_switched_on_in_all_that_is_airflow(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=4)
+    site = Site(tmp_path, Ports(), private_files.ensure_secrets(tmp_path), tmp_path, cores=4)
     wanted = {
         "AIRFLOW__METRICS__STATSD_ON": "True",
         "AIRFLOW__METRICS__OTEL_ON": "True",
@@ -152,7 +152,7 @@ def test_metrics_of_airflow_are_switched_on_in_all_that_is_airflow(tmp_path: Pat
 
 
 def test_threads_times_slots_stay_within_the_cores(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=8)
+    site = Site(tmp_path, Ports(), private_files.ensure_secrets(tmp_path), tmp_path, cores=8)
     threads = {role.name: role.environment.get("NIGHTSHIFT_THREADS") for role in build_roles(site, {})}
     assert (threads["worker"], threads["worker-train"]) == ("1", "8")
 
@@ -166,7 +166,7 @@ def test_a_cap_on_threads_caps_the_cores_of_a_stack(
 
 
 def test_the_janitor_reaches_the_database_and_starts_after_the_others(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=2)
+    site = Site(tmp_path, Ports(), private_files.ensure_secrets(tmp_path), tmp_path, cores=2)
     roles = {role.name: role for role in build_roles(site, {"NIGHTSHIFT_KEEP_DAYS": "30"})}
     found = roles["janitor"]
     assert found.environment == {**roles["scheduler"].environment, "NIGHTSHIFT_KEEP_DAYS": "30"}
@@ -177,7 +177,7 @@ def test_the_janitor_reaches_the_database_and_starts_after_the_others(tmp_path: 
 
 
 def test_every_role_waits_only_for_roles_that_exist(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=2)
+    site = Site(tmp_path, Ports(), private_files.ensure_secrets(tmp_path), tmp_path, cores=2)
     roles = build_roles(site, {})
     names = {role.name for role in roles}
     assert all(set(role.after) <= names for role in roles)
@@ -188,7 +188,7 @@ def test_every_role_waits_only_for_roles_that_exist(tmp_path: Path) -> None:
 
 
 def test_the_endpoint_starts_on_request_only_and_serves_what_the_caller_names(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(serve=8600), kept.ensure_secrets(tmp_path), tmp_path, cores=4)
+    site = Site(tmp_path, Ports(serve=8600), private_files.ensure_secrets(tmp_path), tmp_path, cores=4)
     roles = build_roles(site, {"NIGHTSHIFT_SERVE": "models:/photos@champion"})
     usual = {role.name for role in prepare.choose(roles, (), ())}
     assert usual == {role.name for role in roles} - {"serve", "metrics"}
@@ -203,25 +203,25 @@ def test_the_endpoint_starts_on_request_only_and_serves_what_the_caller_names(tm
 
 
 def test_secrets_are_made_once_and_only_for_their_owner(tmp_path: Path) -> None:
-    first = kept.ensure_secrets(tmp_path)
+    first = private_files.ensure_secrets(tmp_path)
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
-    assert kept.ensure_secrets(tmp_path) == first
+    assert private_files.ensure_secrets(tmp_path) == first
     assert all(len(value) >= 16 for value in asdict(first).values())
 
 
 def test_a_secret_that_the_file_lacks_is_made_once_and_the_others_stay(tmp_path: Path) -> None:
-    first = asdict(kept.ensure_secrets(tmp_path))
+    first = asdict(private_files.ensure_secrets(tmp_path))
     older = {name: value for name, value in first.items() if not name.startswith("mlflow_")}
-    kept.write_private(tmp_path / "secrets.json", json.dumps(older))
-    found = kept.stored_secrets(tmp_path)
+    private_files.write_private(tmp_path / "secrets.json", json.dumps(older))
+    found = private_files.stored_secrets(tmp_path)
     assert found is not None
     assert asdict(found).items() >= older.items()
     assert len(found.mlflow_password) >= 16
-    assert kept.ensure_secrets(tmp_path) == found
+    assert private_files.ensure_secrets(tmp_path) == found
 
 
 def test_mlflow_gets_no_password_of_another_server(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=4)
+    site = Site(tmp_path, Ports(), private_files.ensure_secrets(tmp_path), tmp_path, cores=4)
     (role,) = [role for role in build_roles(site, {}) if role.name == "mlflow"]
     values = " ".join(role.environment.values())
     assert {name for name, value in asdict(site.secrets).items() if value in values} == {
@@ -239,7 +239,7 @@ def test_the_key_pair_is_made_once_and_only_for_its_owner(home: Path) -> None:
 
 
 def test_clients_trust_the_stacks_key_and_only_the_worker_that_registers_has_it(tmp_path: Path) -> None:
-    site = Site(tmp_path, Ports(), kept.ensure_secrets(tmp_path), tmp_path, cores=4)
+    site = Site(tmp_path, Ports(), private_files.ensure_secrets(tmp_path), tmp_path, cores=4)
     assert signing.SIGNING_KEY not in environment.client_variables(site)
     public = environment.client_variables(site)[signing.PUBLIC_KEYS]
     assert Path(public) == site.signing_key.with_name(signing.PUBLIC_NAME)
@@ -475,7 +475,9 @@ def test_a_failed_start_names_the_server_and_leaves_nothing(home: Path) -> None:
 
 
 def test_an_interrupted_start_leaves_nothing(home: Path) -> None:
-    script = "import sys, pathlib; from nightshift.stack import lifecycle as stack; stack.up(pathlib.Path(sys.argv[1]))"
+    script = (
+        "import sys, pathlib; from nightshift.stack import lifecycle; lifecycle.up(pathlib.Path(sys.argv[1]))"
+    )
     child = subprocess.Popen([sys.executable, "-c", script, str(home)], stderr=subprocess.PIPE, text=True)
     wait_for((home / "logs" / "migrate.log").exists, "the start of the migration")
     session = session_of(home)

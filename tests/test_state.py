@@ -7,26 +7,26 @@ from pathlib import Path
 import pytest
 
 from nightshift.errors import InputError
-from nightshift.stack import lifecycle, state, supervise
+from nightshift.stack import folder_version, lifecycle, supervisor
 
-HERE = state.installed()
+HERE = folder_version.installed()
 
 
 def written(home: Path, **changes: object) -> Path:
-    (home / state.FILE).write_text(json.dumps(HERE.model_dump() | changes))
+    (home / folder_version.FILE).write_text(json.dumps(HERE.model_dump() | changes))
     return home
 
 
 def test_the_first_start_writes_it_down_for_its_owner(tmp_path):
-    assert state.read(tmp_path) is None
-    state.claim(tmp_path)
-    assert state.read(tmp_path) == HERE
-    assert stat.S_IMODE((tmp_path / state.FILE).stat().st_mode) == 0o600
+    assert folder_version.read(tmp_path) is None
+    folder_version.claim(tmp_path)
+    assert folder_version.read(tmp_path) == HERE
+    assert stat.S_IMODE((tmp_path / folder_version.FILE).stat().st_mode) == 0o600
 
 
 def test_an_older_one_is_taken_over_and_raised(tmp_path):
-    state.claim(written(tmp_path, airflow="3.2.9", mlflow="3.9.0", format=0))
-    assert state.read(tmp_path) == HERE
+    folder_version.claim(written(tmp_path, airflow="3.2.9", mlflow="3.9.0", format=0))
+    assert folder_version.read(tmp_path) == HERE
 
 
 @pytest.mark.parametrize(
@@ -42,19 +42,19 @@ def test_an_older_one_is_taken_over_and_raised(tmp_path):
     ],
 )
 def test_a_newer_or_unreadable_one_is_refused_in_a_sentence_and_kept(tmp_path, changes, sentence):
-    before = (written(tmp_path, **changes) / state.FILE).read_text()
+    before = (written(tmp_path, **changes) / folder_version.FILE).read_text()
     with pytest.raises(InputError, match=sentence):
-        state.claim(tmp_path)
-    assert (tmp_path / state.FILE).read_text() == before
+        folder_version.claim(tmp_path)
+    assert (tmp_path / folder_version.FILE).read_text() == before
 
 
 def test_more_than_is_known_is_no_reason_to_refuse(tmp_path):
-    state.claim(written(tmp_path, valkey="9"))
+    folder_version.claim(written(tmp_path, valkey="9"))
 
 
 def test_up_refuses_a_newer_folder_before_it_starts_anything(tmp_path):
     written(tmp_path, format=7)
     with pytest.raises(InputError, match=f"the stack in {tmp_path} has format 7"):
         lifecycle.up(tmp_path, only=["valkey"], random_ports=True)
-    assert supervise.connect(tmp_path) is None
+    assert supervisor.connect(tmp_path) is None
     assert not (tmp_path / "secrets.json").exists()

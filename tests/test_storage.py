@@ -17,7 +17,7 @@ from waiting import wait_for_port
 from nightshift import storage
 from nightshift.errors import InputError, OutageError
 from nightshift.records import Artifact, Refusal
-from nightshift.stack import programs
+from nightshift.stack import binaries
 
 KEY, SECRET = "nightshift-test", "nightshift-test-secret"
 
@@ -34,7 +34,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root, port = tmp_path_factory.mktemp("s3"), free_port()
     (root / "test").mkdir()
     log = (root.parent / "rclone.log").open("w")
-    command, environment = programs.s3_server(root, port, KEY, SECRET)
+    command, environment = binaries.s3_server(root, port, KEY, SECRET)
     with log, subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log) as server:
         try:
             wait_for_port(port)

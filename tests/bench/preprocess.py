@@ -29,7 +29,7 @@ from nightshift.data.batches import Batch, cut
 from nightshift.records import Message, PartList
 from nightshift.records.specs import PreprocessSpec
 from nightshift.runner import stage_environment
-from nightshift.stack import programs
+from nightshift.stack import binaries
 from nightshift.storage import Stored
 
 SIDE, ROUNDS = 224, 3
@@ -190,7 +190,7 @@ def s3_server() -> Iterator[int]:
             AWS_DEFAULT_REGION="us-east-1",
             NIGHTSHIFT_STORE="s3://nightshift",
         )
-        command, own = programs.s3_server(folder, port, key, secret)
+        command, own = binaries.s3_server(folder, port, key, secret)
         quiet = subprocess.DEVNULL
         with subprocess.Popen(command, env=os.environ | own, stdout=quiet, stderr=quiet) as server:
             try:

@@ -184,7 +184,7 @@ def _home() -> Iterator[Finding]:
 def _stack() -> Iterator[Finding]:
     """The servers of the stack; where it runs, its variables say where the services are."""
     from nightshift.cli.connection import connect
-    from nightshift.stack.kept import stored_own, stored_ports
+    from nightshift.stack.private_files import stored_own, stored_ports
 
     home = _home_folder()
     if stored_ports(home) is None:
@@ -206,7 +206,7 @@ def _listeners(home: Path) -> dict[str, int]:
     from dataclasses import asdict
 
     from nightshift.stack import processes
-    from nightshift.stack.kept import stored_own, stored_ports
+    from nightshift.stack.private_files import stored_own, stored_ports
 
     ports, own, session = stored_ports(home), stored_own(home), processes.load(home)
     if ports is None:
@@ -245,7 +245,7 @@ def _services() -> Iterator[Finding]:
 def _server_address(variable: str, part: str) -> str:
     """What only servers know: what the environment says, else the stack where it runs."""
     from nightshift.stack.environment import BROKER_URL
-    from nightshift.stack.kept import stored_ports
+    from nightshift.stack.private_files import stored_ports
 
     home = _home_folder()
     if (given := os.environ.get(variable)) or stored_ports(home) is None:

@@ -22,7 +22,7 @@ def metrics(
     os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")  # the answer is wanted now
     from prometheus_client import generate_latest
 
-    from nightshift.stack.gauges import registry
+    from nightshift.stack.metrics import registry
 
     found = registry()
     if port is None:

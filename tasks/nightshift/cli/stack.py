@@ -14,7 +14,7 @@ from rich.table import Table
 
 from nightshift.cli.tables import console
 from nightshift.errors import InputError
-from nightshift.stack import environment, kept
+from nightshift.stack import environment, private_files
 
 if TYPE_CHECKING:
     from nightshift.stack.lifecycle import RoleStatus
@@ -36,7 +36,7 @@ def _welcome(home: Path) -> None:
     user, password = variables["NIGHTSHIFT_AIRFLOW_USER"], variables["NIGHTSHIFT_AIRFLOW_PASSWORD"]
     _say(f"         user {user}, password {password} (kept in {home / 'airflow' / 'passwords.json'})")
     _say(f"MLflow   {variables['MLFLOW_TRACKING_URI']}")
-    if "mlflow" not in kept.stored_own(home):
+    if "mlflow" not in private_files.stored_own(home):
         user, password = variables["MLFLOW_TRACKING_USERNAME"], variables["MLFLOW_TRACKING_PASSWORD"]
         _say(f"         user {user}, password {password} (kept in {home / 'secrets.json'})")
     _say(f"Store    {variables['NIGHTSHIFT_STORE']} at {where}")
@@ -51,12 +51,12 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _stay(home: Path) -> None:
     """Keep the terminal until Ctrl-C, or until somebody else takes the stack down."""
-    from nightshift.stack import lifecycle, supervise
+    from nightshift.stack import lifecycle, supervisor
 
     try:
         _welcome(home)
         _say("Ctrl-C takes everything down")
-        while supervise.connect(home) is not None:
+        while supervisor.connect(home) is not None:
             time.sleep(2)
     except KeyboardInterrupt:
         _say("taking everything down")
@@ -145,14 +145,14 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 
 def _chosen_logs(home: Path, name: str | None) -> dict[str, Path]:
-    from nightshift.stack import prepare, supervise
+    from nightshift.stack import prepare, supervisor
 
     environment.client_environment(home)
     names = prepare.role_names(home)
     if name is not None and name not in names:
         raise InputError(f"there is no log named {name}: choose one of {', '.join(names)}")
     wanted = [name] if name else names
-    paths = {one: supervise.log_path(home, one) for one in wanted}
+    paths = {one: supervisor.log_path(home, one) for one in wanted}
     return {one: path for one, path in paths.items() if name or path.exists()}
 
 
@@ -180,13 +180,13 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing what is added.")] = False,
 ) -> None:
     """Print the end of the servers' logs."""
-    from nightshift.stack import supervise
+    from nightshift.stack import supervisor
 
     paths = _chosen_logs(environment.home(), name)
     for role, path in paths.items():
         if len(paths) > 1:
             typer.echo(f"==> {role} <==")
-        for line in supervise.last_lines(path, lines):
+        for line in supervisor.last_lines(path, lines):
             typer.echo(line)
     if follow:
         try:

@@ -28,11 +28,11 @@ from nightshift import storage
 from nightshift.errors import InputError
 from nightshift.records import Record
 from nightshift.security import encryption
-from nightshift.stack import dumps, lifecycle, prepare, processes, state, supervise
+from nightshift.stack import folder_version, lifecycle, postgres, prepare, processes, supervisor
 from nightshift.stack.environment import BUCKET, Site
+from nightshift.stack.folder_version import State
 from nightshift.stack.postgres import DATABASES
 from nightshift.stack.roles import postgres_folder
-from nightshift.stack.state import State
 from nightshift.storage.connection import endpoint
 
 FORMAT: Final = 1
@@ -101,7 +101,7 @@ def backup(
     manifest = Manifest(
         format=FORMAT,
         at=at.isoformat(timespec="seconds"),
-        state=state.read(home) or state.installed(),
+        state=folder_version.read(home) or folder_version.installed(),
         everything=everything,
         files=tuple(files),
         objects=tuple(objects),
@@ -124,7 +124,7 @@ def _check_place(site: Site, root: str) -> None:
 
 def _databases(site: Site, uri: str, say: Say) -> Iterator[Saved]:
     """The dumps, in the order that keeps them consistent; of a PostgreSQL of its own only."""
-    session = processes.load(site.home) if supervise.connect(site.home) else None
+    session = processes.load(site.home) if supervisor.connect(site.home) else None
     absent = session is not None and "postgres" not in session.roles
     if absent or not (postgres_folder(site.home) / "complete").exists():
         say("no PostgreSQL runs in this stack, so no database is in this backup: use its server's own")
@@ -133,7 +133,7 @@ def _databases(site: Site, uri: str, say: Say) -> Iterator[Saved]:
         site = prepare.find_site(site.home) or site  # its ports may be others by now
         for name in DATABASES:
             file = Path(folder, f"{name}.dump")
-            dumps.dump(site, name, file)
+            postgres.dump(site, name, file)
             kept = storage.write(storage.join(uri, file.name), file.read_bytes())
             say(f"database {name} is kept, {kept.size / 1e6:,.1f} MB")
             yield Saved(name=file.name, sha256=kept.sha256, size=kept.size)
@@ -142,7 +142,7 @@ def _databases(site: Site, uri: str, say: Say) -> Iterator[Saved]:
 @contextlib.contextmanager
 def _served(home: Path) -> Iterator[None]:
     """PostgreSQL runs within the block, as it did before or for this alone."""
-    if supervise.connect(home):
+    if supervisor.connect(home):
         yield
         return
     lifecycle.up(home, only=["postgres"])

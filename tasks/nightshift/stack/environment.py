@@ -14,7 +14,7 @@ from typing import Literal
 import nightshift
 from nightshift.errors import InputError
 from nightshift.security import signing
-from nightshift.stack.kept import Ports, Secrets, stored_own, stored_ports, stored_secrets
+from nightshift.stack.private_files import Ports, Secrets, stored_own, stored_ports, stored_secrets
 
 BUCKET = "nightshift"
 LOOPBACK = "127.0.0.1"

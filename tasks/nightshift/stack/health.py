@@ -13,7 +13,7 @@ from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
 from nightshift.errors import NightshiftError
-from nightshift.stack import web
+from nightshift.stack import http_client
 from nightshift.stack.environment import LOOPBACK, Site
 from nightshift.stack.roles import Health
 
@@ -167,7 +167,7 @@ def _own_s3(site: Site) -> str | None:
     endpoint = variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL")
     if not endpoint or not variables["NIGHTSHIFT_STORE"].startswith("s3:"):
         return None
-    return _answers(endpoint, variables, web.S3_AUTHORITIES)
+    return _answers(endpoint, variables, http_client.S3_AUTHORITIES)
 
 
 def _own_mlflow(site: Site) -> str | None:
@@ -175,12 +175,12 @@ def _own_mlflow(site: Site) -> str | None:
     address = variables["MLFLOW_TRACKING_URI"].rstrip("/")
     if not address.startswith(("http://", "https://")):
         return None
-    return _answers(f"{address}/health", variables, web.MLFLOW_AUTHORITIES)
+    return _answers(f"{address}/health", variables, http_client.MLFLOW_AUTHORITIES)
 
 
 def _answers(url: str, variables: Mapping[str, str], authorities: tuple[str, ...]) -> str | None:
     try:
-        status = web.get(url, web.trust(variables, authorities)).status
+        status = http_client.get(url, http_client.trust(variables, authorities)).status
     except NightshiftError as error:
         return str(error)
     return None if status < 500 else f"it answered {status}"

@@ -1,6 +1,7 @@
 """Removes what Airflow keeps of its past: old runs in its database, and old logs of tasks.
 
-python -m nightshift.stack.janitor, a role of the stack, because only servers may reach the database. It begins a
+python -m nightshift.stack.janitor, a role of the stack, because only servers may reach the database.
+It begins a
 while after the start, which needs all cores, and goes on once a day.
 """
 

@@ -14,12 +14,13 @@ from types import FrameType
 import psutil
 
 from nightshift.errors import InputError, OutageError
-from nightshift.stack import environment, health, parts, prepare, processes, state, supervise
+from nightshift.stack import environment, external_services, folder_version, health, prepare, processes
+from nightshift.stack import supervisor as supervise
 from nightshift.stack.environment import Site, run_folder
 from nightshift.stack.processes import Session
 from nightshift.stack.roles import Role
-from nightshift.stack.start import Start
-from nightshift.stack.supervise import Supervisor
+from nightshift.stack.startup import Start
+from nightshift.stack.supervisor import Supervisor
 
 Say = Callable[[str], None]
 
@@ -118,7 +119,7 @@ def up(
     """
     home = prepare.make_home(home)
     with _alone(home), _signals(_interrupt):
-        state.claim(home)
+        folder_version.claim(home)
         supervisor = supervise.connect(home)
         fresh = supervisor is None
         if fresh:
@@ -225,7 +226,7 @@ def endpoint(home: Path) -> str | None:
 def _own(name: str, site: Site) -> RoleStatus:
     """How a server is that is the caller's: it has no process here."""
     reason = health.ask_own(name, site)
-    where = parts.address(name, site.own[name])
+    where = external_services.address(name, site.own[name])
     return RoleStatus(name, "your own", reason or "healthy", where, None, None, None, 0)
 
 

@@ -8,7 +8,7 @@ from socket import AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
 
 from nightshift.errors import NightshiftError
 from nightshift.stack.environment import LOOPBACK
-from nightshift.stack.kept import Ports
+from nightshift.stack.private_files import Ports
 
 # Below Linux' range for outgoing connections (32768 and up), so that no client takes a port between choice
 # and use.

@@ -12,11 +12,19 @@ from nightshift import storage
 from nightshift.errors import InputError, NightshiftError, OutageError
 from nightshift.hardware import processor
 from nightshift.security import signing
-from nightshift.stack import environment, health, kept, mlflow_settings, parts, ports, postgres
+from nightshift.stack import (
+    environment,
+    external_services,
+    health,
+    mlflow_settings,
+    ports,
+    postgres,
+    private_files,
+)
 from nightshift.stack.environment import ADMIN, BUCKET, LOOPBACK, Site, run_folder
-from nightshift.stack.kept import write_private
+from nightshift.stack.private_files import write_private
 from nightshift.stack.roles import Role, build_roles, postgres_user
-from nightshift.stack.supervise import GONE, Program
+from nightshift.stack.supervisor import GONE, Program
 
 FOLDERS = ("run", "logs", "valkey", "s3", f"s3/{BUCKET}", "airflow", "airflow/logs")
 
@@ -43,12 +51,12 @@ def make_site(home: Path, *, running: bool, random_ports: bool) -> Site:
     Secrets and the key pair that signs models are made at the first start.
     """
     dags = environment.dags_folder()
-    secrets, chosen = kept.ensure_secrets(home), kept.stored_ports(home)
+    secrets, chosen = private_files.ensure_secrets(home), private_files.stored_ports(home)
     signing.ensure_keys(environment.keys_folder(home))
     if not running or chosen is None:
         chosen = ports.choose_ports(chosen, random_ports=random_ports)
-        kept.store_ports(home, chosen)
-    own = kept.stored_own(home) if running else {}
+        private_files.store_ports(home, chosen)
+    own = private_files.stored_own(home) if running else {}
     return Site(home, chosen, secrets, dags, cores(), own)
 
 
@@ -57,27 +65,27 @@ def take_parts(site: Site, without: Collection[str], roles: Collection[Role]) ->
 
     Raises InputError for one that no variable names and OutageError for one that does not answer.
     """
-    own = parts.take(without, [role.name for role in roles], os.environ)
+    own = external_services.take(without, [role.name for role in roles], os.environ)
     site = replace(site, own=own)
     for name, variables in own.items():
         if (reason := health.ask_own(name, site)) is not None:
-            where = parts.address(name, variables)
+            where = external_services.address(name, variables)
             raise OutageError(
-                f"your own {parts.PARTS[name].title} at {where} does not work ({reason}): "
+                f"your own {external_services.PARTS[name].title} at {where} does not work ({reason}): "
                 f"start it, or correct {', '.join(sorted(variables))}"
             )
     if "s3" in own:
         storage.folders(own["s3"]["NIGHTSHIFT_STORE"])  # the bucket is there and the key fits
-    kept.store_own(site.home, own)
+    private_files.store_own(site.home, own)
     return site
 
 
 def find_site(home: Path) -> Site | None:
     """The stack that was started in this folder, as it was started; None when there never was one."""
-    chosen, secrets = kept.stored_ports(home), kept.stored_secrets(home)
+    chosen, secrets = private_files.stored_ports(home), private_files.stored_secrets(home)
     if chosen is None or secrets is None:
         return None
-    return Site(home, chosen, secrets, home, cores(), kept.stored_own(home))
+    return Site(home, chosen, secrets, home, cores(), private_files.stored_own(home))
 
 
 def cores() -> int:

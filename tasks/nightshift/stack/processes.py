@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from nightshift.stack.environment import run_folder
-from nightshift.stack.kept import write_private
+from nightshift.stack.private_files import write_private
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from nightshift.errors import InputError, OutageError
-from nightshift.stack import access
+from nightshift.stack import airflow_access
 from nightshift.stack.airflow_api import POOLS
 
 
@@ -100,7 +100,7 @@ def ensure_mlflow_user(url: str, name: str, password: str, admin_password: str) 
 def provision(folder: Path, environment: Mapping[str, str]) -> None:
     """Do all of it and say what was done. Raises InputError, OutageError."""
     slots = pool_slots(environment)
-    passwords = {name: secret(folder, f"airflow_{name}_password") for name in access.PEOPLE}
+    passwords = {name: secret(folder, f"airflow_{name}_password") for name in airflow_access.PEOPLE}
     store = environment["NIGHTSHIFT_STORE"]
     print(f"provision: {store} {'is made' if ensure_bucket(store) else 'is there'}", flush=True)
     if (folder / "mlflow_admin_password").exists():
@@ -109,7 +109,7 @@ def provision(folder: Path, environment: Mapping[str, str]) -> None:
             url, user, secret(folder, "mlflow_password"), secret(folder, "mlflow_admin_password")
         )
         print(f"provision: MLflow knows {user}", flush=True)
-    made = access.ensure_access(passwords)
+    made = airflow_access.ensure_access(passwords)
     print(f"provision: {', '.join(made) or 'nobody'} was added to Airflow", flush=True)
     ensure_pools(slots)
     print(f"provision: pools {', '.join(f'{name} {count}' for name, count in slots.items())}", flush=True)

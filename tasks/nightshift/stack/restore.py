@@ -22,11 +22,11 @@ from typing import Final
 from nightshift import storage
 from nightshift.errors import InputError
 from nightshift.security import encryption
-from nightshift.stack import dumps, lifecycle, prepare, state, supervise
+from nightshift.stack import folder_version, lifecycle, postgres, prepare, supervisor
 from nightshift.stack.backup import COPIES, FORMAT, MANIFEST, PRIVATE, SECRETS, Manifest, Saved, Say
 from nightshift.stack.environment import BUCKET, run_folder
-from nightshift.stack.kept import write_private
 from nightshift.stack.postgres import DATABASES
+from nightshift.stack.private_files import write_private
 from nightshift.stack.roles import postgres_folder
 
 DUMPS: Final = {f"{name}.dump": name for name in DATABASES}
@@ -40,7 +40,7 @@ def restore(home: Path, uri: str, key: bytes, *, force: bool, say: Say = lifecyc
     """
     home = home.expanduser().resolve()
     manifest = read_manifest(uri, key)
-    if supervise.connect(home) is not None:
+    if supervisor.connect(home) is not None:
         raise InputError(f"the stack in {home} runs: run `nightshift down` first")
     if _holds_something(home) and not force:
         raise InputError(
@@ -78,7 +78,7 @@ def read_manifest(uri: str, key: bytes) -> Manifest:
         manifest = Manifest.model_validate_json(data)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{uri}/{MANIFEST} is no manifest of a backup: it was changed or damaged") from error
-    state.check(manifest.state, f"the backup {uri}")
+    folder_version.check(manifest.state, f"the backup {uri}")
     if not hmac.compare_digest(manifest.seal, manifest.sealed(key).seal):
         raise InputError(
             f"the backup {uri} was made with another key, or its manifest was changed: give the key that "
@@ -114,7 +114,7 @@ def _fetch(manifest: Manifest, uri: str, key: bytes, folder: Path) -> None:
     with ThreadPoolExecutor(COPIES) as pool:
         for _ in pool.map(fetch, manifest.objects):
             pass
-    state.claim(folder)  # its databases will be of the PostgreSQL that is installed here
+    folder_version.claim(folder)  # its databases will be of the PostgreSQL that is installed here
 
 
 def _checked(uri: str, saved: Saved) -> bytes:
@@ -177,7 +177,7 @@ def _fill(home: Path, manifest: Manifest, say: Say) -> None:
         for name in kept:
             file = run_folder(home) / name
             if site is not None:
-                dumps.load(site, DUMPS[name], file)
+                postgres.load(site, DUMPS[name], file)
             file.unlink()
             say(f"database {DUMPS[name]} is restored")
     finally:

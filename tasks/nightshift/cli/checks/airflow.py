@@ -19,11 +19,11 @@ POOLS = ("preprocess", "train", "promotion")
 
 
 def airflow() -> Iterator[Finding]:
-    from nightshift.stack import web
+    from nightshift.stack import http_client
 
     address = os.environ["NIGHTSHIFT_AIRFLOW_URL"].rstrip("/")
-    context = web.trust(os.environ, ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"))
-    asked, took = timed(lambda: web.get(f"{address}/api/v2/monitor/health", context))
+    context = http_client.trust(os.environ, ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"))
+    asked, took = timed(lambda: http_client.get(f"{address}/api/v2/monitor/health", context))
     health = json.loads(asked.body) if asked.status == 200 else None
     if not isinstance(health, dict) or not all(isinstance(part, dict) for part in health.values()):
         raise ValueError(f"{address} is no Airflow API server of version 3")
@@ -31,7 +31,7 @@ def airflow() -> Iterator[Finding]:
     if sick:
         yield Finding(False, f"Airflow at {address}: {', '.join(sick)} not healthy; see nightshift logs")
     else:
-        answer = web.get(f"{address}/api/v2/version", context)
+        answer = http_client.get(f"{address}/api/v2/version", context)
         version = f"{json.loads(answer.body)['version']} " if answer.status == 200 else ""
         yield Finding(True, f"Airflow {version}at {address} is healthy, it answers in {took}")
     if os.environ.get("NIGHTSHIFT_AIRFLOW_PASSWORD"):
@@ -42,9 +42,9 @@ def airflow() -> Iterator[Finding]:
 
 def _inside() -> Iterator[Finding]:
     from nightshift.cli.airflow import Airflow
-    from nightshift.stack import web
+    from nightshift.stack import http_client
 
-    airflow = Airflow(timeout=web.TIMEOUT)
+    airflow = Airflow(timeout=http_client.TIMEOUT)
     slots = airflow.pools()
     missing = [name for name in POOLS if not slots.get(name)]
     for name in missing:

@@ -13,16 +13,18 @@ PATIENCE = 2.0  # seconds for workers to answer; they do in milliseconds
 
 def broker(url: str) -> Iterator[Finding]:
     """`url` has a login, of which nothing is printed."""
-    from nightshift.stack.parts import host
+    from nightshift.stack.external_services import host
 
     if not url.startswith(("redis://", "rediss://")):
         yield Finding(None, f"message broker {host(url)} was not asked: only Redis and Valkey are")
         return
     import redis
 
-    from nightshift.stack import web
+    from nightshift.stack import http_client
 
-    client = redis.Redis.from_url(url, socket_timeout=web.TIMEOUT, socket_connect_timeout=web.TIMEOUT)
+    client = redis.Redis.from_url(
+        url, socket_timeout=http_client.TIMEOUT, socket_connect_timeout=http_client.TIMEOUT
+    )
     try:
         _, took = timed(client.ping)
         facts: dict[str, Any] = client.info()

@@ -11,18 +11,18 @@ OLDEST = 13  # of PostgreSQL, that Airflow supports
 
 def database(url: str) -> Iterator[Finding]:
     """`url` has a login, of which nothing is printed."""
-    from nightshift.stack.parts import host
+    from nightshift.stack.external_services import host
 
     if not url.startswith("postgres"):
         yield Finding(None, f"Airflow's database {host(url)} was not asked: only PostgreSQL is")
         return
     import psycopg2  # type: ignore[import-untyped]
 
-    from nightshift.stack import web
+    from nightshift.stack import http_client
     from nightshift.stack.health import libpq
 
     try:
-        connection = psycopg2.connect(libpq(url), connect_timeout=int(web.TIMEOUT))
+        connection = psycopg2.connect(libpq(url), connect_timeout=int(http_client.TIMEOUT))
         try:
             with connection, connection.cursor() as cursor:
                 _, took = timed(lambda: _round_trip(cursor))

@@ -40,13 +40,13 @@ def store() -> Iterator[Finding]:
 
 def _server() -> Iterator[Finding]:
     """Asked first, without a signature: one that is away costs seconds, and its clock may be the reason."""
-    from nightshift.stack import web
+    from nightshift.stack import http_client
     from nightshift.storage.connection import ENDPOINTS, KEYS, REGIONS, amazon, first, is_address
 
     address = first(ENDPOINTS) or (amazon(first(REGIONS) or "us-east-1") if first(KEYS) else "")
     if is_address(address):  # else a profile names it, or the round trip says what is wrong with it
         try:
-            answer = web.get(address, web.trust(os.environ, web.S3_AUTHORITIES))
+            answer = http_client.get(address, http_client.trust(os.environ, http_client.S3_AUTHORITIES))
         except OutageError as error:
             raise OutageError(f"S3 at {error}") from error
         yield from clock(f"S3 at {address}", answer.date)

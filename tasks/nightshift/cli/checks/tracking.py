@@ -12,18 +12,18 @@ from nightshift.cli.checks import Finding, clock, timed
 from nightshift.errors import InputError, OutageError
 
 if TYPE_CHECKING:
-    from nightshift.stack import web
+    from nightshift.stack import http_client
 
 
 def tracking() -> Iterator[Finding]:
-    from nightshift.stack import web
+    from nightshift.stack import http_client
 
-    address = web.without_login(os.environ["MLFLOW_TRACKING_URI"]).rstrip("/")
+    address = http_client.without_login(os.environ["MLFLOW_TRACKING_URI"]).rstrip("/")
     if not address.startswith(("http://", "https://")):
         yield Finding(None, f"MLflow is not a server: MLFLOW_TRACKING_URI is {address}")
         return
-    context = web.trust(os.environ, web.MLFLOW_AUTHORITIES)
-    health, took = timed(lambda: web.get(f"{address}/health", context))
+    context = http_client.trust(os.environ, http_client.MLFLOW_AUTHORITIES)
+    health, took = timed(lambda: http_client.get(f"{address}/health", context))
     if health.status == 404 or health.status >= 500:
         yield Finding(
             False, f"{address}/health answers {health.status}; check the address and the server's log"
@@ -31,13 +31,13 @@ def tracking() -> Iterator[Finding]:
         return
     yield Finding(True, f"MLflow at {address} is healthy, it answers in {took}")
     login = [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD")]
-    yield from _version(web.get(f"{address}/version", context, ":".join(login) if any(login) else ""))
+    yield from _version(http_client.get(f"{address}/version", context, ":".join(login) if any(login) else ""))
     yield from clock(f"MLflow at {address}", health.date)
     yield from _round_trips()
     yield from _owners()
 
 
-def _version(answer: "web.Answer") -> Iterator[Finding]:
+def _version(answer: "http_client.Answer") -> Iterator[Finding]:
     client = _installed()
     server = answer.body.decode(errors="replace").strip() if answer.status == 200 else ""
     if not client or not server:

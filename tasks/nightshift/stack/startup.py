@@ -10,7 +10,7 @@ from nightshift.errors import NightshiftError
 from nightshift.stack import airflow_api, health, prepare
 from nightshift.stack.environment import Site
 from nightshift.stack.roles import Role
-from nightshift.stack.supervise import ACTIVE, Program, Supervisor, last_lines, log_path
+from nightshift.stack.supervisor import ACTIVE, Program, Supervisor, last_lines, log_path
 
 PATIENCE = 240.0  # seconds for one role; a first migration on a busy machine takes half a minute
 DEATHS = 3  # a role that ended this often during its start will not come up

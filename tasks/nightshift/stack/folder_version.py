@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nightshift.errors import InputError
-from nightshift.stack.kept import write_private
+from nightshift.stack.private_files import write_private
 from nightshift.stack.roles import POSTGRES
 
 FORMAT: Final = 1  # of the folder: one more when an earlier Nightshift could not read it

@@ -21,7 +21,7 @@ from typing import Any
 
 from nightshift.errors import InputError, NightshiftError, OutageError
 from nightshift.stack.environment import run_folder
-from nightshift.stack.kept import write_private
+from nightshift.stack.private_files import write_private
 from nightshift.stack.roles import Role
 
 # 107 characters on Linux, 103 on macOS, and the supervisor binds a name with its process number at the end

@@ -1,9 +1,9 @@
 """Health checks of the containers: exit status 0, or 1 and the reason.
 
-python -m nightshift.stack.probe server http://127.0.0.1:8080/api/v2/version
-python -m nightshift.stack.probe heartbeat scheduler http://api-server:8080
-python -m nightshift.stack.probe worker /run/secrets/broker_url     # the Celery worker of this host
-python -m nightshift.stack.probe process nightshift.stack.janitor        # where nothing listens
+python -m nightshift.stack.healthcheck server http://127.0.0.1:8080/api/v2/version
+python -m nightshift.stack.healthcheck heartbeat scheduler http://api-server:8080
+python -m nightshift.stack.healthcheck worker /run/secrets/broker_url     # the Celery worker of this host
+python -m nightshift.stack.healthcheck process nightshift.stack.janitor        # where nothing listens
 """
 
 import os
