@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from nightshift.cli import airflow as api
-from nightshift.cli.airflow import Airflow
+from nightshift.cli import airflow_api as api
+from nightshift.cli.airflow_api import Airflow
 from nightshift.cli.checks.airflow import KINDS, _dags
 from nightshift.errors import InputError
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from ml_fixtures import spec_of
 
+from nightshift.cli.console import messages
 from nightshift.cli.follow import follow, goes_on
-from nightshift.cli.tables import messages
 from nightshift.evaluate import evaluate
 from nightshift.records import Unmade
 from nightshift.tracking import runs

@@ -8,7 +8,7 @@ from ml_fixtures import SEVERAL
 from waiting import wait_for
 
 from nightshift import register as registering
-from nightshift.cli import local
+from nightshift.cli import local_run
 from nightshift.config import EvaluateSettings, Pipeline, PromotionPolicy, TrainSettings
 from nightshift.evaluate import evaluate
 from nightshift.evaluation.selection import Choice
@@ -58,8 +58,8 @@ def run(ml_ensemble, timed, monkeypatch):
             assembled = {"dataset_uri": ml_ensemble.dataset_uri, "drifts": [], "proceed": True}
             return {"plan": plan.model_dump(mode="json"), "assemble": assembled, "close": {}}[name]
 
-        monkeypatch.setattr(local, "run_stage", stage)
-        return local.run_night(pipeline, force=False, echo=print), specs
+        monkeypatch.setattr(local_run, "run_stage", stage)
+        return local_run.run_night(pipeline, force=False, echo=print), specs
 
     return night
 
@@ -148,7 +148,9 @@ def test_training_starts_from_the_weights_of_the_plan(ml_night):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        local._model(ml_night.plan.model_copy(update={"start": start}), {"dataset_uri": "file:///d"}, stage)
+        local_run._model(
+            ml_night.plan.model_copy(update={"start": start}), {"dataset_uri": "file:///d"}, stage
+        )
     assert isinstance(asked[0], TrainSpec)
     assert asked[0].start == start
 
@@ -162,7 +164,7 @@ def offer(monkeypatch, *answers: dict, **policy: object):
         return next(given)
 
     pipeline = Pipeline(name="tiny", promotion=PromotionPolicy(**policy))
-    return local._promotion(pipeline, {"version": "3", "sha256": "a" * 64}, "night", stage), specs
+    return local_run._promotion(pipeline, {"version": "3", "sha256": "a" * 64}, "night", stage), specs
 
 
 def test_a_person_is_asked_for_the_first_champion_here_too(monkeypatch):

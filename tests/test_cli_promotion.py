@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from waiting import wait_for
 
 from nightshift.cli import app
-from nightshift.cli.airflow import Airflow
+from nightshift.cli.airflow_api import Airflow
 from nightshift.tracking import ledger, registry
 
 

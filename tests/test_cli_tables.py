@@ -8,15 +8,15 @@ from rich.progress import TextColumn
 from rich.table import Table
 from typer.testing import CliRunner
 
-from nightshift.cli import app, local, nights, tables
+from nightshift.cli import app, console, local_run, run
 
-CLI = Path(tables.__file__).parent
+CLI = Path(console.__file__).parent
 LINES = ("refused n/img [copy].png: empty", "refused x [/b].png: empty", "kept :cat:.png", "[bold]no[/bold]")
 
 
 def test_lines_are_printed_as_they_are(capsys):
     for line in LINES:
-        tables.messages().print(line)
+        console.messages().print(line)
     assert capsys.readouterr().err.splitlines() == list(LINES)
 
 
@@ -24,13 +24,13 @@ def test_cells_and_titles_are_printed_as_they_are(capsys):
     table = Table(LINES[0], title=LINES[1])
     for line in LINES[2:]:
         table.add_row(line)
-    tables.console().print(table)
+    console.console().print(table)
     printed = capsys.readouterr().out
     assert all(line in printed for line in LINES)
 
 
 def test_the_name_of_a_batch_beside_a_bar_is_no_markup():
-    bar = tables.bar()
+    bar = console.bar()
     bar.add_task(LINES[1], total=1)
     column, (task,) = bar.columns[0], bar.tasks
     assert isinstance(column, TextColumn)
@@ -43,9 +43,9 @@ def test_a_local_night_prints_what_its_stages_say(monkeypatch):
             echo(line)
         return {}
 
-    monkeypatch.setattr(local, "run_night", night)
+    monkeypatch.setattr(local_run, "run_night", night)
     for name in ("connect", "connect_signing"):
-        monkeypatch.setattr(nights, name, lambda: None)
+        monkeypatch.setattr(run, name, lambda: None)
     done = CliRunner().invoke(app, ["run", "tiny", "--local"])
     assert done.exit_code == 0, done.output
     assert done.stderr.splitlines() == list(LINES)
@@ -59,4 +59,4 @@ def test_only_one_module_makes_what_prints(path):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
-    assert path == Path(tables.__file__) or not made & {"Console", "Progress", "TextColumn"}
+    assert path == Path(console.__file__) or not made & {"Console", "Progress", "TextColumn"}

@@ -55,7 +55,7 @@ ENTRY_POINTS = {
     "stack": (
         "nightshift.stack.lifecycle",
         "nightshift.cli.stack",
-        "nightshift.cli.airflow",
+        "nightshift.cli.airflow_api",
         "retrain",
     ),
     # What is in the image of docker/Dockerfile, and what its services run.
@@ -65,7 +65,7 @@ ENTRY_POINTS = {
         "nightshift.stack.healthcheck",
         "nightshift.stack.janitor",
         "nightshift.cli",
-        "nightshift.cli.airflow",
+        "nightshift.cli.airflow_api",
         "nightshift.serving.app",
         "nightshift.register",
         "retrain",

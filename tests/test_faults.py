@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from waiting import wait_for
 
-from nightshift.cli.airflow import Airflow
+from nightshift.cli.airflow_api import Airflow
 from nightshift.cli.follow import follow
 from nightshift.tracking import ledger, registry
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from waiting import patience, wait_for
 
 from nightshift import storage
-from nightshift.cli.airflow import Airflow
+from nightshift.cli.airflow_api import Airflow
 from nightshift.cli.follow import follow
 from nightshift.errors import InputError
 from nightshift.records import Dataset

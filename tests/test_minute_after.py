@@ -11,7 +11,7 @@ from test_isolation import WRONG_FILES
 from waiting import wait_for
 
 from nightshift import storage
-from nightshift.cli.airflow import Airflow
+from nightshift.cli.airflow_api import Airflow
 from nightshift.cli.checks import Finding
 from nightshift.cli.checks.airflow import airflow as ask
 from nightshift.config import store_root

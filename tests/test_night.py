@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from waiting import wait_for
 
 from nightshift import storage
-from nightshift.cli.airflow import Airflow
+from nightshift.cli.airflow_api import Airflow
 from nightshift.config import PreprocessSettings
 from nightshift.data.images import prepare
 from nightshift.inference.runtime import Session

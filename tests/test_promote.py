@@ -5,7 +5,7 @@ from promotions import act, challenger, champion, kinds
 from waiting import wait_for
 
 from nightshift import storage
-from nightshift.cli.airflow import Airflow
+from nightshift.cli.airflow_api import Airflow
 from nightshift.config import store_root
 from nightshift.errors import InputError, OutageError
 from nightshift.records import Bound, Decision

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from nightshift import register, storage
 from nightshift.__main__ import call
-from nightshift.cli import app, local
+from nightshift.cli import app, local_run
 from nightshift.config import Pipeline
 from nightshift.data.sources.samples import sample
 from nightshift.errors import InputError
@@ -63,7 +63,7 @@ def settled(root: Path) -> Iterator[None]:
         patch.setenv("NIGHTSHIFT_PRECISION", "float32")
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
         patch.chdir(root)  # MLflow keeps the artifacts of such runs beside it
-        patch.setattr(local, "run_stage", here)
+        patch.setattr(local_run, "run_stage", here)
         patch.setattr(reproduce, "run_stage", here)
         patch.setattr(benchmark, "measure", speeds.measure)
         patch.setattr(register, "sbom", lambda: b"{}")
@@ -81,7 +81,7 @@ def _night(tmp_path_factory: pytest.TempPathFactory) -> Night:
         for item in batch.items:
             storage.write(f"{source}/batch-1/{item.key}", item.read())
         storage.write(f"{source}/batch-1/_READY", b"")
-        result = local.run_night(Pipeline.model_validate(SETTINGS), force=False, echo=print)
+        result = local_run.run_night(Pipeline.model_validate(SETTINGS), force=False, echo=print)
         assert result["version"] == "1"
         made = reproduce.read_made("tiny", "1")
         # Only inputs and records count.

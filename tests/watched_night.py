@@ -12,7 +12,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from nightshift.cli.airflow import Airflow
+from nightshift.cli.airflow_api import Airflow
 from nightshift.cli.follow import follow
 from nightshift.stack import processes
 

@@ -53,7 +53,7 @@ def prepared(asked: argparse.Namespace, usual: dict[str, Any]) -> tuple[Any, str
     os.environ["NIGHTSHIFT_STORE"] = f"file://{STORE}/store"
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{STORE}/mlflow.db"
 
-    from nightshift.cli.nights import parse_settings
+    from nightshift.cli.run import parse_settings
     from nightshift.config.pipelines import load_pipeline, override
 
     pipeline = load_pipeline(ROOT / "dags" / "pipelines" / f"{asked.pipeline}.toml")

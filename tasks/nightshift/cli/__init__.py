@@ -12,19 +12,19 @@ from typer.core import TyperGroup
 
 from nightshift.cli import (
     backup,
-    data,
     doctor,
+    ingest,
     metrics,
-    nights,
     predict,
-    promotion,
-    refused,
+    promote,
+    quarantine,
     reproduce,
+    run,
+    security,
     serve,
     similar,
     stack,
     sweep,
-    trust,
     upkeep,
 )
 from nightshift.errors import NightshiftError
@@ -51,8 +51,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 VERBS = (
-    *(stack, data, refused, nights, promotion, sweep),
-    *(predict, similar, serve, reproduce, trust, upkeep, backup, metrics, doctor),
+    *(stack, ingest, quarantine, run, promote, sweep),
+    *(predict, similar, serve, reproduce, security, upkeep, backup, metrics, doctor),
 )
 for verbs in VERBS:
     app.add_typer(verbs.app)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nightshift.cli.trust import KeyFile
+from nightshift.cli.security import KeyFile
 from nightshift.errors import InputError
 
 app = typer.Typer()

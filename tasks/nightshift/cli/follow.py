@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from nightshift.cli.airflow import Airflow
+from nightshift.cli.airflow_api import Airflow
 from nightshift.records import Evaluation
 
 STAGES = ("plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register")

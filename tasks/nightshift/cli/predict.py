@@ -87,7 +87,7 @@ def _items(paths: Sequence[str], opened: ExitStack) -> "list[Item]":
 
 def _answers(answerer: "Answerer", items: "Sequence[Item]", to: Path | None) -> "Iterator[Answer]":
     """The answers as they come, with a bar on a terminal; their tables go to a file, whole or not at all."""
-    from nightshift.cli.tables import bar
+    from nightshift.cli.console import bar
     from nightshift.inference.prediction_table import Growing, schema
 
     with ExitStack() as opened:
@@ -132,7 +132,7 @@ def _lines(answers: "Iterator[Answer]", classes: Sequence[str], top: int) -> int
 def _table(answers: "Iterator[Answer]", classes: Sequence[str], top: int) -> int:
     from rich.table import Table
 
-    from nightshift.cli.tables import console
+    from nightshift.cli.console import console
 
     table = Table("file", "label")
     table.add_column("probability", justify="right")
@@ -155,7 +155,7 @@ def _counts(answers: "Iterator[Answer]", classes: Sequence[str], top: int) -> in
     """What is in the file, in numbers, and what could not be read."""
     from rich.table import Table
 
-    from nightshift.cli.tables import console
+    from nightshift.cli.console import console
 
     found: Counter[str] = Counter()
     failed = 0

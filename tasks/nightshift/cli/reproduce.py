@@ -37,7 +37,7 @@ def reproduce(
     """
     connect("tracking")
     connect()
-    from nightshift.cli.tables import messages
+    from nightshift.cli.console import messages
     from nightshift.provenance.reproduce import reproduce as again
 
     progress = messages(quiet=as_json)
@@ -74,7 +74,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 def _show(found: "Reproduction") -> None:
     from rich.table import Table
 
-    from nightshift.cli.tables import console
+    from nightshift.cli.console import console
 
     table = Table("", "recorded", "now", "")
     for row in (*found.comparison.results, *found.comparison.conditions):

@@ -40,7 +40,7 @@ def similar(
     else:
         from rich.table import Table
 
-        from nightshift.cli.tables import console
+        from nightshift.cli.console import console
 
         table = Table("file", "label")
         table.add_column("similarity", justify="right")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from nightshift.cli.tables import console
+from nightshift.cli.console import console
 from nightshift.errors import InputError
 from nightshift.stack import environment, private_files
 

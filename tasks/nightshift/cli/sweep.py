@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nightshift.cli.connection import connect, pipelines_folder
-from nightshift.cli.nights import Name, Set, parse_settings
-from nightshift.cli.tables import messages
+from nightshift.cli.console import messages
+from nightshift.cli.run import Name, Set, parse_settings
 from nightshift.config.pipelines import find_pipeline, override
 from nightshift.errors import InputError, NightshiftError
 from nightshift.records.specs import MOST_TRIALS, ConcludeSpec, SweepSpec, TrialSpec
@@ -63,7 +63,7 @@ def sweep(
 
 def run_trials(spec: SweepSpec, echo: Callable[[str], None]) -> Swept:
     """The stages of a sweep, each in its fresh interpreter, one after the other."""
-    from nightshift.cli.local import signals_as_ctrl_c
+    from nightshift.cli.local_run import signals_as_ctrl_c
     from nightshift.runner import run_stage
 
     trials = run_stage("sweep", spec, echo=echo)["trials"]
@@ -104,7 +104,7 @@ def _accuracy(trial: Trial) -> str:
 
 def _through_airflow(name: str, conf: dict[str, Any], console: Console, *, wait: bool) -> Swept | None:
     """Start the sweep, and with `wait` follow it to its end."""
-    from nightshift.cli.airflow import Airflow
+    from nightshift.cli.airflow_api import Airflow
     from nightshift.cli.follow import error, follow_tasks, goes_on
 
     airflow, dag = Airflow(), f"sweep_{name}"

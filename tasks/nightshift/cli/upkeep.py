@@ -57,7 +57,7 @@ def _check_idle() -> None:
     """Refuse while Airflow runs something that could need what is deleted."""
     if not decided("airflow"):
         return
-    from nightshift.cli.airflow import Airflow
+    from nightshift.cli.airflow_api import Airflow
 
     if busy := sorted(dag for dag in Airflow().running() if dag.startswith(WORK)):
         raise InputError(f"nothing is deleted while {', '.join(busy)} runs; wait until it has ended")
@@ -66,7 +66,7 @@ def _check_idle() -> None:
 def _show(found: "Upkept", deleted: bool) -> None:
     from rich.table import Table
 
-    from nightshift.cli.tables import console
+    from nightshift.cli.console import console
 
     table = Table("kind")
     for heading in ("may go", "MB", "stays", "MB"):

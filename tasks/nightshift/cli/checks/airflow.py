@@ -41,7 +41,7 @@ def airflow() -> Iterator[Finding]:
 
 
 def _inside() -> Iterator[Finding]:
-    from nightshift.cli.airflow import Airflow
+    from nightshift.cli.airflow_api import Airflow
     from nightshift.stack import http_client
 
     airflow = Airflow(timeout=http_client.TIMEOUT)

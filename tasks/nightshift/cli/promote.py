@@ -13,7 +13,7 @@ from nightshift.config.pipelines import find_pipeline
 from nightshift.errors import NightshiftError
 
 if TYPE_CHECKING:
-    from nightshift.cli.airflow import Airflow
+    from nightshift.cli.airflow_api import Airflow
 
 app = typer.Typer()
 Name = Annotated[str, typer.Argument(help="Pipeline, one of dags/pipelines/*.toml.")]
@@ -68,7 +68,7 @@ def history(
         return
     from rich.table import Table
 
-    from nightshift.cli.tables import console
+    from nightshift.cli.console import console
 
     if not decisions:
         print(f"nothing was decided about {name} yet")
@@ -85,7 +85,7 @@ def history(
 def _start(name: str, conf: dict[str, Any], wait: bool) -> None:
     connect()
     find_pipeline(name, pipelines_folder())
-    from nightshift.cli.airflow import Airflow
+    from nightshift.cli.airflow_api import Airflow
 
     airflow, dag = Airflow(), f"promote_{name}"
     run_id = airflow.trigger(dag, conf)

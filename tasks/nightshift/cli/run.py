@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from nightshift.cli.connection import connect, connect_signing, pipelines_folder
-from nightshift.cli.tables import messages
+from nightshift.cli.console import messages
 from nightshift.config.pipelines import find_pipeline, override
 from nightshift.errors import InputError, NightshiftError
 
@@ -34,12 +34,12 @@ def run(
     effective = override(pipeline, values)
     console = messages(quiet=as_json)
     if local:
-        from nightshift.cli.local import run_night
+        from nightshift.cli.local_run import run_night
 
         connect_signing()
         print(json.dumps(run_night(effective, force=force, echo=console.print)))
         return
-    from nightshift.cli.airflow import Airflow
+    from nightshift.cli.airflow_api import Airflow
     from nightshift.cli.follow import follow, goes_on
 
     airflow = Airflow()
@@ -67,7 +67,7 @@ def plan(
     """Show what the next night would do, and why, without doing it."""
     connect()
     pipeline = override(find_pipeline(name, pipelines_folder()), parse_settings(set_ or []))
-    from nightshift.cli.outlook import as_dict, show
+    from nightshift.cli.plan_preview import as_dict, show
     from nightshift.records.specs import PlanSpec
     from nightshift.workflows.retrain.plan import outlook
 

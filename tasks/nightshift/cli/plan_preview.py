@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from nightshift.cli.tables import console
+from nightshift.cli.console import console
 from nightshift.data.batches import left_out
 from nightshift.workflows.retrain.plan import Outlook
 

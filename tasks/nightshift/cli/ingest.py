@@ -99,7 +99,7 @@ def _predict(opened: "ExitStack", path: str, name: str | None, pipeline: "Pipeli
     result = _upload(batch, unlabelled_source(pipeline))
     _print([(batch, result)])
     try:
-        from nightshift.cli.airflow import Airflow
+        from nightshift.cli.airflow_api import Airflow
 
         Airflow().happened(f"{pipeline.name}-unlabelled", {"batch": result.batch})
         print(f"predict_{pipeline.name} is told of it")
@@ -152,7 +152,7 @@ def _show(batch: "Batch") -> None:
 @contextmanager
 def _progress(batch: "Batch") -> "Iterator[Callable[[int], None]]":
     """A bar for the files of a batch on a terminal; yields what moves it on."""
-    from nightshift.cli.tables import bar
+    from nightshift.cli.console import bar
 
     with bar() as progress:
         task = progress.add_task(f"batch {batch.name}", total=len(batch.items))
@@ -163,7 +163,7 @@ def _print(results: "list[tuple[Batch, Ingested]]") -> None:
     from rich.filesize import decimal
     from rich.table import Table
 
-    from nightshift.cli.tables import console
+    from nightshift.cli.console import console
 
     table = Table("batch", "classes")
     for heading in ("images", "size", "uploaded", "already there"):
@@ -205,7 +205,7 @@ def _print_classes(batch: "Batch", found: "Survey") -> None:
     from rich.filesize import decimal
     from rich.table import Table
 
-    from nightshift.cli.tables import console
+    from nightshift.cli.console import console
     from nightshift.records import SPLITS
 
     splits = [split for split in SPLITS if any(split in each.splits for each in found.classes.values())]
@@ -227,7 +227,7 @@ def _print_classes(batch: "Batch", found: "Survey") -> None:
 def _print_files(found: "Survey") -> None:
     from rich.table import Table
 
-    from nightshift.cli.tables import console
+    from nightshift.cli.console import console
 
     table = Table("format by content", title="files", title_justify="left")
     table.add_column("files", justify="right")
@@ -248,7 +248,7 @@ def _print_files(found: "Survey") -> None:
 def _print_suspects(found: "Survey") -> None:
     from rich.table import Table
 
-    from nightshift.cli.tables import console
+    from nightshift.cli.console import console
 
     if not found.suspects:
         print("no suspicious files")

@@ -26,7 +26,7 @@ def quarantine(
     from rich.table import Table
 
     from nightshift.cli.connection import connect, pipelines_folder
-    from nightshift.cli.tables import console
+    from nightshift.cli.console import console
     from nightshift.config.pipelines import find_pipeline
     from nightshift.data import quarantine as refused
 
