@@ -9,8 +9,9 @@ from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
 from nightshift.config import PromotionPolicy
-from nightshift.evaluation.selection import Comparison, front
+from nightshift.evaluation.selection import front
 from nightshift.records import Artifact, Candidate, Speed
+from nightshift.records.evaluation import Comparison
 from nightshift.report.candidates import CHOSEN, USUAL, figure, machine_line, rows
 
 FILE = Artifact(uri="s3://x/y", sha256="0" * 64, size=1)

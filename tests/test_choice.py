@@ -5,8 +5,9 @@ from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
 from nightshift.config import PromotionPolicy
-from nightshift.evaluation.selection import Comparison, choose, front, not_portable, unproven
+from nightshift.evaluation.selection import choose, front, not_portable, unproven
 from nightshift.records import Artifact, Candidate
+from nightshift.records.evaluation import Comparison
 
 POLICY = PromotionPolicy(max_accuracy_loss=0.01)
 ACCURACY = {"fp32": 0.950, "int8": 0.942, "fast": 0.90}

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
+from nightshift.records.models import Epoch
 from nightshift.report.training_curves import TRAIN, VALIDATION, duration, figure
-from nightshift.training.trainer import Epoch
 
 
 def epochs_of(count: int) -> list[Epoch]:

@@ -12,12 +12,12 @@ from waiting import patience
 
 from nightshift.config import TrainSettings
 from nightshift.errors import OutageError
+from nightshift.records.models import Epoch
 from nightshift.records.specs import TrainSpec
 from nightshift.tracking import runs
 from nightshift.train import train
 from nightshift.training import mlflow_logger, trainer
 from nightshift.training.mlflow_logger import History
-from nightshift.training.trainer import Epoch
 
 QUICK = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.05, crop_padding=0)
 NIGHTS = itertools.count()

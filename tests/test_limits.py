@@ -94,9 +94,9 @@ def test_the_table_of_limits_says_what_the_code_says() -> None:
 
 
 def test_no_limit_is_missing_in_the_table() -> None:
-    root = Path(__file__).parents[1] / "tasks"
+    root = Path(__file__).parents[1] / "tasks" / "nightshift" / "data"
     readers = [*(root / "formats").glob("*.py"), *(root / "sources").glob("*.py"), root / "labels.py"]
-    readers += [root / "annotations.py", root / "images.py", *(root / "serving").glob("*.py")]
+    readers += [root / "annotations.py", root / "images.py", *(root.parent / "serving").glob("*.py")]
     named = {name.rpartition(".")[2] for name in limits()}
     constant = re.compile(r"^((?:MOST|LONGEST|LARGEST|MAX)_\w+): Final = ", re.M)
     stated = {name for path in readers for name in constant.findall(path.read_text(encoding="utf-8"))}

@@ -7,8 +7,8 @@ from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
 from nightshift import report
-from nightshift.evaluation.selection import Comparison
 from nightshift.records import Artifact, Candidate, Verdict
+from nightshift.records.evaluation import Comparison
 from nightshift.report.model_card import markdown
 
 

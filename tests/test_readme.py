@@ -42,12 +42,12 @@ def test_the_annotated_tree_is_the_tree():
     section = README.split("## The tree")[1].split("```")[1]
     top, parent = set(), ""
     for line in section.strip().splitlines():
-        name = line.split("/")[0]
+        name = line.split(" ")[0].rstrip("/") or line.split("/")[0]
         if line.startswith("  "):
             assert (ROOT / parent / name.strip()).is_dir(), line
         else:
             parent = name
-            top.add(name)
+            top.add(name.split("/")[0])
     hidden = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name.startswith((".", "_"))}
     built = {path.name for path in ROOT.iterdir() if path.name.endswith(".egg-info") or path.name == "build"}
     assert top == {path.name for path in ROOT.iterdir() if path.is_dir()} - hidden - built

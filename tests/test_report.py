@@ -10,8 +10,8 @@ from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
 from nightshift import report
-from nightshift.evaluation.selection import Comparison
 from nightshift.records import Artifact, Candidate, Verdict
+from nightshift.records.evaluation import Comparison
 
 FILE = Artifact(uri="s3://x/y", sha256="0" * 64, size=1)
 PICTURES = report.Pictures(b"confusion", b"candidates", b"r", b"c", b"wrong", b"hardest", b"suspects")

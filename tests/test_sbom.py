@@ -22,7 +22,7 @@ def test_it_names_what_is_installed_with_versions_licences_and_what_needs_what(m
     found = json.loads(made)
     assert (found["bomFormat"], found["specVersion"]) == ("CycloneDX", "1.6")
     components = {component["name"]: component for component in found["components"]}
-    for name in ("torch", "onnxruntime", "mlflow", "nightshift"):
+    for name in ("torch", "onnxruntime", "mlflow", "nightshift-ml"):
         assert components[name]["version"] == version(name)
     assert components["pydantic"]["licenses"]
     needs = {each["ref"]: each.get("dependsOn", []) for each in found["dependencies"]}
@@ -91,7 +91,7 @@ def test_what_is_written_is_valid(tmp_path, made):
     from cyclonedx.validation.json import JsonStrictValidator
 
     found = json.loads(made)
-    few = {"numpy", "nightshift", "typer"}
+    few = {"numpy", "nightshift-ml", "typer"}
     found["components"] = [component for component in found["components"] if component["name"] in few]
     assert len(found["components"]) == len(few)
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(found)) is None

@@ -62,7 +62,8 @@ def test_a_named_runtime_is_taken_without_a_choice(files):
 
 def test_what_libraries_print_goes_to_stderr(files):
     code = (
-        "import os, sys; from nightshift import runtime, stopwatch; load = runtime._load_cpu; "
+        "import os, sys; from nightshift.inference import runtime; "
+        "from nightshift.evaluation import benchmark_worker as stopwatch; load = runtime._load_cpu; "
         "noise = lambda model: (print('from Python', flush=True), os.system('echo from C'), load(model))[2]; "
         "runtime.LOADERS['onnxruntime'] = noise; sys.exit(stopwatch.main(*sys.argv[1:]))"
     )

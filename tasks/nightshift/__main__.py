@@ -38,8 +38,8 @@ def main() -> int:
 
 
 def call(stage: str, spec: str) -> BaseModel:
-    """Call the verb that a stage's module is named for, with the spec its signature asks for."""
-    verb = getattr(importlib.import_module(f"nightshift.{stage}"), stage)
+    """Call a stage's function with the spec that its signature asks for."""
+    verb = getattr(importlib.import_module(STAGES[stage]), stage)
     kind: type[BaseModel] = get_type_hints(verb)["spec"]
     result: BaseModel = verb(kind.model_validate_json(spec))
     return result

@@ -18,6 +18,7 @@ from nightshift.models import build, pretrained
 from nightshift.models.device import find_device
 from nightshift.provenance import environment
 from nightshift.records import Artifact, Checkpoint, Conditions, Dataset
+from nightshift.records.models import Epoch
 from nightshift.records.specs import TrainSpec
 from nightshift.storage import outputs
 from nightshift.training import distributed, trainer
@@ -38,7 +39,7 @@ class Trained(NamedTuple):
     made_with: Conditions
 
 
-Watch = Callable[[trainer.Epoch], None]
+Watch = Callable[[Epoch], None]
 
 
 def train(spec: TrainSpec, watch: Watch = lambda epoch: None) -> Checkpoint:

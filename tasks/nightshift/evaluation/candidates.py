@@ -12,10 +12,10 @@ from nightshift.data.dataset import load_split, stratified
 from nightshift.errors import InputError
 from nightshift.evaluation import benchmark, contenders, selection
 from nightshift.evaluation.contenders import Entrant, Labels
-from nightshift.evaluation.selection import Comparison
 from nightshift.inference import runtime
 from nightshift.inference.runtime import Pixels
 from nightshift.records import Candidate, Dataset, Machine, Speed
+from nightshift.records.evaluation import Comparison
 from nightshift.records.specs import EvaluateSpec
 
 

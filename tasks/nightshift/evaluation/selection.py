@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from nightshift.config import PromotionPolicy
 from nightshift.inference.portability import PAIR_LIMIT
-from nightshift.records import Candidate, Machine, Speed
+from nightshift.records import Speed
 
 ROUNDING: Final = 1e-9  # 0.985 - 0.98 must not exceed a limit of 0.005
 
@@ -20,23 +20,6 @@ class Choice(NamedTuple):
 
     chosen: str
     passed_over: dict[str, str]
-
-
-class Comparison(NamedTuple):
-    """The candidates of a night beside each other; all mappings are by their names."""
-
-    candidates: dict[str, Candidate]  # that were made and timed
-    accuracy: dict[str, float]  # on the validation split
-    speeds: dict[str, Speed]  # of the champions too
-    machine: Machine
-    chosen: str
-    passed_over: dict[str, str]  # with those that could not be made or timed
-    front: tuple[str, ...]
-
-    def loss(self, name: str) -> float | None:
-        """Validation accuracy lost against the float reference, 0 to 1; None when there is no reference."""
-        reference = self.accuracy.get(self.candidates[name].reference)
-        return None if reference is None else reference - self.accuracy[name]
 
 
 def unproven(references: Mapping[str, str]) -> dict[str, str]:

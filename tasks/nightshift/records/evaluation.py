@@ -1,6 +1,6 @@
 """Records of what the models are worth, and of what was decided about them."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from nightshift.records.data import Artifact, Record
 from nightshift.records.models import Candidate
@@ -180,3 +180,20 @@ class Decision(Record):
     evidence: str = ""  # address of the report
     run: str = ""  # of the promotion that decided
     number: int = 0  # place in the ledger, from 1
+
+
+class Comparison(NamedTuple):
+    """The candidates of a night beside each other; all mappings are by their names."""
+
+    candidates: dict[str, Candidate]  # that were made and timed
+    accuracy: dict[str, float]  # on the validation split
+    speeds: dict[str, Speed]  # of the champions too
+    machine: Machine
+    chosen: str
+    passed_over: dict[str, str]  # with those that could not be made or timed
+    front: tuple[str, ...]
+
+    def loss(self, name: str) -> float | None:
+        """Validation accuracy lost against the float reference, 0 to 1; None when there is no reference."""
+        reference = self.accuracy.get(self.candidates[name].reference)
+        return None if reference is None else reference - self.accuracy[name]

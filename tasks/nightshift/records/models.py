@@ -1,7 +1,7 @@
 """Records of what is made of the images: trained networks, and the ONNX files of them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -107,3 +107,18 @@ class Unmade(Variant):
 def outcome(result: Mapping[str, Any]) -> Candidate | Unmade:
     """What the stage `quantize` came to, from the plain dict that it returned."""
     return (Unmade if "reason" in result else Candidate).model_validate(result)
+
+
+class Epoch(NamedTuple):
+    """What one pass over the training images came to; the loss is the mean that was minimised, in nats."""
+
+    number: int  # from 1
+    train_loss: float
+    validation_accuracy: float
+    validation_loss: float  # cross-entropy in nats, whatever was minimised
+    learning_rate: float
+    images_per_second: float
+    seconds: float  # of all epochs up to this one
+
+    def metrics(self) -> dict[str, float]:
+        return {key: float(value) for key, value in self._asdict().items() if key != "number"}

@@ -14,8 +14,8 @@ import numpy as np
 from jinja2 import DictLoader, Environment, StrictUndefined
 from numpy.typing import NDArray
 
-from nightshift.evaluation.selection import Comparison
 from nightshift.records import ClassScores, Conditions, Dataset, Evidence, Plan, Standings, Verdict
+from nightshift.records.evaluation import Comparison
 from nightshift.report import candidates as candidates
 from nightshift.report import candidates_page, evidence_page, image_grid, quality
 from nightshift.report.page import PAGE, STYLE

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from nightshift.config import PromotionPolicy
-from nightshift.evaluation.selection import Comparison
 from nightshift.records import Machine, Speed
+from nightshift.records.evaluation import Comparison
 from nightshift.report.label_placement import Box, Point, place
 
 WIDTH, HEIGHT, DPI = 8.8, 6.0, 100

@@ -9,7 +9,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from nightshift.training.trainer import Epoch
+from nightshift.records.models import Epoch
 
 TRAIN: Final = "#0072B2"  # the colours of the splits in the data card
 VALIDATION: Final = "#E69F00"

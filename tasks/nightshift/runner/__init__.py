@@ -31,11 +31,24 @@ from nightshift.runner import json_logs
 
 REFUSED, OUTAGE = 2, 3  # exit codes for InputError and OutageError
 PARENT = "NIGHTSHIFT_PARENT_PID"
-STAGES = (
-    *("plan", "preprocess", "assemble", "train", "quantize", "evaluate", "register", "promote", "close"),
-    *("look", "predict", "summarise"),
-    *("sweep", "trial", "conclude", "upkeep"),
-)
+STAGES = {  # the module of each, whose function of that name takes its spec
+    "plan": "nightshift.workflows.retrain.plan",
+    "preprocess": "nightshift.preprocess",
+    "assemble": "nightshift.workflows.retrain.assemble",
+    "train": "nightshift.train",
+    "quantize": "nightshift.quantize",
+    "evaluate": "nightshift.evaluate",
+    "register": "nightshift.register",
+    "close": "nightshift.workflows.retrain.close",
+    "promote": "nightshift.workflows.promote.promote",
+    "look": "nightshift.workflows.predict.plan",
+    "predict": "nightshift.workflows.predict.predict",
+    "summarise": "nightshift.workflows.predict.summarize",
+    "sweep": "nightshift.workflows.sweep.start",
+    "trial": "nightshift.workflows.sweep.trial",
+    "conclude": "nightshift.workflows.sweep.finish",
+    "upkeep": "nightshift.workflows.upkeep.upkeep",
+}
 AIRFLOW = ("AIRFLOW", "NIGHTSHIFT_AIRFLOW_")  # what its variables begin with
 SIGNING = "NIGHTSHIFT_SIGNING_"  # what those of the private key begin with
 SIGNERS = ("register",)

@@ -15,8 +15,8 @@ import torch
 
 from nightshift.models.device import find_device
 from nightshift.records import Dataset, Record
+from nightshift.records.models import Epoch
 from nightshift.records.specs import TrainSpec
-from nightshift.training.trainer import Epoch
 
 Log = Callable[[Sequence[tuple[str, float, int]]], None]  # of (name, value, step)
 FACTS: Final = ("parameters", "multiply_adds", "train_images")  # counts, known once the network is built

@@ -10,7 +10,7 @@ What is random in a step follows from the seed and the step's place, so a traini
 
 import time
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from nightshift.errors import InputError
 from nightshift.models import freezing
 from nightshift.models.device import Precision, compiled, find_device, out_of_memory, pieces_for
 from nightshift.records import Dataset
+from nightshift.records.models import Epoch
 from nightshift.training import optim
 from nightshift.training.adversarial import harden
 from nightshift.training.augmentation import augment, mix, shrunk, side_in
@@ -31,21 +32,6 @@ from nightshift.training.loader import Feed, class_counts, seed_at
 from nightshift.training.weight_selection import Result
 
 EVALUATION_BATCH: Final = 512
-
-
-class Epoch(NamedTuple):
-    """What one pass over the training images came to; the loss is the mean that was minimised, in nats."""
-
-    number: int  # from 1
-    train_loss: float
-    validation_accuracy: float
-    validation_loss: float  # cross-entropy in nats, whatever was minimised
-    learning_rate: float
-    images_per_second: float
-    seconds: float  # of all epochs up to this one
-
-    def metrics(self) -> dict[str, float]:
-        return {key: float(value) for key, value in self._asdict().items() if key != "number"}
 
 
 class Training:

@@ -5,9 +5,9 @@ python -m nightshift trial --spec spec.json --result result.json
 
 from nightshift.config.pipelines import override
 from nightshift.errors import InputError, PrunedError
+from nightshift.records.models import Epoch
 from nightshift.records.specs import TrainSpec, TrialSpec
 from nightshift.train import train
-from nightshift.training.trainer import Epoch
 from nightshift.workflows.sweep.records import Trial
 from nightshift.workflows.sweep.study import Study
 
