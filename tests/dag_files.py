@@ -1,6 +1,5 @@
-"""The DAG files as modules, with a home of Airflow's that nothing else uses."""
+"""The folder of the DAG files, and a home of Airflow's that nothing else uses."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,4 @@ DAGS = Path(__file__).parent.parent / "dags"
 def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
-        patch.syspath_prepend(str(DAGS))
         yield
-        for path in DAGS.glob("*.py"):
-            sys.modules.pop(path.stem, None)

@@ -2,7 +2,6 @@
 
 import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,19 @@ from nightshift.config.upkeep import Retention, Upkeep
 from nightshift.errors import InputError
 
 NAMES = sorted(path.stem for path in (DAGS / "pipelines").glob("*.toml"))
+PLACE = str(DAGS / "upkeep.py")
 
 
 @pytest.fixture(scope="module")
 def upkeep(airflow_home):
-    import upkeep
+    from nightshift.airflow import upkeep
 
     return upkeep
 
 
 @pytest.fixture
 def dag(upkeep):
-    return upkeep.upkeep(load(DAGS / "upkeep.toml", Upkeep))
+    return upkeep.dag_of(load(DAGS / "upkeep.toml", Upkeep), PLACE)
 
 
 def test_it_waits_looks_and_deletes_and_audits_beside_it(dag):
@@ -48,11 +48,10 @@ def test_it_waits_looks_and_deletes_and_audits_beside_it(dag):
 
 
 def test_what_it_starts_takes_what_it_sends(dag, upkeep):
-    import promote
+    from nightshift.airflow import promote
 
-    built = promote.promote(load_pipeline(DAGS / "pipelines" / "digits.toml"))
+    built = promote.dag_of(load_pipeline(DAGS / "pipelines" / "digits.toml"))
     assert "audit" in built.params.get_param("action").schema["enum"]
-    sys.modules.pop("promote")
 
 
 def test_the_form_has_every_setting_with_its_help_and_the_files_value(dag):
@@ -77,10 +76,10 @@ def test_it_waits_while_a_night_a_sweep_or_a_prediction_runs(upkeep, monkeypatch
             return running.get(dag_id, 0)
 
     monkeypatch.setattr(upkeep, "get_current_context", lambda: {"ti": Instance()})
-    assert upkeep.wait.function() is False
+    assert upkeep.wait.function(PLACE) is False
     assert {f"{kind}_{name}" for kind in ("retrain", "sweep", "predict") for name in NAMES} == set(asked)
     running.clear()
-    assert upkeep.wait.function() is True
+    assert upkeep.wait.function(PLACE) is True
 
 
 def test_the_form_s_settings_reach_the_stage_and_the_list_reaches_delete(upkeep, monkeypatch):
@@ -91,10 +90,10 @@ def test_the_form_s_settings_reach_the_stage_and_the_list_reaches_delete(upkeep,
         return {"list_uri": "s3://nightshift/upkeep/x.json", "findings": [f"f{n}" for n in range(7)]}
 
     monkeypatch.setattr(upkeep, "run", run)
-    monkeypatch.setattr(upkeep.notices, "tell", told.append)
+    monkeypatch.setattr(upkeep.notifications, "tell", told.append)
     kept = {"grace_days": 3, "version_days": 50, "keep_versions": 2, "prediction_days": 9, "log_days": 8}
     params = kept | {"dry_run": True}
-    found = upkeep.look.function(params)
+    found = upkeep.look.function(PLACE, params)
     upkeep.delete.function(found)
     assert specs[0].settings == Retention.model_validate(kept)
     assert len(specs[0].named) == len(NAMES)
@@ -106,10 +105,10 @@ def test_the_form_s_settings_reach_the_stage_and_the_list_reaches_delete(upkeep,
 
 def test_a_pipeline_that_cannot_be_read_may_name_anything(upkeep, monkeypatch):
     mistake = InputError("pets.toml, line 1: x is not a setting")
-    monkeypatch.setattr(upkeep, "pipelines", lambda: ([], [mistake]))
+    monkeypatch.setattr(upkeep, "pipelines", lambda place: ([], [mistake]))
     monkeypatch.setattr(upkeep, "run", lambda *given: pytest.fail("it looked"))
     with pytest.raises(Exception, match=f"{mistake}; nobody can tell what it needs"):
-        upkeep.look.function(dict(Retention()))
+        upkeep.look.function(PLACE, dict(Retention()))
 
 
 @pytest.mark.parametrize(
@@ -134,4 +133,4 @@ def test_a_mistake_in_the_file_is_a_sentence_in_the_list_of_import_errors(upkeep
 
 def test_without_a_schedule_it_runs_by_hand_only(upkeep, tmp_path: Path):
     (tmp_path / "upkeep.toml").write_text("")
-    assert upkeep.upkeep(load(tmp_path / "upkeep.toml", Upkeep)).schedule is None
+    assert upkeep.dag_of(load(tmp_path / "upkeep.toml", Upkeep), PLACE).schedule is None

@@ -18,30 +18,30 @@ NAMES = sorted(path.stem for path in (DAGS / "pipelines").glob("*.toml"))
 
 @pytest.fixture(scope="module")
 def retrain(airflow_home):
-    import retrain
+    from nightshift.airflow import retrain
 
-    return {name: retrain.retrain(load_pipeline(DAGS / "pipelines" / f"{name}.toml")) for name in NAMES}
+    return {name: retrain.dag_of(load_pipeline(DAGS / "pipelines" / f"{name}.toml")) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
 def promote(airflow_home):
-    import promote
+    from nightshift.airflow import promote
 
-    return {name: promote.promote(load_pipeline(DAGS / "pipelines" / f"{name}.toml")) for name in NAMES}
+    return {name: promote.dag_of(load_pipeline(DAGS / "pipelines" / f"{name}.toml")) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
 def sweep(airflow_home):
-    import sweep
+    from nightshift.airflow import sweep
 
-    return {name: sweep.sweep(load_pipeline(DAGS / "pipelines" / f"{name}.toml")) for name in NAMES}
+    return {name: sweep.dag_of(load_pipeline(DAGS / "pipelines" / f"{name}.toml")) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
 def predict(airflow_home):
-    import predict
+    from nightshift.airflow import predict
 
-    return {name: predict.prediction(load_pipeline(DAGS / "pipelines" / f"{name}.toml")) for name in NAMES}
+    return {name: predict.dag_of(load_pipeline(DAGS / "pipelines" / f"{name}.toml")) for name in NAMES}
 
 
 def edges(dag) -> dict[str, set[str]]:
@@ -85,17 +85,17 @@ def test_what_nobody_told_of_is_predicted_at_midnight(predict):
 
 
 def test_a_prediction_also_keeps_the_times_of_the_file(airflow_home):
-    import predict
+    from nightshift.airflow import predict
 
     pipeline = load_pipeline(DAGS / "pipelines" / "digits.toml")
     policy = pipeline.predict.model_copy(update={"schedule": "@hourly"})
-    dag = predict.prediction(pipeline.model_copy(update={"predict": policy}))
+    dag = predict.dag_of(pipeline.model_copy(update={"predict": policy}))
     assert type(dag.timetable).__name__ == "AssetOrTimeSchedule"
     assert dag.timetable.timetable.expression == "0 * * * *"
 
 
 def test_what_a_person_asks_of_a_prediction_reaches_the_look(predict, monkeypatch):
-    module = sys.modules["predict"]
+    module = sys.modules["nightshift.airflow.predict"]
     specs, pushed = [], {}
 
     class Instance:
@@ -137,7 +137,7 @@ def test_mapped_stages_and_their_queues(retrain):
 def test_quantize_is_mapped_over_recipes_and_votes(
     airflow_home, ml_ensemble, monkeypatch, members, vote, names
 ):
-    import retrain as module
+    from nightshift.airflow import retrain as module
 
     plan = ml_ensemble.plan
     changes = {"train.members": members, "quantize.vote": vote}
@@ -153,7 +153,7 @@ def test_quantize_is_mapped_over_recipes_and_votes(
 
 
 def test_evaluate_is_told_what_was_made_and_what_was_not(airflow_home, ml_night, monkeypatch):
-    import retrain as module
+    from nightshift.airflow import retrain as module
 
     made, unmade = ml_night.candidates["fp32"], Unmade(recipe="int8", reason="no room")
     specs, pushed = [], {}
@@ -205,10 +205,11 @@ def test_retries_timeouts_and_the_teardown(retrain):
 
 def test_no_task_has_a_copy_of_the_form(airflow_home):
     """Airflow checks each copy twice when it reads the file: with a hundred settings that took seconds."""
-    import retrain as module
+    from nightshift.airflow import retrain as module
 
-    assert set(module.made) == {f"retrain_{name}" for name in NAMES}
-    for dag in module.made.values():
+    made = module.dags(str(DAGS / "retrain.py"))
+    assert set(made) == {f"retrain_{name}" for name in NAMES}
+    for dag in made.values():
         assert len(dag.params) > 90
         for task in dag.tasks:
             assert not task.params
@@ -259,7 +260,7 @@ def test_the_form_refuses_values_outside_their_range(retrain, name, value, why):
 
 
 def test_training_starts_from_the_weights_of_the_plan(retrain, ml_night, monkeypatch):
-    module = sys.modules["retrain"]
+    module = sys.modules["nightshift.airflow.retrain"]
     weights = Artifact(uri="s3://nightshift/model.safetensors", sha256="a" * 64, size=3)
     start = Start(name="models:/tiny/3", weights=weights)
     monkeypatch.setattr(module, "planned_now", lambda: ml_night.plan.model_copy(update={"start": start}))
@@ -302,30 +303,33 @@ def test_the_form_of_a_sweep_has_the_training_and_what_to_try(sweep):
         params.get_param("over").resolve([3])
 
 
-def test_one_malformed_file_breaks_only_its_own_dag_and_visibly(airflow_home, tmp_path, monkeypatch):
-    import wiring
+def test_one_malformed_file_breaks_only_its_own_dag_and_visibly(airflow_home, tmp_path):
+    from nightshift.airflow import import_errors
+    from nightshift.airflow.pipelines import pipelines
 
-    (tmp_path / "good.toml").write_text('description = "fine"\n')
-    (tmp_path / "bad.toml").write_text("[train]\nepochs = 0\n")
-    monkeypatch.setattr(wiring, "PIPELINES", tmp_path)
-    good, bad = wiring.pipelines()
-    assert [pipeline.name for pipeline in good] == ["good"]
-    assert "bad.toml, line 2: train.epochs" in str(bad[0])
-    with pytest.raises(
-        InputError, match=r"bad\.toml, line 2: train\.epochs: .*greater than or equal to 1, got 0"
-    ):
-        exec((DAGS / "pipeline_errors.py").read_text(), {})  # noqa: S102 (as the DAG processor does)
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "good.toml").write_text('description = "fine"\n')
+    (folder / "bad.toml").write_text("[train]\nepochs = 0\n")
+    for place in (folder, tmp_path / "retrain.py"):  # the folder itself, or a DAG file beside it
+        good, bad = pipelines(str(place))
+        assert [pipeline.name for pipeline in good] == ["good"]
+        assert "bad.toml, line 2: train.epochs" in str(bad[0])
+        with pytest.raises(
+            InputError, match=r"bad\.toml, line 2: train\.epochs: .*greater than or equal to 1, got 0"
+        ):
+            import_errors.check(str(place))
 
 
 def test_promotion_uses_the_events_newest_challenger(airflow_home, monkeypatch):
-    import promote as module
-    import wiring
+    from nightshift.airflow import promote as module
+    from nightshift.airflow.pipelines import asset
 
     class Event:
         def __init__(self, timestamp: int, version: str) -> None:
             self.timestamp, self.extra = timestamp, {"version": version, "sha256": version * 64}
 
-    challenger = wiring.asset("x", "challenger")
+    challenger = asset("x", "challenger")
     context = {"run_id": "r", "triggering_asset_events": {challenger: [Event(2, "7"), Event(1, "6")]}}
     monkeypatch.setattr(module, "get_current_context", lambda: context)
     empty = {"version": None, "action": "promote", "reason": ""}
@@ -339,13 +343,13 @@ POLICY = {"hand_moves": "report", "asks": "never"}
 
 def test_an_event_says_which_version_and_no_more(airflow_home, monkeypatch):
     """Whoever may write assets by the REST API sends events with whatever extra they like."""
-    import promote as module
-    import wiring
+    from nightshift.airflow import promote as module
+    from nightshift.airflow.pipelines import asset
 
     class Event:
         timestamp = 1
 
-    event, challenger = Event(), wiring.asset("x", "challenger")
+    event, challenger = Event(), asset("x", "challenger")
     context = {"run_id": "r", "triggering_asset_events": {challenger: [event]}}
     monkeypatch.setattr(module, "get_current_context", lambda: context)
     empty = {"version": None, "action": "promote", "reason": ""}
@@ -368,7 +372,7 @@ def test_an_event_says_which_version_and_no_more(airflow_home, monkeypatch):
 
 
 def test_what_a_person_asks_for_in_the_form_comes_before_events(airflow_home, monkeypatch):
-    import promote as module
+    from nightshift.airflow import promote as module
 
     class Run:
         triggering_user_name = "ada"
@@ -402,7 +406,7 @@ def test_the_form_of_a_promotion_can_be_sent_as_it_is(promote):
     ],
 )
 def test_only_an_answer_goes_on_where_a_person_is_asked(airflow_home, monkeypatch, response, outcome):
-    import promote as module
+    from nightshift.airflow import promote as module
 
     class Instance:
         def xcom_pull(self, task_ids: str) -> dict | None:
@@ -419,7 +423,7 @@ def test_only_an_answer_goes_on_where_a_person_is_asked(airflow_home, monkeypatc
     checked |= {"hand_moves": "report", "approved": False}
     specs = []
     monkeypatch.setattr(module, "get_current_context", lambda: {"ti": Instance()})
-    monkeypatch.setattr(module.notices, "tell", lambda text: None)
+    monkeypatch.setattr(module.notifications, "tell", lambda text: None)
     monkeypatch.setattr(module, "run", lambda stage, spec: specs.append(spec) or {"reason": "no"})
     decided = module.decide.function("x")
     assert [spec.outcome for spec in specs] == ([outcome] if outcome else [])
@@ -429,7 +433,7 @@ def test_only_an_answer_goes_on_where_a_person_is_asked(airflow_home, monkeypatc
 
 
 def test_what_has_no_result_moves_nothing(airflow_home, monkeypatch):
-    import promote as module
+    from nightshift.airflow import promote as module
 
     class Instance:
         def xcom_pull(self, task_ids: str) -> None:
@@ -444,7 +448,7 @@ def test_what_has_no_result_moves_nothing(airflow_home, monkeypatch):
 def test_the_first_champion_can_ask_a_person_although_others_do_not(promote):
     pipeline = load_pipeline(DAGS / "pipelines" / "digits.toml")
     policy = pipeline.promotion.model_copy(update={"first_champion": "approve"})
-    dag = sys.modules["promote"].promote(pipeline.model_copy(update={"promotion": policy}))
+    dag = sys.modules["nightshift.airflow.promote"].dag_of(pipeline.model_copy(update={"promotion": policy}))
     order = [task.task_id for task in dag.topological_sort()]
     assert order == ["check", "ask", "approve", "decide", "move", "announce"]
     assert dag.get_task("decide").trigger_rule == "none_failed"

@@ -51,7 +51,7 @@ def ensure_pools(client: httpx.Client, site: Site) -> None:
 
 def pipeline_files(dags: Path) -> set[str]:
     """The files that make DAGs, as far as their text tells."""
-    makes = re.compile(r"@dag\b|\bDAG\(")
+    makes = re.compile(r"\bdags\(|@dag\b|\bDAG\(")
     files = ((path, path.read_text(encoding="utf-8")) for path in dags.rglob("*.py"))
     return {str(path.relative_to(dags)) for path, text in files if makes.search(text)}
 

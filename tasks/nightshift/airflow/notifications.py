@@ -3,7 +3,7 @@
 NIGHTSHIFT_NOTIFY names where they go, separated by spaces: `smtp:ops@example.org` (through Airflow's
 connection `smtp_default`), `slack:CONNECTION` (an incoming webhook) and `http:CONNECTION` (a JSON object with
 the key `text` is posted to the connection's address). Without it nothing is sent. A notice that cannot be
-sent fails nothing; a typing mistake in the variable is shown by `pipeline_errors.py`, and nobody is told.
+sent fails nothing; a typing mistake in the variable is shown by `import_errors`, and nobody is told.
 """
 
 import functools
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference, get_current_context
+from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference, get_current_context  # type: ignore[attr-defined]
 from airflow.sdk.bases.notifier import BaseNotifier
 
 from nightshift.errors import InputError

@@ -1,0 +1,1 @@
+"""DAGs of the pipelines, built for whatever Airflow takes them in: two lines in a DAG file."""
