@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/installed-$(shell cksum < requirements.lock | cut -d' ' -f1)
 UV := $(shell sed -n 's/^uv==/uv==/p' requirements.lock)
 
-.PHONY: help demo test test-all lint bench portability fuzz setup down lock
+.PHONY: help demo test test-all lint docs bench portability fuzz setup down lock
 help:
 	@echo "make demo   bring everything up and run one night on real handwritten digits"
 	@echo "make test   run the whole test suite"
 	@echo "make test-all  the same, and 500 steps of promotions in orders that nobody thought of"
 	@echo "make lint   ruff and mypy"
+	@echo "make docs   build the guide as a site in site/; a broken link is an error"
 	@echo "make bench  measure, and write bench.json; PHOTOS=FOLDER of JPEGs adds decoding, networks at"
 	@echo "            224 pixels, predictions and the endpoint, CIFAR10=FOLDER two hours of training"
 	@echo "make portability  compare labels on emulated processors; FILES='MODEL.onnx IMAGES.npy' of yours"
@@ -46,6 +47,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir site
 
 bench: setup
 	$(BIN)/python tests/bench/night.py

@@ -1,13 +1,18 @@
 """What the guide says of variables, settings, packages and images is what the code has."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 from test_recipes import BOUNDS
+from typer.main import get_command
 
+from nightshift.cli import app
 from nightshift.config import STAGE_SETTINGS, Pipeline, Settings
 from nightshift.config.pipelines import load_pipeline
 from nightshift.config.quantization import RECIPES
@@ -139,3 +144,26 @@ def test_a_new_recipe_needs_the_line_and_the_row_that_the_guide_says():
     rows = re.findall(r"(?m)^\| `([a-z0-9-]+)` \| ", page.split("## The recipes")[1].split("##")[0])
     assert set(rows) == set(RECIPES)
     assert "`BOUNDS` in `tests/test_recipes.py`" in page
+
+
+def test_the_guide_is_built_as_a_site_without_a_broken_link(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.html")}
+    assert {f"{path.stem}.html" for path in (ROOT / "docs").glob("*.md")} <= pages
+    settings = (tmp_path / "reference" / "settings.html").read_text(encoding="utf-8")
+    for model in STAGE_SETTINGS.values():
+        for name in model.model_fields:
+            assert f"<code>{name}</code>" in settings, name
+    commands = (tmp_path / "reference" / "cli.html").read_text(encoding="utf-8")
+    for name in get_command(app).commands:
+        assert f">nightshift {name}<" in commands, name
+    assert "/v1/predict" in (tmp_path / "reference" / "http.html").read_text(encoding="utf-8")
