@@ -3,11 +3,12 @@
 import subprocess
 import sys
 from collections import Counter
+from typing import get_args
 
 import pytest
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.batches import MAX_MESSAGES, Batch, complete, cut, grouped, work
+from nightshift.data.batches import DENOISE_SECONDS, MAX_MESSAGES, Batch, complete, cut, grouped, work
 from nightshift.storage import Stored
 
 OLD, NEW = 1_000.0, 4e9  # seconds since 1970: long settled, and still changing
@@ -95,8 +96,19 @@ def test_small_batches_travel_together():
 
 
 def test_work_grows_with_number_and_size():
-    assert work(files(10)) > work(files(5))
-    assert work(files(5, size=10**7)) > work(files(5))
+    assert work(files(10), SETTINGS) > work(files(5), SETTINGS)
+    assert work(files(5, size=10**7), SETTINGS) > work(files(5), SETTINGS)
+
+
+def test_settings_that_cost_more_make_smaller_parts():
+    """Two thousand images of 224 pixels take non-local means half an hour of one core."""
+    plain = list(cut(Batch("a", files(2000), None), SETTINGS, "s3://x"))
+    given = SETTINGS.model_copy(update={"denoise": "nlmeans", "image_size": 224})
+    costly = list(cut(Batch("a", files(2000), None), given, "s3://x"))
+    assert len(plain) == 1
+    assert len(costly) > 10
+    assert max(part.seconds for part in costly) < 1.5 * SETTINGS.part_seconds
+    assert set(DENOISE_SECONDS) == set(get_args(PreprocessSettings.model_fields["denoise"].annotation))
 
 
 def test_a_million_keys_are_cut_within_a_gigabyte():

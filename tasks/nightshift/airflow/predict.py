@@ -11,7 +11,7 @@ from typing import Any
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, get_current_context, task
 
 from nightshift.airflow.pipelines import asset, build
-from nightshift.airflow.stages import retries, run
+from nightshift.airflow.stages import MESSAGE, retries, run
 from nightshift.config import Pipeline
 from nightshift.records import Forecast, Message
 from nightshift.records.specs import LookSpec, PredictSpec, SummariseSpec
@@ -28,7 +28,7 @@ are in the MLflow experiment `{name}-predictions`.
 """
 
 
-@task(queue="preprocess", pool="preprocess", execution_timeout=timedelta(hours=2), max_active_tis_per_dag=64)
+@task(queue="preprocess", pool="preprocess", execution_timeout=MESSAGE, max_active_tis_per_dag=64)
 def predict(message: dict[str, Any]) -> dict[str, Any]:
     """Decode and predict the images of one message."""
     return run("predict", PredictSpec(forecast=forecast_now(), message=Message.model_validate(message)))

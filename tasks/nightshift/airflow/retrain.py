@@ -14,7 +14,7 @@ from nightshift.airflow import notifications
 from nightshift.airflow.operator_links import REPORT, ReportLink
 from nightshift.airflow.params import FORCE, chosen, night_params
 from nightshift.airflow.pipelines import asset, build
-from nightshift.airflow.stages import ERROR, retries, run
+from nightshift.airflow.stages import ERROR, MESSAGE, retries, run
 from nightshift.config import Pipeline
 from nightshift.config.pipelines import override
 from nightshift.records import Checkpoint, Drift, Evaluation, Message, Plan, Variant, outcome, variants
@@ -49,7 +49,7 @@ of the failed task's log says what and why; clear that task to go on from there.
 @task(
     queue="preprocess",
     pool="preprocess",
-    execution_timeout=timedelta(hours=1),
+    execution_timeout=MESSAGE,
     max_active_tis_per_dag=64,
 )
 def preprocess(message: dict[str, Any]) -> dict[str, Any]:

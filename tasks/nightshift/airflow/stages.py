@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from nightshift.errors import InputError, NightshiftError
 
 RETRY_SECONDS = "NIGHTSHIFT_RETRY_SECONDS"
+# A message may hold much of a huge batch, and each image has limits of its own: this ends what hangs.
+MESSAGE = timedelta(hours=24)
 ERROR = "error"  # XCom key under which a failed task leaves its sentence for the task that closes the night
 
 

@@ -39,7 +39,7 @@ class PreprocessSettings(Settings):
     part_seconds: float = Field(
         20,
         gt=0,
-        le=3600,
+        le=600,  # a part that breaks off begins anew
         description="Estimated work in one queue message, in seconds of one core; 10 to 60 keeps workers "
         "busy and restarts cheap.",
         json_schema_extra=ADVANCED,
