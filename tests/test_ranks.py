@@ -12,7 +12,7 @@ from waiting import patience
 from nightshift import storage
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import load_split
-from nightshift.errors import InputError
+from nightshift.errors import InputError, PrunedError
 from nightshift.models import build
 from nightshift.records.specs import TrainSpec
 from nightshift.train import train
@@ -27,12 +27,20 @@ def test_two_processes_train_as_well_as_one(ml_dataset_uri, ml_dataset, capfd):
     pieces = SETTINGS.model_copy(update={"accumulation": 4})  # so that batch norm sees four images in both
     alone = train(TrainSpec(dataset_uri=ml_dataset_uri, settings=pieces))
     capfd.readouterr()
+    watched = []
+
+    def watch(epoch):
+        watched.append(epoch.number)
+        raise PrunedError("most did better")
+
     together = train(
         TrainSpec(
             dataset_uri=ml_dataset_uri,
             settings=SETTINGS.model_copy(update={"processes": 2, "accumulation": 2}),
-        )
+        ),
+        watch,
     )
+    assert watched == list(range(1, 13))  # at the end, and nothing that ended is pruned
     said = capfd.readouterr().out
     assert said.count("epoch 12/12") == 1
     assert "trained in" in said
@@ -63,8 +71,8 @@ def test_shares_of_rows_cover_all_of_them_once():
 
 TOLD = """
 import sys
-from nightshift import ranks
-with ranks.joined() as group:
+from nightshift.training import distributed
+with distributed.joined() as group:
     taken = group.of_first(0.25 * (group.rank + 1))
     print(f"rank {group.rank} takes {taken}", file=sys.stderr, flush=True)
 """

@@ -63,9 +63,8 @@ def train(spec: TrainSpec, watch: Watch = lambda epoch: None) -> Checkpoint:
     processes = distributed.count_for(spec.settings.processes)
     if processes > 1 and not distributed.started():
         distributed.launch("train", spec, processes)
-        # It has ended, so there is nothing left to stop.
-        with contextlib.suppress(PrunedError):
-            for epoch in storage.read_record(storage.join(folder, "history.json"), History).epochs:
+        for epoch in storage.read_record(storage.join(folder, "history.json"), History).epochs:
+            with contextlib.suppress(PrunedError):  # it has ended, so there is nothing left to stop
                 watch(epoch)
         return storage.read_record(done, Checkpoint)
     begun = time.perf_counter()
