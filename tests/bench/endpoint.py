@@ -49,7 +49,7 @@ LOOP = """
 import sys, time
 import cv2, numpy as np
 from pathlib import Path
-from nightshift import model_file
+from nightshift.inference import model_file
 from nightshift.data.images import prepare
 from nightshift.inference.runtime import Session
 model, photos, runtime, batch, limit = sys.argv[1:]
