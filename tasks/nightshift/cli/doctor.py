@@ -121,7 +121,7 @@ def _roles() -> Iterator[Finding]:
 def _versions() -> Iterator[Finding]:
     from nightshift.stack.environment import code_folder
 
-    lock = code_folder() / "requirements.lock"
+    lock = code_folder().parent / "requirements.lock"
     if not lock.is_file():
         return
     locked: dict[str, set[str]] = defaultdict(set)  # several when they differ between systems
