@@ -1,12 +1,15 @@
 """Shards to tensors: labels by name and cuts."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from nightshift import storage
+from nightshift.data import dataset
 from nightshift.data.dataset import Images, centre_crop, load_split, standardised, stratified
-from nightshift.errors import InputError
+from nightshift.errors import InputError, OutageError
 
 
 def test_a_split_holds_its_images_labels_and_ids(ml_dataset):
@@ -20,6 +23,33 @@ def test_labels_are_mapped_by_class_name(ml_dataset):
     reordered = ml_dataset.model_copy(update={"classes": ("new", *reversed(ml_dataset.classes))})
     labels = load_split(reordered, "test").labels
     assert labels[:4].tolist() == [4, 3, 2, 1]
+
+
+def test_many_images_lie_in_a_file_that_goes_with_them(ml_dataset, monkeypatch, tmp_path):
+    """As many bytes as are asked for are never held in memory of the process."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("NIGHTSHIFT_CACHE", str(cache))
+    held = load_split(ml_dataset, "test")
+    assert not cache.exists()
+    monkeypatch.setattr(dataset, "IN_MEMORY", 0)
+    read = load_split(ml_dataset, "test")
+    mapped = f"{cache}/"
+    assert mapped in Path("/proc/self/maps").read_text()
+    assert list(cache.iterdir()) == []
+    assert all(torch.equal(one, other) for one, other in zip(held, read, strict=True))
+    batches = [batch.images.numpy() for batch in read.batches(5)]
+    assert np.array_equal(np.concatenate(batches), held.images.numpy())
+    del read, batches
+    assert mapped not in Path("/proc/self/maps").read_text()
+    assert load_split(ml_dataset, "train").images.untyped_storage().filename is None
+
+
+def test_a_disk_without_room_for_the_images_is_said(ml_dataset, monkeypatch, tmp_path):
+    monkeypatch.setenv("NIGHTSHIFT_CACHE", str(tmp_path / "file" / "cache"))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(dataset, "IN_MEMORY", 0)
+    with pytest.raises(OutageError, match=r"0\.0 GB of images do not fit into .*/cache .*NIGHTSHIFT_CACHE"):
+        load_split(ml_dataset, "test")
 
 
 def test_a_class_that_the_data_set_lacks_is_refused(ml_dataset):

@@ -1,8 +1,11 @@
 """Shards to tensors. No Python per image; how a training gets its batches of them is in `feed`."""
 
 import json
+import math
+import os
+import tempfile
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from nightshift.errors import InputError
+from nightshift.errors import InputError, OutageError
 from nightshift.records import Artifact, Dataset, Shard, Split
-from nightshift.storage import outputs
+from nightshift.storage import cache, outputs
+
+IN_MEMORY: Final = 2**29  # bytes of validation or test pixels; more are read through a file on the local disk
 
 
 class Images(NamedTuple):
@@ -74,14 +79,18 @@ def load_split(dataset: Dataset, split: Split, rank: int = 0, world: int = 1) ->
     """All images of one split in the order of the shards, or the share of one of several processes.
 
     Training images keep their stored side, from which `augmentation` cuts; those of the other splits are cut
-    to the side that the network sees. Raises InputError when a shard is damaged or does not fit the data set.
+    to the side that the network sees, and lie in a file of the local cache where they are many: everybody
+    reads them batch by batch. Raises InputError when a shard is damaged or does not fit the data set, and
+    OutageError when the disk is full.
     """
     wanted = rows_of(dataset, split, rank, world)
     total = sum(rows.total for rows in wanted)
     if total == 0:
         raise InputError(f"data set {dataset.digest[:12]} has no {split} images; add images to its source")
     side = dataset.preprocess.side if split == "train" else dataset.image_size
-    pixels = torch.empty((total, side, side, dataset.preprocess.channels), dtype=torch.uint8)
+    shape = (total, side, side, dataset.preprocess.channels)
+    # Who asks for training images has looked for room.
+    pixels = torch.empty(shape, dtype=torch.uint8) if split == "train" else room_for(shape)
     labels, ids = torch.empty(total, dtype=torch.int64), torch.empty((total, 32), dtype=torch.uint8)
     start = 0
     for rows in wanted:
@@ -91,6 +100,26 @@ def load_split(dataset: Dataset, split: Split, rank: int = 0, world: int = 1) ->
         labels[place], ids[place] = content.labels, content.ids
         start += rows.total
     return Images(pixels, labels, ids)
+
+
+def room_for(shape: tuple[int, int, int, int]) -> Tensor:
+    """Room for images, uint8 [N,H,W,C]: where they are many, in a file without a name that goes with them.
+
+    Raises OutageError when the disk is full.
+    """
+    size, folder = math.prod(shape), cache.folder()
+    if size <= IN_MEMORY:
+        return torch.empty(shape, dtype=torch.uint8)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # later a full disk would be a signal, not an error
+            return torch.from_file(file.name, shared=True, size=size, dtype=torch.uint8).view(shape)
+    except OSError as error:
+        raise OutageError(
+            f"{size / 1e9:,.1f} GB of images do not fit into {folder} ({error.strerror}); make room there, "
+            "or set NIGHTSHIFT_CACHE to a folder with room"
+        ) from error
 
 
 def centre_crop(images: Tensor, side: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -10,7 +9,8 @@ from numpy.typing import NDArray
 
 from nightshift import storage
 from nightshift.config import PreprocessSettings
-from nightshift.data.dataset import originals
+from nightshift.data.dataset import originals, room_for
+from nightshift.data.sources.upload import in_order
 from nightshift.inference import runtime
 from nightshift.inference.runtime import Pixels, Runtime
 from nightshift.quantization.calibration import calibration_images
@@ -122,5 +122,8 @@ def _originals(dataset: Dataset, settings: PreprocessSettings) -> Pixels:
     def prepared(key: str) -> Pixels:
         return images.prepare(storage.read(storage.join(dataset.source, key)), settings)
 
-    with ThreadPoolExecutor(DOWNLOADS) as pool:
-        return np.stack(list(pool.map(prepared, keys)))
+    side = settings.image_size
+    pixels = room_for((len(keys), side, side, settings.channels)).numpy()
+    for row, image in enumerate(in_order(prepared, keys, DOWNLOADS)):
+        pixels[row] = image
+    return pixels

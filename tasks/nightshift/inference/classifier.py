@@ -2,10 +2,7 @@
 
 import contextlib
 import json
-import os
 import sys
-import tempfile
-from pathlib import Path
 from typing import Final
 
 from nightshift import storage
@@ -14,6 +11,7 @@ from nightshift.errors import InputError, OutageError
 from nightshift.inference import hardware, runtime
 from nightshift.inference.model_file import ModelFile
 from nightshift.inference.runtime import Pixels, Prediction, Runtime, Session
+from nightshift.storage import cache
 
 BATCH: Final = 64  # images per call of the model
 LOOK: Final = 16  # of them are timed in each runtime
@@ -81,8 +79,5 @@ class Classifier:
 
     def _note(self) -> str:
         """Where it is kept."""
-        folder = os.environ.get("NIGHTSHIFT_CACHE") or Path(
-            tempfile.gettempdir(), f"nightshift-{os.getuid()}"
-        )
         key = digest_of([self.model.sha256, self._many, hardware.describe().model_dump(mode="json")])
-        return f"file://{Path(folder).absolute()}/runtimes/{key}.json"
+        return f"file://{cache.folder()}/runtimes/{key}.json"

@@ -3,14 +3,13 @@
 import contextlib
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Final
 
 from nightshift import storage
 from nightshift.errors import InputError, OutageError
 from nightshift.records import Artifact
-from nightshift.storage import outputs
+from nightshift.storage import cache, outputs
 
 LIMIT_GB: Final = 20.0
 
@@ -30,11 +29,8 @@ class ShardCache:
     @classmethod
     def of_machine(cls, wanted: set[str]) -> "ShardCache":
         """As NIGHTSHIFT_CACHE and NIGHTSHIFT_CACHE_GB say."""
-        folder = os.environ.get("NIGHTSHIFT_CACHE") or Path(
-            tempfile.gettempdir(), f"nightshift-{os.getuid()}"
-        )
         limit = float(os.environ.get("NIGHTSHIFT_CACHE_GB") or LIMIT_GB)
-        return cls(Path(folder).absolute(), int(limit * 1e9), wanted)
+        return cls(cache.folder(), int(limit * 1e9), wanted)
 
     def read(self, shard: Artifact) -> bytes:
         """The shard's bytes, checked against its digest."""
