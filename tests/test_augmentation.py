@@ -7,7 +7,7 @@ from nightshift.config import TrainSettings
 from nightshift.errors import InputError
 from nightshift.training.augmentation import augment, mix, shrunk, side_in
 
-ALONE = [
+SINGLE_PROCESS = [
     {"flip": True},
     {"rotation": 20.0},
     {"jitter": 0.4},
@@ -83,7 +83,7 @@ def test_the_seed_decides_the_augmentation():
     assert not torch.equal(first, augment(noise(8, 8), settings, 8, generator(6)))
 
 
-@pytest.mark.parametrize("changes", ALONE, ids=str)
+@pytest.mark.parametrize("changes", SINGLE_PROCESS, ids=str)
 def test_each_change_keeps_shape_and_range_follows_the_seed_and_leaves_torch_s_own_state(changes):
     images = noise(32, 16)
     plain = augment(images, still(), 16, generator())
@@ -100,7 +100,7 @@ def test_each_change_keeps_shape_and_range_follows_the_seed_and_leaves_torch_s_o
 
 def test_many_channels_are_changed_alike_but_for_lists_of_operations():
     images = torch.randint(256, (4, 8, 8, 5), generator=generator(), dtype=torch.uint8)
-    for changes in ALONE:
+    for changes in SINGLE_PROCESS:
         if "auto_augment" in changes:
             with pytest.raises(InputError, match="is for images of 1 or 3 channels, got 5"):
                 augment(images, still(**changes), 8, generator())

@@ -9,8 +9,8 @@ from nightshift.provenance import environment
 
 
 def test_they_are_those_of_this_process(ml_store):
-    found = environment.describe("bfloat16", pieces=2, group=3)
-    assert (found.precision, found.pieces, found.group, found.processes) == ("bfloat16", 2, 3, 1)
+    found = environment.describe("bfloat16", micro_batches=2, group=3)
+    assert (found.precision, found.micro_batches, found.group, found.processes) == ("bfloat16", 2, 3, 1)
     assert (found.threads, found.device) == (1, find_device().type)
     assert found.packages["numpy"] == np.__version__
     assert found.packages["torch"] == torch.__version__.partition("+")[0]

@@ -82,11 +82,11 @@ def test_a_batch_goes_through_in_as_many_pieces_as_memory_asks_for(monkeypatch):
     pixels = torch.rand(2, 3, 16, 16)
     buffers = [buffer.clone() for buffer in network.buffers()]
     monkeypatch.setattr(device, "free_memory", lambda _: 2**40)
-    assert device.pieces_for(network, pixels, 64) == 1
+    assert device.micro_batch_count(network, pixels, 64) == 1
     monkeypatch.setattr(device, "free_memory", lambda _: 2**20)
-    needed = device.pieces_for(network, pixels, 64)
+    needed = device.micro_batch_count(network, pixels, 64)
     assert 2 <= needed <= 16
-    assert device.pieces_for(network, pixels, 640) == pytest.approx(10 * needed, rel=0.3)
+    assert device.micro_batch_count(network, pixels, 640) == pytest.approx(10 * needed, rel=0.3)
     assert all(torch.equal(*pair) for pair in zip(buffers, network.buffers(), strict=True))
 
 

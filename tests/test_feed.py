@@ -10,8 +10,8 @@ from nightshift import storage
 from nightshift.config import TrainSettings
 from nightshift.data.dataset import Images, load_split, rows_of
 from nightshift.errors import InputError
-from nightshift.training.distributed import Ranks
-from nightshift.training.loader import Resident, Streamed, open_feed, seed_at, steps_of
+from nightshift.training.distributed import ProcessGroup
+from nightshift.training.loader import InMemoryLoader, StreamingLoader, open_loader, seed_at, steps_of
 
 SETTINGS = TrainSettings(batch_size=16)
 
@@ -22,25 +22,25 @@ def identities(batches: list[Images]) -> list[bytes]:
 
 @pytest.fixture
 def streamed(monkeypatch, tmp_path, ml_dataset):
-    """A feed of the tiny data set in shards of 20 images, two of which fit into memory at a time."""
+    """A loader of the tiny data set in shards of 20 images, two of which fit into memory at a time."""
     monkeypatch.setenv("NIGHTSHIFT_RESIDENT_MB", "0")
     monkeypatch.setenv("NIGHTSHIFT_CACHE", str(tmp_path / "cache"))
-    return open_feed(ml_dataset, SETTINGS, 3)
+    return open_loader(ml_dataset, SETTINGS, 3)
 
 
 def test_a_data_set_that_fits_stays_in_memory_and_one_that_does_not_is_streamed(ml_dataset, streamed, capsys):
-    assert isinstance(streamed, Streamed)
+    assert isinstance(streamed, StreamingLoader)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIGHTSHIFT_RESIDENT_MB", "100")
-        assert isinstance(open_feed(ml_dataset, SETTINGS, 3), Resident)
+        assert isinstance(open_loader(ml_dataset, SETTINGS, 3), InMemoryLoader)
 
 
 @pytest.mark.parametrize("kind", ["resident", "streamed"])
 def test_an_epoch_shows_every_image_once_and_each_epoch_in_another_order(kind, ml_dataset, streamed):
     everything = load_split(ml_dataset, "train")
-    feed = streamed if kind == "streamed" else Resident(everything, ml_dataset, SETTINGS, 3)
-    epochs = [list(feed.batches(number)) for number in (1, 2, 1)]
-    assert [len(batch.labels) for batch in epochs[0]] == [16] * 5 == [16] * feed.steps
+    loader = streamed if kind == "streamed" else InMemoryLoader(everything, ml_dataset, SETTINGS, 3)
+    epochs = [list(loader.batches(number)) for number in (1, 2, 1)]
+    assert [len(batch.labels) for batch in epochs[0]] == [16] * 5 == [16] * loader.steps
     orders = [identities(batches) for batches in epochs]
     assert sorted(orders[0]) == sorted(identities([everything]))
     assert orders[0] == orders[2] != orders[1]
@@ -51,11 +51,11 @@ def test_an_epoch_shows_every_image_once_and_each_epoch_in_another_order(kind, m
 
 @pytest.mark.parametrize("kind", ["resident", "streamed"])
 def test_the_rest_of_an_epoch_is_what_would_have_come(kind, ml_dataset, streamed):
-    feed = streamed
+    loader = streamed
     if kind == "resident":
-        feed = Resident(load_split(ml_dataset, "train"), ml_dataset, SETTINGS, 3)
-    whole = [identities([batch]) for batch in feed.batches(2)]
-    assert [identities([batch]) for batch in feed.batches(2, 3)] == whole[3:]
+        loader = InMemoryLoader(load_split(ml_dataset, "train"), ml_dataset, SETTINGS, 3)
+    whole = [identities([batch]) for batch in loader.batches(2)]
+    assert [identities([batch]) for batch in loader.batches(2, 3)] == whole[3:]
 
 
 def test_groups_of_shards_leave_no_image_out_where_batches_end_elsewhere(ml_dataset, monkeypatch, tmp_path):
@@ -66,11 +66,11 @@ def test_groups_of_shards_leave_no_image_out_where_batches_end_elsewhere(ml_data
         for rows in rows_of(ml_dataset.model_copy(update={"shards": (shard,)}), "train")
         for start, stop in ((0, 7), (7, 50), (50, 51), (51, 80))
     ]
-    feed = Streamed(parts, ml_dataset, SETTINGS, 0)
-    assert feed.group >= 4
+    loader = StreamingLoader(parts, ml_dataset, SETTINGS, 0)
+    assert loader.group >= 4
     for group in (1, 2, 3):
-        feed.group = group
-        batches = list(feed.batches(1))
+        loader.group = group
+        batches = list(loader.batches(1))
         assert len(set(identities(batches))) == 80
         assert [len(batch.labels) for batch in batches] == [16] * 5
 
@@ -78,10 +78,10 @@ def test_groups_of_shards_leave_no_image_out_where_batches_end_elsewhere(ml_data
 def test_processes_share_the_images_and_take_as_many_steps(ml_dataset):
     settings = SETTINGS.model_copy(update={"batch_size": 27})
     for world in (2, 3):
-        feeds = [open_feed(ml_dataset, settings, 3, Ranks(rank, world)) for rank in range(world)]
-        seen = [name for feed in feeds for name in identities(list(feed.batches(1)))]
+        loaders = [open_loader(ml_dataset, settings, 3, ProcessGroup(rank, world)) for rank in range(world)]
+        seen = [name for loader in loaders for name in identities(list(loader.batches(1)))]
         assert len(set(seen)) == len(seen) == 80
-        assert {feed.steps for feed in feeds} == {3}
+        assert {loader.steps for loader in loaders} == {3}
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -111,9 +111,9 @@ def test_sampling_shows_every_class_as_often(ml_dataset):
     counts = {name: 20 if number else 2 for number, name in enumerate(ml_dataset.classes)}
     dataset = ml_dataset.model_copy(update={"counts": {**ml_dataset.counts, "train": counts}})
     settings = SETTINGS.model_copy(update={"imbalance": "sampling"})
-    feed = Resident(few, dataset, settings, 0)
+    loader = InMemoryLoader(few, dataset, settings, 0)
     shown = collections.Counter(
-        int(label) for epoch in range(1, 30) for batch in feed.batches(epoch) for label in batch.labels
+        int(label) for epoch in range(1, 30) for batch in loader.batches(epoch) for label in batch.labels
     )
     assert min(shown.values()) > 0.8 * max(shown.values())
 
@@ -127,8 +127,8 @@ def test_no_batch_has_a_single_image(ml_dataset, images, size, world):
     for rank in range(world):
         first, last = images * rank // world, images * (rank + 1) // world
         mine = load_split(ml_dataset, "train").at(slice(first, last))
-        feed = Resident(mine, ml_dataset, settings, 0, steps)
-        sizes = [len(batch.labels) for batch in feed.batches(1)]
+        loader = InMemoryLoader(mine, ml_dataset, settings, 0, steps)
+        sizes = [len(batch.labels) for batch in loader.batches(1)]
         assert sum(sizes) == last - first
         assert min(sizes) >= 2
         assert len(sizes) == steps
@@ -136,7 +136,7 @@ def test_no_batch_has_a_single_image(ml_dataset, images, size, world):
 
 def test_one_image_is_too_few(ml_dataset):
     with pytest.raises(InputError, match="at least 2 images, got 1"):
-        Resident(load_split(ml_dataset, "train").at(slice(0, 1)), ml_dataset, SETTINGS, 0)
+        InMemoryLoader(load_split(ml_dataset, "train").at(slice(0, 1)), ml_dataset, SETTINGS, 0)
 
 
 def test_seeds_of_different_places_differ():

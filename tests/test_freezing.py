@@ -8,7 +8,7 @@ from nightshift.config import TrainSettings
 from nightshift.data.dataset import load_split
 from nightshift.models import build, freezing
 from nightshift.training import trainer
-from nightshift.training.loader import Resident
+from nightshift.training.loader import InMemoryLoader
 
 OPTIMIZERS = {"sgd": 0.02, "adam": 0.005, "adamw": 0.005, "rmsprop": 0.002, "muon": 0.005}
 QUICK = TrainSettings(
@@ -29,9 +29,9 @@ def network_of(dataset, settings: TrainSettings) -> nn.Module:
 def moved(dataset, settings: TrainSettings) -> list[set[str]]:
     """The parts of which any tensor, statistics included, is another after each epoch."""
     network = network_of(dataset, settings)
-    feed = Resident(load_split(dataset, "train"), dataset, settings, 1)
+    loader = InMemoryLoader(load_split(dataset, "train"), dataset, settings, 1)
     validation = load_split(dataset, "validation")
-    training = trainer.Training(network, feed, validation, dataset=dataset, settings=settings, seed=1)
+    training = trainer.Trainer(network, loader, validation, dataset=dataset, settings=settings, seed=1)
     found, before = [], {name: tensor.clone() for name, tensor in network.state_dict().items()}
     for _ in training.run():
         after = {name: tensor.clone() for name, tensor in training.result.network.state_dict().items()}
@@ -49,7 +49,12 @@ def test_frozen_parts_keep_weights_and_statistics(ml_dataset, optimizer, schedul
 
 @pytest.mark.parametrize(
     "changes",
-    [{"ema": 0.9}, {"clip_norm": 0.1, "accumulation": 2}, {"mixup": 0.4, "dropout": 0.3}, {"pooling": "gem"}],
+    [
+        {"ema": 0.9},
+        {"clip_norm": 0.1, "gradient_accumulation": 2},
+        {"mixup": 0.4, "dropout": 0.3},
+        {"pooling": "gem"},
+    ],
     ids=str,
 )
 def test_nothing_else_moves_them(ml_dataset, changes):

@@ -9,8 +9,8 @@ from nightshift.models import build
 from nightshift.models.attacks import attack
 from nightshift.models.device import Precision
 from nightshift.training import trainer
-from nightshift.training.adversarial import harden
-from nightshift.training.loader import Resident
+from nightshift.training.adversarial import adversarial_examples
+from nightshift.training.loader import InMemoryLoader
 
 PLAIN = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.05, crop_padding=0)
 LIMIT = 30.0  # of 255; classes differ by 128 in a quarter of the image
@@ -19,9 +19,9 @@ LIMIT = 30.0  # of 255; classes differ by 128 in a quarter of the image
 def trained(dataset, **changes):
     settings = PLAIN.model_copy(update=changes)
     network = build.build(settings, classes=len(dataset.classes), image_size=dataset.image_size, seed=0)
-    feed = Resident(load_split(dataset, "train"), dataset, settings, 0)
+    loader = InMemoryLoader(load_split(dataset, "train"), dataset, settings, 0)
     validation = load_split(dataset, "validation")
-    training = trainer.Training(network, feed, validation, dataset=dataset, settings=settings, seed=0)
+    training = trainer.Trainer(network, loader, validation, dataset=dataset, settings=settings, seed=0)
     assert all(epoch.train_loss > 0 for epoch in training.run())
     return network.eval()
 
@@ -51,7 +51,7 @@ def test_only_the_pixels_change_and_within_the_limit(ml_dataset, kind):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     batch = load_split(ml_dataset, "train").at(slice(0, 8))
     pixels = scaled(batch.images)
-    changed = harden(
+    changed = adversarial_examples(
         network,
         pixels,
         lambda logits: torch.nn.functional.cross_entropy(logits, batch.labels),
@@ -76,4 +76,4 @@ def test_without_it_pixels_are_the_same_object(ml_dataset):
         Precision(torch.device("cpu")),
         torch.Generator(),
     )
-    assert harden(torch.nn.Identity(), pixels, *given) is pixels
+    assert adversarial_examples(torch.nn.Identity(), pixels, *given) is pixels

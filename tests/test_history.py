@@ -17,7 +17,7 @@ from nightshift.records.specs import TrainSpec
 from nightshift.tracking import runs
 from nightshift.train import train
 from nightshift.training import mlflow_logger, trainer
-from nightshift.training.mlflow_logger import History
+from nightshift.training.mlflow_logger import TrainingHistory
 
 QUICK = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.05, crop_padding=0)
 NIGHTS = itertools.count()
@@ -69,14 +69,14 @@ def test_a_training_shows_every_epoch_and_what_it_was(spec, ml_dataset):
 
 
 def test_accuracy_is_shown_against_time(spec, monkeypatch):
-    real = trainer.Training.advance
+    real = trainer.Trainer.train_epoch
 
     def slowly(training, progress):
         epoch = real(training, progress)
         training.epochs[-1] = epoch._replace(seconds=epoch.number * 10.4)
         return training.epochs[-1]
 
-    monkeypatch.setattr(trainer.Training, "advance", slowly)
+    monkeypatch.setattr(trainer.Trainer, "train_epoch", slowly)
     checkpoint = train(spec)
     assert steps_of(child_of(spec), "validation_accuracy_by_second") == [10, 21, 31, 42]
     assert checkpoint.metrics["seconds_to_best"] in (10.4, 20.8, 31.2, 41.6)
@@ -100,17 +100,17 @@ def test_a_training_that_is_found_again_is_shown_as_whole(spec):
 def test_an_outage_at_the_end_costs_another_try_and_no_epoch(spec, mlflow_server, monkeypatch):
     monkeypatch.setattr(runs, "PATIENCE", 5.0)
     monkeypatch.setattr(runs, "FAILED_PATIENCE", 0.5)
-    real = trainer.Training.advance
+    real = trainer.Trainer.train_epoch
 
     def broken_off(training, progress):
         if len(training.epochs) == 2:
             mlflow_server.state = "closed"
         return real(training, progress)
 
-    monkeypatch.setattr(trainer.Training, "advance", broken_off)
+    monkeypatch.setattr(trainer.Trainer, "train_epoch", broken_off)
     with pytest.raises(OutageError, match="MLflow at http"):
         train(spec)
-    monkeypatch.setattr(trainer.Training, "advance", lambda *_: pytest.fail("trained twice"))
+    monkeypatch.setattr(trainer.Trainer, "train_epoch", lambda *_: pytest.fail("trained twice"))
     mlflow_server.state = "open"
     train(spec)
     run = child_of(spec)
@@ -120,19 +120,19 @@ def test_an_outage_at_the_end_costs_another_try_and_no_epoch(spec, mlflow_server
 
 def test_a_training_that_goes_on_logs_no_epoch_twice_and_counts_its_seconds_on(spec, monkeypatch):
     monkeypatch.setattr("nightshift.training.checkpointing.SHARE", 1e9)  # save after every epoch
-    real = trainer.Training.advance
+    real = trainer.Trainer.train_epoch
 
     def crash(training, progress):
         if len(training.epochs) == 3:
             raise MemoryError
         return real(training, progress)
 
-    monkeypatch.setattr(trainer.Training, "advance", crash)
+    monkeypatch.setattr(trainer.Trainer, "train_epoch", crash)
     with pytest.raises(MemoryError):
         train(spec)
     assert steps_of(child_of(spec), "train_loss") == [1, 2, 3]
     assert child_of(spec).info.status == "FAILED"
-    monkeypatch.setattr(trainer.Training, "advance", real)
+    monkeypatch.setattr(trainer.Trainer, "train_epoch", real)
     train(spec)
     run = child_of(spec)
     assert steps_of(run, "train_loss") == [1, 2, 3, 4]
@@ -145,8 +145,8 @@ def test_the_first_of_the_best_epochs_counts():
         Epoch(n, 1.0, accuracy, 0.5, 0.1, 100.0, 7.0 * n)
         for n, accuracy in enumerate((0.5, 0.9, 0.9, 0.8), 1)
     )
-    kept = History(epochs=epochs)
-    assert History.model_validate_json(kept.model_dump_json()) == kept
+    kept = TrainingHistory(epochs=epochs)
+    assert TrainingHistory.model_validate_json(kept.model_dump_json()) == kept
     assert kept.metrics(patience=0)["validation_accuracy"] == 0.8
     assert kept.metrics(patience=3)["validation_accuracy"] == 0.9
     assert kept.metrics(patience=0)["seconds_to_best"] == kept.metrics(patience=3)["seconds"] == 14.0
@@ -154,7 +154,7 @@ def test_the_first_of_the_best_epochs_counts():
 
 def test_without_a_run_nothing_is_said(ml_dataset_uri, ml_dataset):
     spec = TrainSpec(dataset_uri=ml_dataset_uri, settings=QUICK)
-    with mlflow_logger.shown(spec, ml_dataset, reused=False) as show:
+    with mlflow_logger.mlflow_logger(spec, ml_dataset, reused=False) as show:
         show.facts({})
         show.epoch(Epoch(1, 1.0, 0.5, 0.5, 0.1, 100.0, 7.0))
-        show.end(History(epochs=()))
+        show.end(TrainingHistory(epochs=()))

@@ -11,16 +11,16 @@ from nightshift.data.dataset import Images, load_split
 from nightshift.errors import InputError
 from nightshift.models import build
 from nightshift.training import trainer
-from nightshift.training.loader import Resident
+from nightshift.training.loader import InMemoryLoader
 
 QUICK = TrainSettings(width=0.125, epochs=4, batch_size=16, learning_rate=0.05, crop_padding=0)
 
 
 def fitted(dataset, settings=QUICK, seed=0, train=None):
     network = build.build(settings, classes=len(dataset.classes), image_size=dataset.image_size, seed=seed)
-    feed = Resident(train or load_split(dataset, "train"), dataset, settings, seed)
+    loader = InMemoryLoader(train or load_split(dataset, "train"), dataset, settings, seed)
     validation = load_split(dataset, "validation")
-    training = trainer.Training(network, feed, validation, dataset=dataset, settings=settings, seed=seed)
+    training = trainer.Trainer(network, loader, validation, dataset=dataset, settings=settings, seed=seed)
     return network, list(training.run())
 
 
@@ -90,11 +90,11 @@ def test_the_learning_rate_rises_and_falls_to_nearly_nothing(ml_dataset):
 def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(ml_dataset):
     network = build.build(QUICK, classes=4, image_size=8)
     torch.nn.init.constant_(network.fc.bias, float("nan"))
-    feed = Resident(load_split(ml_dataset, "train"), ml_dataset, QUICK, 0)
+    loader = InMemoryLoader(load_split(ml_dataset, "train"), ml_dataset, QUICK, 0)
     validation = load_split(ml_dataset, "validation")
     expected = r"became nan in epoch 1, batch 1 \(images .*\) at learning rate 0\.002; lower train"
     with pytest.raises(InputError, match=expected):
-        trainer.Training(network, feed, validation, dataset=ml_dataset, settings=QUICK, seed=0).advance()
+        trainer.Trainer(network, loader, validation, dataset=ml_dataset, settings=QUICK, seed=0).advance()
 
 
 def test_one_image_left_over_does_not_break_batch_norm(ml_dataset):
@@ -111,9 +111,9 @@ def test_one_image_is_too_few(ml_dataset):
 
 def test_pieces_of_a_batch_add_up_to_the_batch(ml_dataset):
     whole = QUICK.model_copy(update={"epochs": 1, "imbalance": "sampling"})
-    epochs = [fitted(ml_dataset, whole.model_copy(update={"accumulation": n}))[1][0] for n in (1, 4)]
+    epochs = [fitted(ml_dataset, whole.model_copy(update={"gradient_accumulation": n}))[1][0] for n in (1, 4)]
     assert epochs[0].train_loss == pytest.approx(epochs[1].train_loss, rel=0.3)  # batch norm sees the pieces
-    (one,) = fitted(ml_dataset, whole.model_copy(update={"accumulation": 256}))[1]
+    (one,) = fitted(ml_dataset, whole.model_copy(update={"gradient_accumulation": 256}))[1]
     assert one.train_loss > 0
 
 

@@ -1,4 +1,4 @@
-"""Losses by hand, optimizers that move what they should, and the course of the learning rate."""
+"""Losses by hand, optimizers that move what they should, and the optimizers of the learning rate."""
 
 import math
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 from nightshift.config import TrainSettings
 from nightshift.models import build
 from nightshift.models.device import Precision
-from nightshift.training.optim import Course, KernelMuon, loss_of, orthogonalized
+from nightshift.training.optim import KernelMuon, Optimizers, build_loss, orthogonalized
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, -2.0, 0.0]])
 LABELS = torch.tensor([0, 0, 2, 1])
@@ -37,35 +37,35 @@ def network() -> nn.Module:
 def trained(changes: dict, steps: int = 1) -> tuple[nn.Module, nn.Module]:
     """The network before and after some steps."""
     before, after = network(), network()
-    course = Course(after, settings(**changes), 10)
+    optimizers = Optimizers(after, settings(**changes), 10)
     for _ in range(steps):
-        course.clear()
+        optimizers.zero_grad()
         pixels = torch.linspace(-1, 1, 4 * 3 * 64).view(4, 3, 8, 8)
         functional.cross_entropy(after(pixels), LABELS).backward()
-        course.step(EXACT)
+        optimizers.step(EXACT)
     return before, after
 
 
 def rates(epochs: int = 4, steps: int = 10, accuracies: list[float] | None = None, **changes) -> list[float]:
-    course = Course(network(), settings(epochs=epochs, **changes), steps)
+    optimizers = Optimizers(network(), settings(epochs=epochs, **changes), steps)
     found = []
     for epoch in range(epochs):
         for _ in range(steps):
-            found.append(course.rate)
-            course.step(EXACT)
-        course.finish_epoch((accuracies or [0.0] * epochs)[epoch])
+            found.append(optimizers.learning_rate)
+            optimizers.step(EXACT)
+        optimizers.finish_epoch((accuracies or [0.0] * epochs)[epoch])
     return found
 
 
 def test_the_cross_entropy_is_torch_s():
-    found = loss_of(settings(label_smoothing=0.1), COUNTS)(LOGITS, LABELS)
+    found = build_loss(settings(label_smoothing=0.1), COUNTS)(LOGITS, LABELS)
     expected = functional.cross_entropy(LOGITS, LABELS, label_smoothing=0.1)
     assert torch.allclose(found, expected)
     shares = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.5, 0.5], [1.0, 0.0, 0.0], [0.2, 0.2, 0.6]])
     assert torch.allclose(
-        loss_of(settings(), COUNTS)(LOGITS, shares), functional.cross_entropy(LOGITS, shares)
+        build_loss(settings(), COUNTS)(LOGITS, shares), functional.cross_entropy(LOGITS, shares)
     )
-    weighted = loss_of(settings(imbalance="weights"), COUNTS)(LOGITS, LABELS)
+    weighted = build_loss(settings(imbalance="weights"), COUNTS)(LOGITS, LABELS)
     weights = COUNTS.sum() / (3 * COUNTS)
     assert torch.allclose(weighted, functional.cross_entropy(LOGITS, LABELS, weights))
 
@@ -74,20 +74,20 @@ def test_bce_asks_for_every_class_by_itself():
     hot = torch.eye(3)[LABELS]
     odds = torch.sigmoid(LOGITS)
     each = -(hot * odds.log() + (1 - hot) * (1 - odds).log()).sum(1)
-    assert loss_of(settings(loss="bce"), COUNTS)(LOGITS, LABELS) == pytest.approx(each.mean().item())
+    assert build_loss(settings(loss="bce"), COUNTS)(LOGITS, LABELS) == pytest.approx(each.mean().item())
 
 
 def test_focal_cares_less_for_what_is_predicted_well():
     known = LOGITS.softmax(1)[torch.arange(4), LABELS]
     for gamma in (0.0, 2.0):
         expected = (-known.log() * (1 - known) ** gamma).mean()
-        found = loss_of(settings(loss="focal", focal_gamma=gamma), COUNTS)(LOGITS, LABELS)
+        found = build_loss(settings(loss="focal", focal_gamma=gamma), COUNTS)(LOGITS, LABELS)
         assert found == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "bce", "focal"])
 def test_shares_of_one_class_are_its_label(loss):
-    found = loss_of(settings(loss=loss, label_smoothing=0.1), COUNTS)
+    found = build_loss(settings(loss=loss, label_smoothing=0.1), COUNTS)
     assert torch.allclose(found(LOGITS, LABELS), found(LOGITS, torch.eye(3)[LABELS]))
 
 
@@ -96,7 +96,7 @@ def test_rare_classes_weigh_as_much_as_common_ones(loss):
     chosen = settings(loss=loss, imbalance="weights")
     labels = torch.cat([torch.full((count,), number) for number, count in enumerate(COUNTS.tolist())])
     logits = torch.zeros(100, 3, requires_grad=True)
-    loss_of(chosen, COUNTS)(logits, labels).backward()
+    build_loss(chosen, COUNTS)(logits, labels).backward()
     towards = [-float(logits.grad[labels == number, number].sum()) for number in range(3)]
     assert towards == pytest.approx([towards[0]] * 3, rel=1e-4)
 
@@ -117,11 +117,13 @@ def test_every_optimizer_moves_every_weight_and_lowers_the_loss(optimizer, sched
 
 def test_muon_s_steps_are_orthogonal():
     made = network()
-    course = Course(made, settings(optimizer="muon", schedule="step", weight_decay=0.0, warmup_epochs=0), 10)
+    optimizers = Optimizers(
+        made, settings(optimizer="muon", schedule="step", weight_decay=0.0, warmup_epochs=0), 10
+    )
     before = made[2].weight.clone()
     for parameter in made.parameters():
         parameter.grad = torch.randn_like(parameter)
-    course.step(EXACT)
+    optimizers.step(EXACT)
     step = (made[2].weight - before).detach().reshape(16, -1)
     values = torch.linalg.svdvals(step)
     assert values.min() > 0.5 * values.max()
@@ -160,12 +162,12 @@ def test_scaled_losses_of_float16_move_the_weights_as_those_of_float32(optimizer
 
     def stepped(scaler: Precision, **overflow: float) -> torch.Tensor:
         made, moved = network(), []
-        course = Course(made, settings(optimizer=optimizer, clip_norm=clip, learning_rate=0.01), 10)
+        optimizers = Optimizers(made, settings(optimizer=optimizer, clip_norm=clip, learning_rate=0.01), 10)
         for number in range(3):
-            course.clear()
+            optimizers.zero_grad()
             pixels = torch.linspace(-1, 1, 4 * 3 * 64).view(4, 3, 8, 8) * overflow.get(f"step_{number}", 1)
             scaler.backward(functional.cross_entropy(made(pixels), LABELS))
-            course.step(scaler)
+            optimizers.step(scaler)
             moved.append(torch.cat([each.detach().flatten().clone() for each in made.parameters()]))
         return torch.stack(moved)
 
@@ -176,12 +178,12 @@ def test_scaled_losses_of_float16_move_the_weights_as_those_of_float32(optimizer
 
 
 def test_vectors_are_not_decayed():
-    course = Course(network(), settings(weight_decay=0.5, schedule="step", warmup_epochs=0), 10)
-    optimized = course._network
+    optimizers = Optimizers(network(), settings(weight_decay=0.5, schedule="step", warmup_epochs=0), 10)
+    optimized = optimizers._network
     for parameter in optimized.parameters():
         parameter.grad = torch.zeros_like(parameter)
     before = [parameter.clone() for parameter in optimized.parameters()]
-    course.step(EXACT)
+    optimizers.step(EXACT)
     for old, new in zip(before, optimized.parameters(), strict=True):
         assert torch.allclose(new, old * (1 - 0.1 * 0.5 * (1 + 0.9)) if old.ndim > 1 else old)
 
@@ -191,23 +193,23 @@ def test_vectors_are_not_decayed():
 def test_the_backbone_follows_a_share_of_the_head_s_rate(optimizer, schedule):
     chosen = settings(optimizer=optimizer, schedule=schedule, width=0.125, backbone_rate=0.25)
     made = build.build(chosen, classes=3, image_size=8)
-    course = Course(made, chosen, 10)
+    optimizers = Optimizers(made, chosen, 10)
     heads = {id(parameter) for parameter in made.fc.parameters()}
     for step in range(40):
-        groups = [group for each in course._optimizers for group in each.param_groups]
-        share = [group["lr"] / course.rate for group in groups]
+        groups = [group for each in optimizers._optimizers for group in each.param_groups]
+        share = [group["lr"] / optimizers.learning_rate for group in groups]
         expected = [1.0 if id(group["params"][0]) in heads else 0.25 for group in groups]
         assert share == pytest.approx(expected, rel=1e-3), step
-        course.step(EXACT)
+        optimizers.step(EXACT)
     assert {0.25, 1.0} == set(expected)
 
 
 def test_long_gradients_are_shortened():
-    course = Course(network(), settings(clip_norm=0.5), 10)
-    for parameter in course._network.parameters():
+    optimizers = Optimizers(network(), settings(clip_norm=0.5), 10)
+    for parameter in optimizers._network.parameters():
         parameter.grad = torch.ones_like(parameter)
-    course.step(EXACT)
-    norms = [parameter.grad.norm() for parameter in course._network.parameters()]
+    optimizers.step(EXACT)
+    norms = [parameter.grad.norm() for parameter in optimizers._network.parameters()]
     assert torch.stack(norms).norm() == pytest.approx(0.5, rel=1e-3)
 
 

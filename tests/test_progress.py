@@ -19,8 +19,8 @@ from nightshift.records import Checkpoint
 from nightshift.records.specs import TrainSpec
 from nightshift.train import train
 from nightshift.training import trainer
-from nightshift.training.checkpointing import Progress
-from nightshift.training.loader import Resident
+from nightshift.training.checkpointing import TrainingCheckpoint
+from nightshift.training.loader import InMemoryLoader
 
 QUICK = TrainSettings(width=0.125, epochs=6, batch_size=16, learning_rate=0.01, crop_padding=1, flip=True)
 COURSES = [
@@ -29,8 +29,8 @@ COURSES = [
     {"optimizer": "muon", "schedule": "step", "ema": 0.9},
     {"optimizer": "rmsprop", "schedule": "plateau", "learning_rate": 0.001, "imbalance": "sampling"},
     {"optimizer": "adam", "dropout": 0.3, "mixup": 0.4, "auto_augment": "trivial", "patience": 50},
-    {"model": "resnet9", "pooling": "gem", "accumulation": 2, "loss": "bce", "clip_norm": 1.0},
-    {"adversarial": "pgd", "adversarial_steps": 2, "dropout": 0.2, "accumulation": 2},
+    {"model": "resnet9", "pooling": "gem", "gradient_accumulation": 2, "loss": "bce", "clip_norm": 1.0},
+    {"adversarial": "pgd", "adversarial_steps": 2, "dropout": 0.2, "gradient_accumulation": 2},
     {"freeze": "layer3", "unfreeze_epoch": 3, "backbone_rate": 0.3, "ema": 0.9},
     {"freeze": "backbone", "unfreeze_epoch": 2, "optimizer": "muon", "schedule": "plateau"},
     {"freeze": "backbone", "unfreeze_epoch": 4, "optimizer": "adamw", "clip_norm": 1.0},
@@ -42,9 +42,9 @@ def network_for(dataset, settings):
 
 
 def epochs_of(network, dataset, settings, progress=None):
-    feed = Resident(load_split(dataset, "train"), dataset, settings, 3)
+    loader = InMemoryLoader(load_split(dataset, "train"), dataset, settings, 3)
     validation = load_split(dataset, "validation")
-    training = trainer.Training(network, feed, validation, dataset=dataset, settings=settings, seed=3)
+    training = trainer.Trainer(network, loader, validation, dataset=dataset, settings=settings, seed=3)
     return training.run(progress)
 
 
@@ -53,7 +53,7 @@ def test_a_training_broken_off_twice_ends_with_the_same_weights(ml_dataset, ml_s
     settings = QUICK.model_copy(update=changes)
     undisturbed = network_for(ml_dataset, settings)
     expected = list(epochs_of(undisturbed, ml_dataset, settings))
-    progress = Progress(f"file://{ml_store}/progress.safetensors")
+    progress = TrainingCheckpoint(f"file://{ml_store}/progress.safetensors")
     for stop in (2, 4):
         torch.manual_seed(stop)  # whatever torch's own state is
         running = epochs_of(network_for(ml_dataset, settings), ml_dataset, settings, progress)
@@ -74,7 +74,7 @@ def test_saving_takes_a_small_share_of_the_time(ml_store, monkeypatch):
         now[0] += 2
 
     monkeypatch.setattr("nightshift.training.checkpointing.storage.write", slow)
-    progress = Progress("file:///nowhere")
+    progress = TrainingCheckpoint("file:///nowhere")
     assert progress.is_due
     progress.save({"a": torch.zeros(1)})
     assert now[0] == 102
@@ -85,7 +85,7 @@ def test_saving_takes_a_small_share_of_the_time(ml_store, monkeypatch):
 
 
 def test_every_kind_of_state_comes_back_as_it_was(ml_store):
-    progress = Progress(f"file://{ml_store}/progress.safetensors")
+    progress = TrainingCheckpoint(f"file://{ml_store}/progress.safetensors")
     state = {
         "tensor": torch.arange(6).view(2, 3),
         "numbers": {0: 1.5, 1: float("-inf"), "text": None},
@@ -96,13 +96,13 @@ def test_every_kind_of_state_comes_back_as_it_was(ml_store):
     assert torch.equal(found.pop("tensor"), state.pop("tensor"))
     assert torch.equal(found["nested"][1][1].pop("step"), state["nested"][1][1].pop("step"))
     assert found == state
-    progress.forget()
+    progress.delete()
     assert progress.load() is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"junk", b"\x10" + bytes(40)])
 def test_a_state_that_cannot_be_read_is_no_state(ml_store, capsys, damage):
-    progress = Progress(f"file://{ml_store}/progress.safetensors")
+    progress = TrainingCheckpoint(f"file://{ml_store}/progress.safetensors")
     storage.write(progress.uri, damage)
     assert progress.load() is None
     assert "training starts anew" in capsys.readouterr().out
@@ -150,11 +150,11 @@ def test_a_training_broken_off_within_epochs_loses_at_most_a_step(ml_dataset, ml
     undisturbed = network_for(ml_dataset, settings)
     expected = list(epochs_of(undisturbed, ml_dataset, settings))
     monkeypatch.setattr("nightshift.training.checkpointing.SHARE", 1e9)  # save whenever minutes allow
-    progress = Progress(f"file://{ml_store}/progress.safetensors", minutes=0)
+    progress = TrainingCheckpoint(f"file://{ml_store}/progress.safetensors", minutes=0)
     steps = 0
     for stop in (3, 9, 14, 28):  # an epoch has 5 steps
 
-        def step(self, *arguments, real=trainer.Training.step, stop=stop):
+        def step(self, *arguments, real=trainer.Trainer.train_step, stop=stop):
             nonlocal steps
             steps += 1
             if steps == stop:
@@ -163,7 +163,7 @@ def test_a_training_broken_off_within_epochs_loses_at_most_a_step(ml_dataset, ml
 
         broken = epochs_of(network_for(ml_dataset, settings), ml_dataset, settings, progress)
         with monkeypatch.context() as patch:
-            patch.setattr(trainer.Training, "step", step)
+            patch.setattr(trainer.Trainer, "train_step", step)
             with pytest.raises(KeyboardInterrupt):
                 list(broken)
         steps -= 1  # the one that was interrupted is taken again
@@ -195,7 +195,7 @@ def test_an_outage_while_the_state_is_kept_ends_the_try_and_the_next_one_goes_on
 
 
 def test_a_loss_that_stops_being_a_number_leaves_the_last_good_state(ml_dataset_uri, ml_store, monkeypatch):
-    step, steps = trainer.Training.step, []
+    step, steps = trainer.Trainer.train_step, []
 
     def spoiled(self, *arguments):
         steps.append(1)
@@ -203,15 +203,15 @@ def test_a_loss_that_stops_being_a_number_leaves_the_last_good_state(ml_dataset_
         return loss * float("nan") if len(steps) == 12 else loss  # in the third epoch
 
     monkeypatch.setattr("nightshift.training.checkpointing.SHARE", 1e9)  # save after every epoch
-    monkeypatch.setattr(trainer.Training, "step", spoiled)
+    monkeypatch.setattr(trainer.Trainer, "train_step", spoiled)
     with pytest.raises(InputError, match="became nan in epoch 3, batch 2"):
         train(TrainSpec(dataset_uri=ml_dataset_uri, settings=QUICK))
     (kept,) = ml_store.rglob("progress.safetensors")
-    assert len(Progress(f"file://{kept}").load()["epochs"]) == 2
+    assert len(TrainingCheckpoint(f"file://{kept}").load()["epochs"]) == 2
 
 
 def test_a_state_with_a_loss_that_is_no_number_is_never_kept(ml_dataset, ml_store):
-    progress = Progress(f"file://{ml_store}/progress.safetensors", minutes=0)
+    progress = TrainingCheckpoint(f"file://{ml_store}/progress.safetensors", minutes=0)
     network = network_for(ml_dataset, QUICK)
     torch.nn.init.constant_(network.fc.bias, float("nan"))
     with pytest.raises(InputError, match="became nan in epoch 1, batch 1"):

@@ -17,14 +17,16 @@ from nightshift.models import build
 from nightshift.records.specs import TrainSpec
 from nightshift.train import train
 from nightshift.training import distributed
-from nightshift.training.distributed import Ranks
+from nightshift.training.distributed import ProcessGroup
 from nightshift.training.trainer import score
 
 SETTINGS = TrainSettings(width=0.125, epochs=12, batch_size=16, learning_rate=0.05, crop_padding=0, ema=0.8)
 
 
 def test_two_processes_train_as_well_as_one(ml_dataset_uri, ml_dataset, capfd):
-    pieces = SETTINGS.model_copy(update={"accumulation": 4})  # so that batch norm sees four images in both
+    pieces = SETTINGS.model_copy(
+        update={"gradient_accumulation": 4}
+    )  # so that batch norm sees four images in both
     alone = train(TrainSpec(dataset_uri=ml_dataset_uri, settings=pieces))
     capfd.readouterr()
     watched = []
@@ -36,7 +38,7 @@ def test_two_processes_train_as_well_as_one(ml_dataset_uri, ml_dataset, capfd):
     together = train(
         TrainSpec(
             dataset_uri=ml_dataset_uri,
-            settings=SETTINGS.model_copy(update={"processes": 2, "accumulation": 2}),
+            settings=SETTINGS.model_copy(update={"processes": 2, "gradient_accumulation": 2}),
         ),
         watch,
     )
@@ -65,15 +67,15 @@ def test_what_one_process_refuses_is_said_once(ml_dataset_uri):
 
 def test_shares_of_rows_cover_all_of_them_once():
     for world in (1, 2, 3, 7):
-        rows = [row for rank in range(world) for row in range(100)[Ranks(rank, world).span(100)]]
+        rows = [row for rank in range(world) for row in range(100)[ProcessGroup(rank, world).shard(100)]]
         assert rows == list(range(100))
 
 
 TOLD = """
 import sys
 from nightshift.training import distributed
-with distributed.joined() as group:
-    taken = group.of_first(0.25 * (group.rank + 1))
+with distributed.process_group() as group:
+    taken = group.from_main(0.25 * (group.rank + 1))
     print(f"rank {group.rank} takes {taken}", file=sys.stderr, flush=True)
 """
 
@@ -95,15 +97,15 @@ def test_all_processes_take_the_learning_rate_that_the_first_found(tmp_path):
         words, env=environment, capture_output=True, text=True, check=False, timeout=patience(60)
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert Ranks().of_first(0.3) == 0.3
+    assert ProcessGroup().from_main(0.3) == 0.3
     for rank in range(2):
         assert f"rank {rank} takes 0.25\n" in done.stderr
 
 
 def test_one_process_for_each_accelerator_and_one_without(monkeypatch):
-    assert distributed.count_for(3) == 3
+    assert distributed.process_count(3) == 3
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    assert distributed.count_for(0) == 1
+    assert distributed.process_count(0) == 1
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
-    assert distributed.count_for(0) == 4
+    assert distributed.process_count(0) == 4

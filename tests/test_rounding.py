@@ -16,8 +16,8 @@ from nightshift.models.build import restore
 from nightshift.quantization import onnx_export, recipes
 from nightshift.quantization.calibration import calibration_images
 from nightshift.quantization.fake_quant import (
-    RoundedActivation,
-    RoundedWeight,
+    FakeQuantActivation,
+    FakeQuantWeight,
     rounding,
     unrounded,
     weight_scales,
@@ -37,7 +37,7 @@ def pixels_of(images, dataset) -> torch.Tensor:
 
 def test_weights_have_255_values_per_channel():
     weight = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    rounded = RoundedWeight(portable=False)(weight)
+    rounded = FakeQuantWeight(portable=False)(weight)
     for channel, before in zip(rounded, weight, strict=True):
         step = before.abs().max() / 127
         levels = channel / step
@@ -79,12 +79,12 @@ def test_weights_of_zero_have_a_step_all_the_same():
 
 def test_gradients_pass_as_if_nothing_were_rounded():
     weight = torch.randn(2, 3, 4, 4, requires_grad=True)
-    RoundedWeight(portable=True)(weight).sum().backward()
+    FakeQuantWeight(portable=True)(weight).sum().backward()
     assert torch.equal(weight.grad, torch.ones_like(weight))
 
 
 def test_activations_have_256_steps_between_the_extremes_that_were_seen():
-    rounded = RoundedActivation()
+    rounded = FakeQuantActivation()
     seen = torch.linspace(-1, 3, 1000)
     assert torch.equal(rounded(seen), seen)  # while it measures
     rounded.measures = False

@@ -75,9 +75,11 @@ def test_a_sweep_needs_one_space_for_a_setting():
 
 
 def test_a_learning_rate_that_is_found_is_not_swept():
-    finding = Pipeline(name="tiny", train=TrainSettings(find_rate=True))
+    finding = Pipeline(name="tiny", train=TrainSettings(find_learning_rate=True))
     assert parse(["train.dropout=0..0.5"], finding)
-    with pytest.raises(InputError, match=r"found by each trial itself; set train\.find_rate to false"):
+    with pytest.raises(
+        InputError, match=r"found by each trial itself; set train\.find_learning_rate to false"
+    ):
         parse(["train.learning_rate=0.01..0.1"], finding)
 
 

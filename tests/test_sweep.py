@@ -93,19 +93,19 @@ def test_the_next_night_finds_the_best_training_again(registered, ml_dataset_uri
 
 def test_a_trial_that_is_killed_goes_on_with_its_settings(registered, monkeypatch):
     (spec, *_) = begin("train.learning_rate=log:0.01..1")
-    advance = trainer.Training.advance
+    advance = trainer.Trainer.train_epoch
 
     def killed(training, progress):
         if len(training.epochs) == 2:
             raise KeyboardInterrupt
         return advance(training, progress)
 
-    monkeypatch.setattr(trainer.Training, "advance", killed)
+    monkeypatch.setattr(trainer.Trainer, "train_epoch", killed)
     with pytest.raises(KeyboardInterrupt):
         trial(spec)
     broken_off = kept(spec)
     assert (broken_off.state, len(broken_off.accuracies)) == ("running", 2)
-    monkeypatch.setattr(trainer.Training, "advance", advance)
+    monkeypatch.setattr(trainer.Trainer, "train_epoch", advance)
     found = trial(spec)
     assert found.parameters == broken_off.parameters
     assert (found.state, len(found.accuracies)) == ("complete", 4)
@@ -115,7 +115,7 @@ def test_a_trial_that_is_killed_goes_on_with_its_settings(registered, monkeypatc
 def test_a_trial_that_ended_is_not_repeated(registered, monkeypatch):
     (spec, *_) = begin("train.learning_rate=0.05,0.04")
     found = trial(spec)
-    monkeypatch.delattr(trainer, "Training")
+    monkeypatch.delattr(trainer, "Trainer")
     assert trial(spec) == found
 
 
@@ -133,14 +133,14 @@ def test_trials_start_from_the_weights_that_there_were_when_the_sweep_began(regi
 
 def test_settings_that_cannot_be_trained_fail_their_trial_only(registered, monkeypatch):
     trials = begin("train.learning_rate=0.05,10", "train.clip_norm=0,1", trials=4)
-    advance = trainer.Training.advance
+    advance = trainer.Trainer.train_epoch
 
     def diverging(training, progress):
         if training.settings.learning_rate == 10:
             raise InputError("the training loss became nan")
         return advance(training, progress)
 
-    monkeypatch.setattr(trainer.Training, "advance", diverging)
+    monkeypatch.setattr(trainer.Trainer, "train_epoch", diverging)
     done = [trial(spec) for spec in trials]
     assert [found.state for found in done] == ["complete", "complete", "failed", "failed"]
     assert done[3].error == "the training loss became nan"

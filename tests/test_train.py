@@ -24,13 +24,13 @@ def spec_of(dataset_uri, **changes) -> TrainSpec:
 def trainings(monkeypatch) -> list[int]:
     """The seeds of the trainings that really ran."""
     seeds: list[int] = []
-    real = trainer.Training
+    real = trainer.Trainer
 
     def counted(*arguments, seed, **options):
         seeds.append(seed)
         return real(*arguments, seed=seed, **options)
 
-    monkeypatch.setattr(trainer, "Training", counted)
+    monkeypatch.setattr(trainer, "Trainer", counted)
     return seeds
 
 

@@ -7,11 +7,11 @@ from torch import nn
 from nightshift import storage
 from nightshift.data.dataset import load_split, scaled, standardised
 from nightshift.models import ensemble
-from nightshift.models.tta import Mirrored
+from nightshift.models.tta import FlipTTA
 from nightshift.models.voting import Vote
 from nightshift.quantization import recipes
-from nightshift.quantization.finetune import forget, tuned
-from nightshift.training.trainer import Training
+from nightshift.quantization.finetune import fine_tuned, forget
+from nightshift.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def weights(network: nn.Module) -> list[torch.Tensor]:
 
 def test_a_network_goes_on_from_where_it_is(trained):
     before = weights(trained.network)
-    network = tuned(trained, go, epochs=1, learning_rate=1e-4)
+    network = fine_tuned(trained, go, epochs=1, learning_rate=1e-4)
     moved = [float((new - old).abs().max()) for new, old in zip(weights(network), before, strict=True)]
     assert 0 < max(moved) < 0.05
     assert not network.training
@@ -48,9 +48,9 @@ def test_each_network_of_a_vote_is_tuned_by_itself(ml_ensemble, tmp_path):
         go_on(inner)
         return inner
 
-    after = tuned(whole, adapt, epochs=1)
+    after = fine_tuned(whole, adapt, epochs=1)
     assert isinstance(after, Vote)
-    assert all(isinstance(member, Mirrored) for member in after.members)
+    assert all(isinstance(member, FlipTTA) for member in after.members)
     assert len({id(inner) for inner in met}) == 3
     for old, member in zip(before, after.members, strict=True):
         assert any(not torch.equal(a, b) for a, b in zip(old, weights(member), strict=True))
@@ -71,7 +71,7 @@ def test_a_teacher_is_followed_instead_of_the_labels(trained):
         go_on(network, teacher=Stubborn())
         return network
 
-    network = tuned(trained, follow, epochs=4, label_smoothing=0.0)
+    network = fine_tuned(trained, follow, epochs=4, label_smoothing=0.0)
     images = load_split(trained.dataset, "test").images
     with torch.no_grad():
         said = network(standardised(scaled(images), trained.dataset)).argmax(1)
@@ -79,12 +79,12 @@ def test_a_teacher_is_followed_instead_of_the_labels(trained):
 
 
 def test_what_was_broken_off_goes_on_with_the_same_result(trained, ml_night, tmp_path, monkeypatch):
-    undisturbed = weights(tuned(trained, go, epochs=3))
+    undisturbed = weights(fine_tuned(trained, go, epochs=3))
     again = trained._replace(
         network=ensemble.restore((ml_night.checkpoint,), ml_night.dataset, None),
         folder=f"file://{tmp_path}/other",
     )
-    advance, passes = Training.advance, []
+    advance, passes = Trainer.train_epoch, []
 
     def killed(self, progress=None):
         if len(passes) == 2:
@@ -93,14 +93,14 @@ def test_what_was_broken_off_goes_on_with_the_same_result(trained, ml_night, tmp
         return advance(self, progress)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "advance", killed)
+        patch.setattr(Trainer, "train_epoch", killed)
         patch.setattr("nightshift.training.checkpointing.SHARE", 1e9)  # saving is always worth it
         with pytest.raises(KeyboardInterrupt):
-            tuned(again, go, epochs=3)
+            fine_tuned(again, go, epochs=3)
     assert storage.exists(f"file://{tmp_path}/other/progress/0.safetensors")
     counted = []
-    monkeypatch.setattr(Training, "advance", lambda self, p=None: counted.append(1) or advance(self, p))
+    monkeypatch.setattr(Trainer, "train_epoch", lambda self, p=None: counted.append(1) or advance(self, p))
     fresh = again._replace(network=ensemble.restore((ml_night.checkpoint,), ml_night.dataset, None))
-    for found, expected in zip(weights(tuned(fresh, go, epochs=3)), undisturbed, strict=True):
+    for found, expected in zip(weights(fine_tuned(fresh, go, epochs=3)), undisturbed, strict=True):
         assert torch.equal(found, expected)
     assert len(counted) == 1

@@ -47,7 +47,7 @@ def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
         made_with=environment.describe(str(details.get("precision", "float32"))),
     )
     candidate = outputs.claim(done, candidate, _files)
-    finetune.forget(folder)
+    finetune.delete_checkpoints(folder)
     facts = ", ".join(f"{name} {value}" for name, value in details.items())
     print(
         f"{candidate.name}: {artifact.size / 1e6:.2f} MB, {facts}, in {candidate.seconds:.1f} s", flush=True

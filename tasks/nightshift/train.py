@@ -22,11 +22,11 @@ from nightshift.records.models import Epoch
 from nightshift.records.specs import TrainSpec
 from nightshift.storage import outputs
 from nightshift.training import distributed, trainer
-from nightshift.training.checkpointing import Progress
-from nightshift.training.distributed import Ranks
-from nightshift.training.loader import open_feed
-from nightshift.training.lr_finder import find_rate
-from nightshift.training.mlflow_logger import History, Shown, shown
+from nightshift.training.checkpointing import TrainingCheckpoint
+from nightshift.training.distributed import ProcessGroup
+from nightshift.training.loader import open_loader
+from nightshift.training.lr_finder import find_learning_rate
+from nightshift.training.mlflow_logger import MlflowLogger, TrainingHistory, mlflow_logger
 
 FORMAT = 4  # raise it when the same settings would train another network, or its record has another shape
 MEMBER_STRIDE = 10_007  # keeps the seeds of the members apart from each other and from seeds close by
@@ -34,7 +34,7 @@ MEMBER_STRIDE = 10_007  # keeps the seeds of the members apart from each other a
 
 class Trained(NamedTuple):
     network: nn.Module
-    history: History
+    history: TrainingHistory
     facts: dict[str, float]  # how large network and data set are
     made_with: Conditions
 
@@ -53,37 +53,40 @@ def train(spec: TrainSpec, watch: Watch = lambda epoch: None) -> Checkpoint:
     done = storage.join(folder, "checkpoint.json")
     if checkpoint := outputs.found(done, Checkpoint, _files):
         print(f"found again, not trained: {done}", flush=True)
-        history = storage.read_record(storage.join(folder, "history.json"), History)
-        with shown(spec, dataset, reused=True) as show:
-            show.facts(checkpoint.metrics)
+        history = storage.read_record(storage.join(folder, "history.json"), TrainingHistory)
+        with mlflow_logger(spec, dataset, reused=True) as show:
+            show.log_params(checkpoint.metrics)
             for epoch in history.epochs:
                 show.epoch(epoch)
-            show.end(history)
+            show.finish(history)
         return checkpoint
-    processes = distributed.count_for(spec.settings.processes)
-    if processes > 1 and not distributed.started():
+    processes = distributed.process_count(spec.settings.processes)
+    if processes > 1 and not distributed.is_distributed():
         distributed.launch("train", spec, processes)
-        for epoch in storage.read_record(storage.join(folder, "history.json"), History).epochs:
+        for epoch in storage.read_record(storage.join(folder, "history.json"), TrainingHistory).epochs:
             with contextlib.suppress(PrunedError):  # it has ended, so there is nothing left to stop
                 watch(epoch)
         return storage.read_record(done, Checkpoint)
     begun = time.perf_counter()
-    with distributed.joined() as group, shown(spec, dataset, reused=False, leads=group.leads) as show:
-        progress = Progress(
+    with (
+        distributed.process_group() as group,
+        mlflow_logger(spec, dataset, reused=False, leads=group.is_main) as show,
+    ):
+        progress = TrainingCheckpoint(
             storage.join(folder, "progress.safetensors"), minutes=spec.settings.checkpoint_minutes
         )
         try:
             trained = _train(spec, dataset, show, progress, group, watch)
         except PrunedError:
-            progress.forget()  # nobody goes on with it; after any other end, the last good state is kept
+            progress.delete()  # nobody goes on with it; after any other end, the last good state is kept
             raise
-        if group.leads:
+        if group.is_main:
             checkpoint = _written(spec, dataset, folder, trained, time.perf_counter() - begun)
             checkpoint = outputs.claim(done, checkpoint, _files)
-            progress.forget()
-            show.end(trained.history)
+            progress.delete()
+            show.finish(trained.history)
             print(f"trained in {checkpoint.seconds:.1f} s: {checkpoint.weights.uri}", flush=True)
-        group.wait()
+        group.barrier()
     return storage.read_record(done, Checkpoint)
 
 
@@ -107,7 +110,12 @@ def _written(spec: TrainSpec, dataset: Dataset, folder: str, trained: Trained, s
 
 
 def _train(
-    spec: TrainSpec, dataset: Dataset, show: Shown, progress: Progress, group: Ranks, watch: Watch
+    spec: TrainSpec,
+    dataset: Dataset,
+    show: MlflowLogger,
+    progress: TrainingCheckpoint,
+    group: ProcessGroup,
+    watch: Watch,
 ) -> Trained:
     """Train to the end, every epoch shown."""
     training = _prepared(spec, dataset, group)
@@ -119,7 +127,7 @@ def _train(
         flush=True,
     )
     facts = {"parameters": parameters, "multiply_adds": multiply_adds, "train_images": images}
-    show.facts(facts)
+    show.log_params(facts)
     for epoch in training.run(progress):
         show.epoch(epoch)
         print(
@@ -128,15 +136,18 @@ def _train(
             flush=True,
         )
         watch(epoch)
-    history = History(epochs=tuple(training.epochs))
+    history = TrainingHistory(epochs=tuple(training.epochs))
     made_with = environment.describe(
-        training.precision.name, processes=group.world, pieces=training.pieces, group=training.feed.group
+        training.precision.name,
+        processes=group.world_size,
+        micro_batches=training.micro_batches,
+        group=training.loader.group,
     )
     counts = {name: float(number) for name, number in facts.items()}
     return Trained(training.network, history, counts, made_with)
 
 
-def _prepared(spec: TrainSpec, dataset: Dataset, group: Ranks) -> trainer.Training:
+def _prepared(spec: TrainSpec, dataset: Dataset, group: ProcessGroup) -> trainer.Trainer:
     """A training that has not begun: data, network, and the learning rate where it is to be found."""
     settings = pretrained.fitting(spec.settings, spec.start)
     seed = settings.seed + MEMBER_STRIDE * spec.member
@@ -144,7 +155,7 @@ def _prepared(spec: TrainSpec, dataset: Dataset, group: Ranks) -> trainer.Traini
         raise InputError(
             f"training needs at least 2 classes, got {list(dataset.classes)}; add images of another class"
         )
-    feed, validation = open_feed(dataset, settings, seed, group), load_split(dataset, "validation")
+    loader, validation = open_loader(dataset, settings, seed, group), load_split(dataset, "validation")
     network = build.build(
         settings,
         classes=len(dataset.classes),
@@ -153,17 +164,19 @@ def _prepared(spec: TrainSpec, dataset: Dataset, group: Ranks) -> trainer.Traini
         seed=seed,
     )
     pretrained.begin(network, settings, dataset, spec.start)
-    if settings.find_rate:
+    if settings.find_learning_rate:
         rate = 0.0
-        if group.leads:
-            rate = find_rate(network, feed, validation, dataset=dataset, settings=settings, seed=seed)
-        rate = group.of_first(rate)
+        if group.is_main:
+            rate = find_learning_rate(
+                network, loader, validation, dataset=dataset, settings=settings, seed=seed
+            )
+        rate = group.from_main(rate)
         print(
             f"learning rate {rate:.2g} is found, and taken instead of {settings.learning_rate:g}", flush=True
         )
         settings = settings.model_copy(update={"learning_rate": rate})
-    return trainer.Training(
-        network, feed, validation, dataset=dataset, settings=settings, seed=seed, ranks=group
+    return trainer.Trainer(
+        network, loader, validation, dataset=dataset, settings=settings, seed=seed, ranks=group
     )
 
 

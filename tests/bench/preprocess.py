@@ -163,7 +163,7 @@ def start(batch: Listed, core: int, folder: Path) -> tuple[subprocess.Popen[byte
 
 
 def tree_memory(pid: int) -> float:
-    """Resident MiB of a process and all that it started, what they share counted twice."""
+    """InMemoryLoader MiB of a process and all that it started, what they share counted twice."""
     import psutil
 
     try:

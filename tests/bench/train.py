@@ -35,8 +35,8 @@ from nightshift.models.device import Precision, find_device
 from nightshift.records import Dataset as Manifest
 from nightshift.records import Duplicates, Profile
 from nightshift.training.augmentation import augment
-from nightshift.training.loader import Resident
-from nightshift.training.trainer import Training
+from nightshift.training.loader import InMemoryLoader
+from nightshift.training.trainer import Trainer
 
 SIDE, CLASSES, IMAGES = 32, 10, 4096
 STEPS, ROUNDS = 4, 5
@@ -90,11 +90,11 @@ def built(settings: TrainSettings) -> torch.nn.Module:
 
 def ours(settings: TrainSettings, images: Images) -> Iterator[None]:
     manifest = dataset_of(images)
-    feed = Resident(images.to(find_device()), manifest, settings, 0)
-    training = Training(built(settings), feed, images, dataset=manifest, settings=settings, seed=0)
+    loader = InMemoryLoader(images.to(find_device()), manifest, settings, 0)
+    training = Trainer(built(settings), loader, images, dataset=manifest, settings=settings, seed=0)
     training.network.train()
     for epoch in itertools.count(1):
-        for batch in feed.batches(epoch):
+        for batch in loader.batches(epoch):
             training.step(batch, epoch)
             yield
 
@@ -164,13 +164,13 @@ def bare(settings: TrainSettings, images: Images) -> Iterator[None]:
 
 
 def feeding(settings: TrainSettings, images: Images) -> float:
-    """Images per second that come out of the feed, augmented and standardised, without a network."""
+    """Images per second that come out of the loader, augmented and standardised, without a network."""
     manifest, device = dataset_of(images), find_device()
-    feed, generator = Resident(images.to(device), manifest, settings, 0), torch.Generator(device)
+    loader, generator = InMemoryLoader(images.to(device), manifest, settings, 0), torch.Generator(device)
     seconds = []
     for epoch in range(1, ROUNDS + 1):
         begun = time.perf_counter()
-        for batch in feed.batches(epoch):
+        for batch in loader.batches(epoch):
             standardised(augment(batch.images, settings, SIDE, generator), manifest)
         seconds.append(time.perf_counter() - begun)
     return IMAGES / statistics.median(seconds)

@@ -13,7 +13,7 @@ class TrainSettings(AugmentationSettings, NetworkSettings):
     epochs: int = Field(20, ge=1, le=1000, description="Passes over the training images.")
     batch_size: int = Field(128, ge=2, le=8192, description="Images per optimizer step.")
     learning_rate: float = Field(0.05, gt=0, le=10, description="Highest learning rate of the schedule.")
-    find_rate: bool = Field(
+    find_learning_rate: bool = Field(
         False,
         description="Find the learning rate by trying rising ones, instead of learning_rate.",
         json_schema_extra=ADVANCED,
@@ -59,7 +59,7 @@ class TrainSettings(AugmentationSettings, NetworkSettings):
         description="Longest gradient over all weights; longer ones are shortened. 0 is off.",
         json_schema_extra=ADVANCED,
     )
-    accumulation: int = Field(
+    gradient_accumulation: int = Field(
         0,
         ge=0,
         le=256,

@@ -1,4 +1,4 @@
-"""Shards to tensors. No Python per image; how a training gets its batches of them is in `feed`."""
+"""Shards to tensors. No Python per image; how a training gets its batches of them is in `loader`."""
 
 import json
 import math
@@ -33,14 +33,14 @@ class Images(NamedTuple):
     def at(self, rows: Tensor | slice) -> "Images":
         return Images(*(tensor[rows] for tensor in self))
 
-    def pieces(self, count: int) -> list["Images"]:
+    def chunk(self, count: int) -> list["Images"]:
         """Cut into `count` of about the same size."""
         parts = (tensor.tensor_split(count) for tensor in self)
         return [Images(*part) for part in zip(*parts, strict=True)]
 
     def batches(self, size: int) -> list["Images"]:
         """Cut into as few as hold at most `size` images each."""
-        return self.pieces(-(-len(self.labels) // size))
+        return self.chunk(-(-len(self.labels) // size))
 
     @classmethod
     def joined(cls, parts: list["Images"]) -> "Images":

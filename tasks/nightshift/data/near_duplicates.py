@@ -42,7 +42,7 @@ def near(index: pa.Table, thumbnails: Thumbnails, bits: int, keep: NDArray[np.bo
     Each comes with one of them, in rising order: weights and recipes are chosen on validation images.
     `keep`, bool [N], holds for the rows to look at. `thumbnails` gives uint8 [n,256] for row indices, int64
     [n] rising, and is asked only for rows whose hashes are within `bits` of each other. Of several held-out
-    rows the one with the nearest hash is named, then the one with the smallest key. Mirrored and turned
+    rows the one with the nearest hash is named, then the one with the smallest key. FlipTTA and turned
     images are not found.
     """
     found = _against(index, thumbnails, bits, keep, ("train",), ("validation", "test"))

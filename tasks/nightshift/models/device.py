@@ -59,8 +59,8 @@ def room(device: torch.device) -> int:
     return int(allowed) * 2**20 if allowed else int(SHARE * free_memory(device))
 
 
-def pieces_for(network: nn.Module, pixels: Tensor, batch: int) -> int:
-    """In how many pieces a batch must go through the network so that what it keeps for the way back fits.
+def micro_batch_count(network: nn.Module, pixels: Tensor, batch: int) -> int:
+    """Number of micro-batches in which a batch goes through the network so that what it keeps fits.
 
     `pixels` are two images, float32 [2,C,H,W], on the device; the network's statistics stay as they are.
     """

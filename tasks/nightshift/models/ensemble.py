@@ -11,7 +11,7 @@ from nightshift.data.dataset import load_split, scaled, standardised
 from nightshift.errors import InputError
 from nightshift.models import build, voting
 from nightshift.models.device import find_device
-from nightshift.models.tta import Mirrored
+from nightshift.models.tta import FlipTTA
 from nightshift.records import Checkpoint, Dataset, Standings
 from nightshift.storage import outputs
 
@@ -34,7 +34,7 @@ def restore(
         )
     networks = [_restore(checkpoint, dataset) for checkpoint in checkpoints]
     if mirror:
-        networks = [Mirrored(network).eval() for network in networks]
+        networks = [FlipTTA(network).eval() for network in networks]
     return voting.Vote(networks, rule).eval() if rule else networks[0]
 
 

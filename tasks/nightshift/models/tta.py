@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Mirrored(nn.Module):
+class FlipTTA(nn.Module):
     """float32 [N,C,H,W] in; out are logits [N,K] whose softmax is the mean of both images' probabilities.
 
     Both go through the network as one batch, so that the graph holds it once.

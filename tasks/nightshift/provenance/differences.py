@@ -10,7 +10,7 @@ DATA: Final = (  # what the pixels hang on
     *("version of numpy", "version of opencv", "version of pillow", "version of simplejpeg"),
 )
 MODEL: Final = "model.onnx"
-WORDS: Final = {"pieces": "pieces of a batch", "group": "shards in memory together"}
+WORDS: Final = {"micro_batches": "micro-batches", "group": "shards in memory together"}
 SEVERAL: Final = ("stored images", "weights", "threads", "processes", *WORDS.values())
 
 

@@ -24,7 +24,7 @@ PACKAGES: Final = {  # by the names that their wheels may have
 }
 
 
-def describe(precision: str, *, processes: int = 1, pieces: int = 1, group: int = 0) -> Conditions:
+def describe(precision: str, *, processes: int = 1, micro_batches: int = 1, group: int = 0) -> Conditions:
     """Those of this process; what only a training knows is given, see Conditions."""
     return Conditions(
         code=source_code.describe(),
@@ -34,7 +34,7 @@ def describe(precision: str, *, processes: int = 1, pieces: int = 1, group: int 
         precision=precision,
         threads=torch.get_num_threads(),
         processes=processes,
-        pieces=pieces,
+        micro_batches=micro_batches,
         group=group,
     )
 

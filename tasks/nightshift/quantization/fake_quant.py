@@ -35,7 +35,7 @@ def weight_scales(weight: Tensor, *, portable: bool) -> Tensor:
     return scales.clamp_min(SMALLEST)
 
 
-class RoundedWeight(nn.Module):
+class FakeQuantWeight(nn.Module):
     """float32 [O,...] to the nearest of the steps of each output channel."""
 
     def __init__(self, *, portable: bool) -> None:
@@ -48,7 +48,7 @@ class RoundedWeight(nn.Module):
         return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -127, 127)
 
 
-class RoundedActivation(nn.Module):
+class FakeQuantActivation(nn.Module):
     """float32 of any shape to the nearest of 256 steps between the extremes seen while `measures` was set."""
 
     low: Tensor
@@ -71,7 +71,7 @@ class RoundedActivation(nn.Module):
 
 
 @torch.no_grad()
-def rounding(network: nn.Module, pixels: list[Tensor], *, portable: bool) -> fx.GraphModule:
+def insert_fake_quant(network: nn.Module, pixels: list[Tensor], *, portable: bool) -> fx.GraphModule:
     """A network that shares the layers of `network`, and rounds their weights and what they and sums take.
 
     `network` has its batch norm folded; `pixels` are batches, float32 [B,C,H,W], for the ranges. `portable`
@@ -85,7 +85,7 @@ def rounding(network: nn.Module, pixels: list[Tensor], *, portable: bool) -> fx.
             for given in node.all_input_nodes:
                 if given not in rounded:
                     name = f"rounded_{len(rounded)}"
-                    traced.add_submodule(name, RoundedActivation())
+                    traced.add_submodule(name, FakeQuantActivation())
                     with traced.graph.inserting_after(given):
                         rounded[given] = traced.graph.call_module(name, (given,))
                 node.replace_input_with(given, rounded[given])
@@ -94,15 +94,15 @@ def rounding(network: nn.Module, pixels: list[Tensor], *, portable: bool) -> fx.
     for batch in pixels:
         traced(batch)
     for module in traced.modules():
-        if isinstance(module, RoundedActivation):
+        if isinstance(module, FakeQuantActivation):
             module.measures = False
     for module in modules.values():  # only now: the file's ranges are those of unrounded weights
         if isinstance(module, LAYERS):
-            parametrize.register_parametrization(module, "weight", RoundedWeight(portable=portable))
+            parametrize.register_parametrization(module, "weight", FakeQuantWeight(portable=portable))
     return traced
 
 
-def unrounded(network: nn.Module) -> None:
+def remove_fake_quant(network: nn.Module) -> None:
     """Give the layers their weights back as they are without rounding."""
     for module in network.modules():
         if isinstance(module, LAYERS) and parametrize.is_parametrized(module):

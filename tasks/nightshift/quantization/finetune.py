@@ -13,15 +13,15 @@ from torch import nn
 from nightshift import storage
 from nightshift.data.dataset import load_split
 from nightshift.models.device import Precision, find_device
-from nightshift.models.tta import Mirrored
+from nightshift.models.tta import FlipTTA
 from nightshift.models.voting import Vote
 from nightshift.quantization.recipes import Trained
-from nightshift.training.checkpointing import Progress
-from nightshift.training.loader import open_feed
-from nightshift.training.trainer import Training
+from nightshift.training.checkpointing import TrainingCheckpoint
+from nightshift.training.loader import open_loader
+from nightshift.training.trainer import Trainer
 
 # It begins with good weights and is short.
-BRIEF: Final[dict[str, Any]] = {
+OVERRIDES: Final[dict[str, Any]] = {
     "freeze": "none",
     "backbone_rate": 1.0,
     "first_side": 1.0,
@@ -33,21 +33,21 @@ BRIEF: Final[dict[str, Any]] = {
 PROGRESS: Final = "progress"  # folder, within that of the candidate, of how far its trainings are
 
 
-class GoOn(Protocol):
+class FineTune(Protocol):
     """Trains a network in place: towards the labels, or towards what a teacher says of the same images."""
 
     def __call__(self, network: nn.Module, teacher: nn.Module | None = None) -> None: ...
 
 
-def forget(folder: str) -> None:
+def delete_checkpoints(folder: str) -> None:
     """Remove how far the trainings of a candidate are, once it is made."""
     for kept in list(storage.listing(storage.join(folder, PROGRESS))):
         storage.delete(storage.join(folder, PROGRESS, kept.key))
 
 
-def tuned(
+def fine_tuned(
     trained: Trained,
-    adapt: Callable[[nn.Module, GoOn], nn.Module],
+    adapt: Callable[[nn.Module, FineTune], nn.Module],
     *,
     precision: torch.dtype | None = None,
     **changes: float | int | str,
@@ -57,18 +57,18 @@ def tuned(
     `go_on` trains a network that takes float32 [N,C,H,W] and gives logits, in place; `changes` are settings
     of that training, such as epochs and learning_rate. The precision is found, if none is given.
     """
-    settings = trained.settings.model_copy(update={**BRIEF, **changes})
+    settings = trained.settings.model_copy(update={**OVERRIDES, **changes})
     numbers = itertools.count()
-    feed = open_feed(trained.dataset, settings, settings.seed)
+    loader = open_loader(trained.dataset, settings, settings.seed)
     validation = load_split(trained.dataset, "validation")
 
     def go_on(network: nn.Module, teacher: nn.Module | None = None) -> None:
-        progress = Progress(
+        progress = TrainingCheckpoint(
             storage.join(trained.folder, PROGRESS, f"{next(numbers)}.safetensors"),
             minutes=settings.checkpoint_minutes,
         )
-        training = Training(
-            network, feed, validation, dataset=trained.dataset, settings=settings, seed=settings.seed
+        training = Trainer(
+            network, loader, validation, dataset=trained.dataset, settings=settings, seed=settings.seed
         )
         training.precision = Precision(find_device(), precision)
         training.teacher = None if teacher is None else teacher.to(find_device()).eval()
@@ -83,8 +83,8 @@ def tuned(
     def replaced(network: nn.Module) -> nn.Module:
         if isinstance(network, Vote):
             return Vote([replaced(member) for member in network.members], network.rule)
-        if isinstance(network, Mirrored):
-            return Mirrored(replaced(network.network))
+        if isinstance(network, FlipTTA):
+            return FlipTTA(replaced(network.network))
         return adapt(network, go_on)
 
     return replaced(trained.network).eval()

@@ -25,7 +25,7 @@ class Conditions(Record):
     precision: str  # that torch computed in: float32, bfloat16 or float16
     threads: int  # of each process
     processes: int = 1
-    pieces: int = 1  # in which a batch went through the network, as memory allowed
+    micro_batches: int = 1  # in which a batch went through the network, as memory allowed
     group: int = 0  # shards of which images were mixed, as memory allowed; 0 where all were
 
 

@@ -13,16 +13,16 @@ from nightshift.models.device import Precision
 from nightshift.records import Dataset
 
 
-def harden(
+def adversarial_examples(
     network: nn.Module,
     pixels: Tensor,
-    loss_of: Callable[[Tensor], Tensor],
+    build_loss: Callable[[Tensor], Tensor],
     dataset: Dataset,
     settings: TrainSettings,
     precision: Precision,
     generator: torch.Generator,
 ) -> Tensor:
-    """Pixels [B,C,H,W] from 0 to 1, changed as `settings.adversarial` says; `loss_of` takes logits.
+    """Pixels [B,C,H,W] from 0 to 1, changed as `settings.adversarial` says; `build_loss` takes logits.
 
     One step from a random place: Wong, Rice and Kolter, "Fast is better than free", ICLR 2020. Several:
     Madry et al., ICLR 2018. The network's weights, gradients and statistics stay as they are.
@@ -36,7 +36,7 @@ def harden(
     def loss(changed: Tensor) -> Tensor:
         with precision.autocast():
             logits = network(standardised(changed, dataset))
-        return loss_of(logits.float())
+        return build_loss(logits.float())
 
     with _at_rest(network):
         changed = ascend(loss, pixels, epsilon, steps=steps, size=size, generator=generator)

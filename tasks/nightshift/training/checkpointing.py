@@ -1,4 +1,4 @@
-"""How far a training is, in one object of the store: after a crash, the next try goes on from there.
+"""Resumable training state in one object of the store: after a crash, the next try goes on from there.
 
 One safetensors file: the tensors of the state, and everything else as JSON in its header. It is written whole
 or not at all, and nothing in it is executed when it is read.
@@ -19,7 +19,7 @@ SHARE: Final = 0.02  # of the time of a training, at most, that saving takes
 State = dict[str, Any]  # of tensors, numbers, texts, and dicts, lists and tuples of them
 
 
-class Progress:
+class TrainingCheckpoint:
     """The state of one training, kept at `uri`."""
 
     def __init__(self, uri: str, minutes: float = 5) -> None:
@@ -59,7 +59,7 @@ class Progress:
             return None
         return state
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         storage.delete(self.uri)
 
 

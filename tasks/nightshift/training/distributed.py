@@ -30,26 +30,26 @@ LOOPBACK: Final = "lo" if sys.platform == "linux" else "lo0"
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """This process's number and how many there are. What concerns only one is done by the first."""
+class ProcessGroup:
+    """Rank and world size of this process. What concerns only one is done by the first, `is_main`."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
-    def span(self, count: int) -> slice:
+    def shard(self, count: int) -> slice:
         """This process's share of `count` rows; shares differ by one row at most."""
-        return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+        return slice(count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size)
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network, its gradients averaged over all processes."""
-        return network if self.world == 1 else DistributedDataParallel(network)
+        return network if self.world_size == 1 else DistributedDataParallel(network)
 
     @contextlib.contextmanager
-    def apart(self, network: nn.Module, apart: bool) -> Iterator[None]:
+    def no_sync(self, network: nn.Module, apart: bool) -> Iterator[None]:
         """Let gradients add up in each process, where more of the same batch follows."""
         with (
             network.no_sync()
@@ -58,59 +58,59 @@ class Ranks:
         ):
             yield
 
-    def agree(self, network: nn.Module) -> None:
+    def broadcast_buffers(self, network: nn.Module) -> None:
         """Give all processes the first one's buffers, the running statistics of its norms."""
-        if self.world > 1:
+        if self.world_size > 1:
             for buffer in network.buffers():
                 distributed.broadcast(buffer, 0)
 
-    def total(self, value: Tensor) -> Tensor:
+    def all_reduce(self, value: Tensor) -> Tensor:
         """The sum over all processes."""
-        if self.world > 1:
+        if self.world_size > 1:
             distributed.all_reduce(value)
         return value
 
-    def of_first(self, value: float) -> float:
+    def from_main(self, value: float) -> float:
         """The first process's value, in float32 and the same in all."""
-        if self.world == 1:
+        if self.world_size == 1:
             return value
         shared = torch.tensor(value, device=find_device())
         distributed.broadcast(shared, 0)
         return float(shared)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Go on when all have come here."""
-        if self.world > 1:
+        if self.world_size > 1:
             distributed.barrier()
 
 
-ALONE: Final = Ranks()
+SINGLE_PROCESS: Final = ProcessGroup()
 
 
-def count_for(asked: int) -> int:
-    """How many processes train: as asked, or for 0 one on each accelerator, and one where there is none."""
+def process_count(asked: int) -> int:
+    """Number of processes: as asked, or for 0 one on each accelerator, and one where there is none."""
     return asked or (torch.accelerator.device_count() if torch.accelerator.is_available() else 1) or 1
 
 
-def started() -> bool:
+def is_distributed() -> bool:
     """Whether this process is one of several already."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Ranks]:
+def process_group() -> Iterator[ProcessGroup]:
     """This process among those that torchrun or `launch` started; only the first one is heard."""
-    if not started():
-        yield ALONE
+    if not is_distributed():
+        yield SINGLE_PROCESS
         return
     device = find_device()
     if device.type != "cpu":
         torch.accelerator.set_device_index(device.index)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    ranks = Ranks(distributed.get_rank(), distributed.get_world_size())
+    ranks = ProcessGroup(distributed.get_rank(), distributed.get_world_size())
     with contextlib.ExitStack() as stack:
         stack.callback(distributed.destroy_process_group)
-        if not ranks.leads:
+        if not ranks.is_main:
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         yield ranks
 

@@ -1,4 +1,4 @@
-"""Where a training gets its batches: from memory where the data set fits, otherwise from shards in turn.
+"""Data loaders: batches from memory where the data set fits, otherwise from shards in turn.
 
 The batches of an epoch follow from the training's seed and the epoch's number alone, so a training that was
 broken off asks for the rest of them.
@@ -17,13 +17,13 @@ from nightshift.data.dataset import Images, Rows, load_split, read_rows, rows_of
 from nightshift.errors import InputError
 from nightshift.models.device import find_device, room
 from nightshift.records import Dataset
-from nightshift.training.distributed import ALONE, Ranks
+from nightshift.training.distributed import SINGLE_PROCESS, ProcessGroup
 from nightshift.training.shard_cache import ShardCache
 
 ALIVE: Final = 3  # groups of shards in memory: what is left of one, the present one, and the next
 
 
-class Feed(Protocol):
+class Loader(Protocol):
     """The training images of one process; `steps` batches are an epoch."""
 
     images: int
@@ -44,28 +44,30 @@ def seed_at(seed: int, *place: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
-def open_feed(dataset: Dataset, settings: TrainSettings, seed: int, ranks: Ranks = ALONE) -> Feed:
+def open_loader(
+    dataset: Dataset, settings: TrainSettings, seed: int, ranks: ProcessGroup = SINGLE_PROCESS
+) -> Loader:
     """On the device where there is room, else in memory, else from the local disk and the store.
 
     Raises InputError when the data set has no training images.
     """
-    wanted = rows_of(dataset, "train", ranks.rank, ranks.world)
-    steps = steps_of(sum(rows.total for rows in rows_of(dataset, "train")), settings, ranks.world)
+    wanted = rows_of(dataset, "train", ranks.rank, ranks.world_size)
+    steps = steps_of(sum(rows.total for rows in rows_of(dataset, "train")), settings, ranks.world_size)
     each = dataset.preprocess.side**2 * dataset.preprocess.channels
     size = each * sum(rows.total for rows in wanted)
     device = find_device()
     cpu = torch.device("cpu")
     if size <= room(device) or size <= room(cpu):
         home = device if size <= room(device) else cpu
-        images = load_split(dataset, "train", ranks.rank, ranks.world).to(home)
-        return Resident(images, dataset, settings, seed, steps)
+        images = load_split(dataset, "train", ranks.rank, ranks.world_size).to(home)
+        return InMemoryLoader(images, dataset, settings, seed, steps)
     print(
         f"{size / 1e9:.1f} GB of training images do not fit into memory: shards are read in turns", flush=True
     )
-    return Streamed(wanted, dataset, settings, seed, steps)
+    return StreamingLoader(wanted, dataset, settings, seed, steps)
 
 
-class Resident:
+class InMemoryLoader:
     """All images in memory, as bytes: 60,000 photos of 32x32 are 184 MB."""
 
     group = 0
@@ -86,7 +88,7 @@ class Resident:
             yield self._all.at(batch.to(home)).to(device)
 
 
-class Streamed:
+class StreamingLoader:
     """Groups of shards in another order each epoch, the images mixed within a group.
 
     A thread fetches the next group while the present one is trained on. Groups are as large as memory allows,

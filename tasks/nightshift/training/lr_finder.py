@@ -11,8 +11,8 @@ from nightshift.data.dataset import Images
 from nightshift.errors import InputError
 from nightshift.models import freezing
 from nightshift.records import Dataset
-from nightshift.training.loader import Feed
-from nightshift.training.trainer import Training
+from nightshift.training.loader import Loader
+from nightshift.training.trainer import Trainer
 
 LOWEST: Final = 1e-5
 HIGHEST: Final = 10.0
@@ -22,9 +22,9 @@ HOPELESS: Final = 4.0  # times the lowest loss, where the trial ends
 MARGIN: Final = 10.0  # a rate so many times lower than that of the lowest loss trains well
 
 
-def find_rate(
+def find_learning_rate(
     network: nn.Module,
-    feed: Feed,
+    loader: Loader,
     validation: Images,
     *,
     dataset: Dataset,
@@ -37,22 +37,23 @@ def find_rate(
     """
     # A plateau's schedule leaves the rate alone within an epoch.
     lowest = settings.model_copy(update={"learning_rate": LOWEST, "schedule": "plateau", "ema": 0.0})
-    trial = Training(copy.deepcopy(network), feed, validation, dataset=dataset, settings=lowest, seed=seed)
+    trial = Trainer(copy.deepcopy(network), loader, validation, dataset=dataset, settings=lowest, seed=seed)
     freezing.begin_epoch(trial.network, settings, 1)
     smoothed, best, found, rate = 0.0, float("inf"), 0.0, LOWEST
-    batches = itertools.chain.from_iterable(feed.batches(epoch) for epoch in itertools.count(1))
+    batches = itertools.chain.from_iterable(loader.batches(epoch) for epoch in itertools.count(1))
     for turn, batch in enumerate(itertools.islice(batches, STEPS), 1):
-        smoothed = SMOOTH * smoothed + (1 - SMOOTH) * float(trial.step(batch, 1))
+        smoothed = SMOOTH * smoothed + (1 - SMOOTH) * float(trial.train_step(batch, 1))
         loss = smoothed / (1 - SMOOTH**turn)
         if loss < best:
             best, found = loss, rate
         if not loss < HOPELESS * best:
             break
         rate *= (HIGHEST / LOWEST) ** (1 / STEPS)
-        trial.course.multiply_rate((HIGHEST / LOWEST) ** (1 / STEPS))
+        trial.optimizers.scale_learning_rate((HIGHEST / LOWEST) ** (1 / STEPS))
     if not found:
         raise InputError(
-            f"no learning rate is found: the loss is no number at {LOWEST:g}; set train.find_rate to false "
+            f"no learning rate is found: the loss is no number at {LOWEST:g}; set "
+            "train.find_learning_rate to false "
             "and look at the images"
         )
     return found / MARGIN

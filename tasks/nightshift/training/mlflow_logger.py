@@ -1,4 +1,4 @@
-"""What a training shows in MLflow while it goes on, and the epochs that are kept beside its checkpoint.
+"""Metrics of a training in MLflow while it goes on, and the epochs that are kept beside its checkpoint.
 
 Nothing of it makes the training wait. What MLflow lacks when a training is tried again or found again is
 logged then, from the kept epochs.
@@ -22,7 +22,7 @@ Log = Callable[[Sequence[tuple[str, float, int]]], None]  # of (name, value, ste
 FACTS: Final = ("parameters", "multiply_adds", "train_images")  # counts, known once the network is built
 
 
-class History(Record):
+class TrainingHistory(Record):
     """All epochs of a training, also those before it was broken off."""
 
     epochs: tuple[Epoch, ...]
@@ -38,14 +38,14 @@ class History(Record):
         return {**result.metrics(), "seconds_to_best": self.best.seconds}
 
 
-class Shown:
+class MlflowLogger:
     """A training as people see it in MLflow; without a run nobody looks, and nothing is done."""
 
     def __init__(self, run_id: str = "", log: Log = lambda rows: None, title: str = "", logged: int = 0):
         self._run_id, self._log, self._title = run_id, log, title
         self._logged = logged  # epochs, by a try before this one
 
-    def facts(self, counts: Mapping[str, float]) -> None:
+    def log_params(self, counts: Mapping[str, float]) -> None:
         """Log the FACTS among `counts` as parameters."""
         if self._run_id:
             from nightshift.tracking import runs
@@ -58,7 +58,7 @@ class Shown:
             by_second = ("validation_accuracy_by_second", epoch.validation_accuracy, round(epoch.seconds))
             self._log([by_second, *((name, value, epoch.number) for name, value in epoch.metrics().items())])
 
-    def end(self, history: History) -> None:
+    def finish(self, history: TrainingHistory) -> None:
         """Log what is known only at the end, and draw the curves."""
         if self._run_id:
             from nightshift.report.training_curves import figure
@@ -69,10 +69,12 @@ class Shown:
 
 
 @contextlib.contextmanager
-def shown(spec: TrainSpec, dataset: Dataset, *, reused: bool, leads: bool = True) -> Iterator[Shown]:
+def mlflow_logger(
+    spec: TrainSpec, dataset: Dataset, *, reused: bool, leads: bool = True
+) -> Iterator[MlflowLogger]:
     """A child of the night's run, when the night has one; of several processes, only the first has it."""
     if spec.mlflow_run_id is None or not leads:
-        yield Shown()
+        yield MlflowLogger()
         return
     from nightshift.tracking import runs  # imports mlflow, which takes seconds
 
@@ -89,7 +91,7 @@ def shown(spec: TrainSpec, dataset: Dataset, *, reused: bool, leads: bool = True
         if not reused:
             runs.set_tags(run_id, machine())
         with runs.live(run_id, machine=not reused) as log:
-            yield Shown(run_id, log, title, logged)
+            yield MlflowLogger(run_id, log, title, logged)
 
 
 def machine() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What turns predictions into better weights: loss, optimizers, and the course of the learning rate."""
+"""Loss, optimizers and learning rate schedules."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ MILESTONES: Final = (0.5, 0.75)  # of the training, where `step` divides the rat
 PLATEAU: Final = 5  # epochs without a better validation accuracy, after which `plateau` divides by ten
 
 
-def loss_of(settings: TrainSettings, counts: Tensor) -> Loss:
+def build_loss(settings: TrainSettings, counts: Tensor) -> Loss:
     """The mean loss in nats; `counts` int64 [K] are the training images of each class.
 
     `bce` takes every class as a question of its own: Wightman et al., "ResNet strikes back", 2021. `focal`
@@ -53,7 +53,7 @@ def loss_of(settings: TrainSettings, counts: Tensor) -> Loss:
     return loss
 
 
-class Course:
+class Optimizers:
     """The optimizers of a network and their learning rates, stepped together."""
 
     def __init__(self, network: nn.Module, settings: TrainSettings, steps: int) -> None:
@@ -69,16 +69,16 @@ class Course:
                 self._schedules.append(_schedule(optimizer, settings, settings.epochs * steps, steps))
 
     @property
-    def rate(self) -> float:
+    def learning_rate(self) -> float:
         """That of the head."""
         return float(self._optimizers[-1].param_groups[0]["lr"])
 
-    def multiply_rate(self, factor: float) -> None:
+    def scale_learning_rate(self, factor: float) -> None:
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] *= factor
 
-    def clear(self) -> None:
+    def zero_grad(self) -> None:
         """Forget the gradients."""
         self._network.zero_grad(set_to_none=True)
 

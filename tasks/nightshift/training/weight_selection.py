@@ -1,4 +1,4 @@
-"""Which weights come out of a training: the last, their moving average, or those of the best epoch."""
+"""Selection of the resulting weights: the last, their EMA, or those of the best epoch by early stopping."""
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -7,7 +7,7 @@ from nightshift.config import TrainSettings
 from nightshift.training.checkpointing import State
 
 
-class Result:
+class WeightSelector:
     """The last weights, or their moving average; with patience those of the best epoch."""
 
     def __init__(self, network: nn.Module, settings: TrainSettings) -> None:
@@ -24,12 +24,12 @@ class Result:
         """What is judged on the validation images."""
         return self._trained if self._average is None else self._average.module
 
-    def follow(self) -> None:
+    def update_ema(self) -> None:
         """Take a step of the optimizer into the average."""
         if self._average is not None:
             self._average.update_parameters(self._trained)
 
-    def judge(self, accuracy: float) -> None:
+    def observe_epoch(self, accuracy: float) -> None:
         """Remember the weights of an epoch that is the best so far."""
         self._since += 1
         if self._patience and accuracy > self._best:
@@ -37,7 +37,7 @@ class Result:
             self._kept = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
 
     @property
-    def may_improve(self) -> bool:
+    def should_continue(self) -> bool:
         return not self._patience or self._since < self._patience
 
     def state(self) -> State:
@@ -49,6 +49,6 @@ class Result:
             self._average.load_state_dict(state["average"])
         self._kept, self._best, self._since = state["kept"], state["best"], state["since"]
 
-    def settle(self) -> None:
+    def apply(self) -> None:
         """Put the resulting weights into the trained network."""
         self._trained.load_state_dict(self._kept or self.network.state_dict())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from nightshift.data.dataset import scaled, standardised
-from nightshift.models.tta import Mirrored
+from nightshift.models.tta import FlipTTA
 from nightshift.models.voting import Vote
 from nightshift.records import Dataset
 
@@ -70,4 +70,4 @@ def _stages(body: nn.Module) -> list[nn.Module]:
 def _bodies(network: nn.Module) -> Iterator[nn.Module]:
     """The plain networks inside a vote and inside those that look at the mirror image too."""
     for member in network.members if isinstance(network, Vote) else (network,):
-        yield member.network if isinstance(member, Mirrored) else member
+        yield member.network if isinstance(member, FlipTTA) else member

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 from nightshift.config import QuantizeSettings
 from nightshift.errors import InputError
 from nightshift.models.device import Precision, find_device
-from nightshift.quantization.finetune import GoOn, tuned
+from nightshift.quantization.finetune import FineTune, fine_tuned
 from nightshift.quantization.recipes import Details, Trained, int8
 
 RATE: Final = 2e-3
@@ -37,7 +37,7 @@ class Sign(nn.Module):
 
 
 def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto, Details]:
-    def adapt(network: nn.Module, go_on: GoOn) -> nn.Module:
+    def adapt(network: nn.Module, go_on: FineTune) -> nn.Module:
         _, *inner = (module for module in network.modules() if isinstance(module, nn.Conv2d))
         for layer in inner:
             parametrize.register_parametrization(layer, "weight", Sign())
@@ -47,7 +47,7 @@ def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto,
         return network
 
     precision = Precision(find_device())
-    network = tuned(
+    network = fine_tuned(
         trained,
         adapt,
         precision=precision.dtype,

@@ -14,8 +14,8 @@ from torch.fx.experimental.optimization import fuse
 from nightshift.config import QuantizeSettings
 from nightshift.data.dataset import scaled, standardised
 from nightshift.quantization.calibration import calibration_images
-from nightshift.quantization.fake_quant import rounding, unrounded
-from nightshift.quantization.finetune import GoOn, tuned
+from nightshift.quantization.fake_quant import insert_fake_quant, remove_fake_quant
+from nightshift.quantization.finetune import FineTune, fine_tuned
 from nightshift.quantization.recipes import Details, Trained, int8
 
 BATCH: Final = 64
@@ -27,13 +27,13 @@ def make(trained: Trained, settings: QuantizeSettings) -> tuple[onnx.ModelProto,
     images = calibration_images(dataset, settings.calibration_images, trained.settings.seed)
     pixels = [standardised(scaled(batch.images), dataset) for batch in images.batches(BATCH)]
 
-    def adapt(network: nn.Module, go_on: GoOn) -> nn.Module:
+    def adapt(network: nn.Module, go_on: FineTune) -> nn.Module:
         folded = fuse(network)
-        go_on(rounding(folded, pixels, portable=settings.portable), teacher=network)
-        unrounded(folded)
+        go_on(insert_fake_quant(folded, pixels, portable=settings.portable), teacher=network)
+        remove_fake_quant(folded)
         return folded
 
-    network = tuned(
+    network = fine_tuned(
         trained,
         adapt,
         precision=torch.float32,  # bfloat16 has no place for 256 steps

@@ -63,8 +63,10 @@ def parse(texts: Sequence[str], pipeline: Pipeline) -> tuple[Space, ...]:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{name} has {names.count(name)} spaces; give it one")
-    if pipeline.train.find_rate and "train.learning_rate" in names:
-        raise InputError("train.learning_rate is found by each trial itself; set train.find_rate to false")
+    if pipeline.train.find_learning_rate and "train.learning_rate" in names:
+        raise InputError(
+            "train.learning_rate is found by each trial itself; set train.find_learning_rate to false"
+        )
     return spaces
 
 
