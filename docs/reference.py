@@ -132,11 +132,11 @@ def http() -> str:
     """The endpoint's API, from what it answers at /openapi.json."""
     from nightshift.serving.app import create
     from nightshift.serving.loaded_model import Options
-    from nightshift.serving.metrics import Meters
-    from nightshift.serving.model_watcher import Follower
+    from nightshift.serving.metrics import Metrics
+    from nightshift.serving.model_watcher import ModelWatcher
 
-    options, meters = Options(), Meters()
-    schema = create(Follower("models:/NAME@champion", options, meters), options, meters).openapi()
+    options, metrics = Options(), Metrics()
+    schema = create(ModelWatcher("models:/NAME@champion", options, metrics), options, metrics).openapi()
     parts = [
         "# HTTP API\n\n`nightshift serve` answers these; `/docs` shows the same of a running endpoint.\n"
     ]

@@ -22,8 +22,8 @@ from nightshift.inference import runtime
 from nightshift.serving import http
 from nightshift.serving.app import create
 from nightshift.serving.loaded_model import Options
-from nightshift.serving.metrics import Meters
-from nightshift.serving.model_watcher import Follower
+from nightshift.serving.metrics import Metrics
+from nightshift.serving.model_watcher import ModelWatcher
 from nightshift.tracking import registry, runs
 
 
@@ -56,11 +56,11 @@ def client_of(port: int) -> httpx.Client:
 @contextmanager
 def running(uri: str, *, wait: bool = False, **options: Any) -> Iterator[Endpoint]:
     """The endpoint on a free port, ended in order."""
-    meters, chosen = Meters(), Options(**{"runtime": "onnxruntime", "poll_seconds": 0.1, **options})
-    follower = Follower(uri, chosen, meters)
-    follower.open(wait=wait)
+    metrics, chosen = Metrics(), Options(**{"runtime": "onnxruntime", "poll_seconds": 0.1, **options})
+    watcher = ModelWatcher(uri, chosen, metrics)
+    watcher.open(wait=wait)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = http.server(create(follower, chosen, meters), chosen.queue)
+    server = http.server(create(watcher, chosen, metrics), chosen.queue)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     port = listener.getsockname()[1]

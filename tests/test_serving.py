@@ -18,7 +18,7 @@ from nightshift.hardware import processor
 from nightshift.inference import runtime
 from nightshift.inference.portability import PAIR_SUM
 from nightshift.serving import events, uploads
-from nightshift.serving.recent_images import Recent
+from nightshift.serving.recent_images import RecentImages
 
 MODEL = brightness()
 
@@ -238,7 +238,7 @@ def test_a_lane_takes_its_share_and_the_choice_of_a_runtime_is_told_of_all(
 ) -> None:
     monkeypatch.setenv("NIGHTSHIFT_THREADS", "2")
     calls: list[tuple[int, int]] = []
-    add, share = Recent.add, runtime.Session.share
+    add, share = RecentImages.add, runtime.Session.share
     begun, shared, free = threading.Event(), threading.Event(), threading.Event()
     free.set()
     held(monkeypatch, lambda: (begun.set(), free.wait()), "openvino")
@@ -246,7 +246,7 @@ def test_a_lane_takes_its_share_and_the_choice_of_a_runtime_is_told_of_all(
         runtime.Session, "share", lambda *given: (shared.set(), free.wait(), share(*given))[-1]
     )
     monkeypatch.setattr(
-        Recent, "add", lambda *given: (calls.append((len(given[2]), given[3])), add(*given))[-1]
+        RecentImages, "add", lambda *given: (calls.append((len(given[2]), given[3])), add(*given))[-1]
     )
     with running(model_file, runtime="openvino", max_batch=16) as endpoint, ThreadPoolExecutor(18) as pool:
         for event in (begun, shared, free):

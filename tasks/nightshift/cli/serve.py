@@ -11,8 +11,8 @@ from nightshift.cli.predict import Model
 
 if TYPE_CHECKING:
     from nightshift.serving.loaded_model import Options
-    from nightshift.serving.metrics import Meters
-    from nightshift.serving.model_watcher import Follower
+    from nightshift.serving.metrics import Metrics
+    from nightshift.serving.model_watcher import ModelWatcher
 
 app = typer.Typer()
 RuntimeName = Literal[
@@ -41,8 +41,8 @@ def serve(
     """
     from nightshift.cli.connection import connect_for
     from nightshift.serving.loaded_model import Options
-    from nightshift.serving.metrics import Meters
-    from nightshift.serving.model_watcher import Follower
+    from nightshift.serving.metrics import Metrics
+    from nightshift.serving.model_watcher import ModelWatcher
 
     connect_for(model)
     # A silent registry is asked again at the next look; until then it is to be known as silent.
@@ -50,10 +50,10 @@ def serve(
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     limits = (queue, max_batch, max_megabytes, max_pixels, decode_megabytes, queue_megabytes)
     options = Options(*limits, poll_seconds, runtime)
-    meters = Meters()
-    follower = Follower(model, options, meters)
-    follower.open(wait=wait)
-    _answer(follower, options, meters, _listener(host, port))
+    metrics = Metrics()
+    watcher = ModelWatcher(model, options, metrics)
+    watcher.open(wait=wait)
+    _answer(watcher, options, metrics, _listener(host, port))
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -69,7 +69,7 @@ def _listener(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _answer(follower: "Follower", options: "Options", meters: "Meters", listener: socket.socket) -> None:
+def _answer(watcher: "ModelWatcher", options: "Options", metrics: "Metrics", listener: socket.socket) -> None:
     """Until SIGTERM or Ctrl-C; then nothing new is accepted, and what is under way is finished."""
     from nightshift.serving.app import create
     from nightshift.serving.events import say
@@ -80,5 +80,5 @@ def _answer(follower: "Follower", options: "Options", meters: "Meters", listener
         signal.signal(number, signal.SIG_IGN)
     host, port = listener.getsockname()[:2]
     say("listening", address=f"http://{f'[{host}]' if ':' in host else host}:{port}")
-    server(create(follower, options, meters), options.queue).run(sockets=[listener])
+    server(create(watcher, options, metrics), options.queue).run(sockets=[listener])
     say("stopped")

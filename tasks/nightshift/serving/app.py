@@ -17,11 +17,11 @@ from starlette.routing import Route
 
 from nightshift.data.images import Unreadable
 from nightshift.serving import responses, uploads
-from nightshift.serving.batching import FailedError, FullError, Line, Row, StoppingError
+from nightshift.serving.batching import Batcher, FailedError, QueueFullError, Row, ShuttingDownError
 from nightshift.serving.docs_page import documentation
-from nightshift.serving.loaded_model import Options, Served
-from nightshift.serving.metrics import Meters
-from nightshift.serving.model_watcher import Follower
+from nightshift.serving.loaded_model import LoadedModel, Options
+from nightshift.serving.metrics import Metrics
+from nightshift.serving.model_watcher import ModelWatcher
 from nightshift.serving.responses import Answer, Health, Problem, RefusedError
 from nightshift.serving.uploads import Upload, Uploads
 
@@ -54,24 +54,24 @@ PROBLEMS: Final = {
 class Endpoint:
     """What the requests share: the model of the moment, the line through it, and what is counted."""
 
-    def __init__(self, follower: Follower, options: Options, meters: Meters) -> None:
-        self.follower, self.options, self.meters = follower, options, meters
-        self.line = Line(options, meters, follower.recent)
+    def __init__(self, watcher: ModelWatcher, options: Options, metrics: Metrics) -> None:
+        self.watcher, self.options, self.metrics = watcher, options, metrics
+        self.batcher = Batcher(options, metrics, watcher.recent)
 
     async def answer(self, request: Request, top: int) -> Response:
         """Predictions for the images of a request. Raises RefusedError."""
         try:
-            with self.line.room(1) as take:  # from its first byte on, so that bodies take bounded memory
+            with self.batcher.admit(1) as take:  # from its first byte on, so that bodies take bounded memory
                 self._served()
                 given = await self._uploads(request, take)
-                with self.line.room(len(given.files) - 1):
+                with self.batcher.admit(len(given.files) - 1):
                     served = self._served()
                     rows = await self._rows(served, given.files)
-        except FullError as error:
+        except QueueFullError as error:
             most = f"{self.options.queue} images or {self.options.queue_bytes >> 20} MiB"
             waiting = f"as much as may wait does already ({most}); send it again a little later"
             raise responses.busy("full", waiting) from error
-        except StoppingError as error:
+        except ShuttingDownError as error:
             raise responses.busy("stopping", "the endpoint stops; send it to another one") from error
         if not given.form and isinstance(rows[0], Unreadable):
             raise responses.refused(rows[0])
@@ -87,27 +87,27 @@ class Endpoint:
         try:
             return await uploads.uploads(request, take, megabytes=megabytes, most=most)
         except RefusedError as refusal:
-            self.meters.refused.labels(refusal.reason).inc()
+            self.metrics.refused.labels(refusal.reason).inc()
             raise
 
-    def _served(self) -> Served:
-        served = self.follower.served
+    def _served(self) -> LoadedModel:
+        served = self.watcher.served
         if served is None:
             raise responses.busy("no-model", "there is no model yet; see /health for what it waits for")
         return served
 
-    async def _rows(self, served: Served, files: list[Upload]) -> list[Row | Unreadable]:
+    async def _rows(self, served: LoadedModel, files: list[Upload]) -> list[Row | Unreadable]:
         """What the model says of each file, or why it says nothing. Raises RefusedError when it fails."""
         rows = await asyncio.gather(*(self._row(served, file.data) for file in files))
         for row in rows:
             if isinstance(row, Unreadable):
-                self.meters.refused.labels(row.reason).inc()
+                self.metrics.refused.labels(row.reason).inc()
         return rows
 
-    async def _row(self, served: Served, data: bytes) -> Row | Unreadable:
+    async def _row(self, served: LoadedModel, data: bytes) -> Row | Unreadable:
         try:
             uploads.check_kind(data, served.settings)
-            return await self.line.ask(served, data)
+            return await self.batcher.ask(served, data)
         except Unreadable as unreadable:
             return unreadable
         except FailedError as error:
@@ -120,22 +120,22 @@ class Endpoint:
             response = await self.answer(request, top)
         except RefusedError as refusal:
             response = refusal.response()
-        self.meters.requests.labels(str(response.status_code)).inc()
-        self.meters.seconds.observe(time.perf_counter() - started)
+        self.metrics.requests.labels(str(response.status_code)).inc()
+        self.metrics.seconds.observe(time.perf_counter() - started)
         return response
 
 
-def create(follower: Follower, options: Options, meters: Meters) -> FastAPI:
+def create(watcher: ModelWatcher, options: Options, metrics: Metrics) -> FastAPI:
     """The application around a model that may be there already, or come later."""
-    endpoint = Endpoint(follower, options, meters)
+    endpoint = Endpoint(watcher, options, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        endpoint.line.start()
-        follower.start()
+        endpoint.batcher.start()
+        watcher.start()
         yield
-        endpoint.line.stop()
-        follower.stop()
+        endpoint.batcher.stop()
+        watcher.stop()
 
     app = FastAPI(
         title="Nightshift",
@@ -173,18 +173,18 @@ def _pages(app: FastAPI, endpoint: Endpoint) -> None:
     @app.get("/health", response_model=Health)
     async def health() -> Response:
         """How it is: 200 as long as the process lives."""
-        return responses.as_json(responses.health(endpoint.follower))
+        return responses.as_json(responses.health(endpoint.watcher))
 
     @app.get("/ready", response_model=Health, responses={503: {"model": Health, "description": "No model."}})
     async def ready() -> Response:
         """Whether requests may come: 503 until a model serves."""
-        found = endpoint.follower.served is not None and not endpoint.line.stopping
-        return responses.as_json(responses.health(endpoint.follower), 200 if found else 503)
+        found = endpoint.watcher.served is not None and not endpoint.batcher.stopping
+        return responses.as_json(responses.health(endpoint.watcher), 200 if found else 503)
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """For Prometheus."""
-        return Response(endpoint.meters.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(endpoint.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:

@@ -22,16 +22,16 @@ from nightshift.hardware.processor import threads
 from nightshift.inference.runtime import Pixels
 from nightshift.serving.decoding import Decoding, File
 from nightshift.serving.events import say
-from nightshift.serving.loaded_model import Options, Served
-from nightshift.serving.metrics import Meters
-from nightshift.serving.recent_images import Recent
+from nightshift.serving.loaded_model import LoadedModel, Options
+from nightshift.serving.metrics import Metrics
+from nightshift.serving.recent_images import RecentImages
 
 
-class FullError(Exception):
+class QueueFullError(Exception):
     """There is no room for more images now."""
 
 
-class StoppingError(Exception):
+class ShuttingDownError(Exception):
     """No more images are taken."""
 
 
@@ -46,39 +46,39 @@ class Row(NamedTuple):
     label: int
 
 
-class Waiting(NamedTuple):
+class PendingImage(NamedTuple):
     """One prepared image, and where its answer is awaited."""
 
-    served: Served
+    served: LoadedModel
     pixels: Pixels
     answer: "asyncio.Future[Row]"
 
 
-class Call(NamedTuple):
-    """Images that a model computes at once, by the `whole` of its threads or by one lane's."""
+class Batch(NamedTuple):
+    """Images that a model computes at once, by `all_threads` or by one stream's."""
 
-    served: Served
-    images: list[Waiting]
-    whole: bool
+    served: LoadedModel
+    images: list[PendingImage]
+    all_threads: bool
     waiting: int  # images that came together, these among them
 
 
-class Line:
-    """The way from an image file to what the model says of it. Its methods are for one thread, the loop's."""
+class Batcher:
+    """Dynamic batching, from an image file to its answer. Its methods are for one thread, the loop's."""
 
-    def __init__(self, options: Options, meters: Meters, recent: Recent) -> None:
+    def __init__(self, options: Options, metrics: Metrics, recent: RecentImages) -> None:
         self.stopping = False
-        self._options, self._meters, self._recent = options, meters, recent
+        self._options, self._metrics, self._recent = options, metrics, recent
         self._inside = 0  # images that were let in and are not answered yet
         self._bytes = 0  # of their requests' bodies
         self._decoding = Decoding(threads())
-        self._ready: deque[Waiting] = deque()
+        self._ready: deque[PendingImage] = deque()
         self._change = threading.Condition()
         self._end = False
         self._computing = 0  # calls of a model
         self._lanes = [threading.Thread(target=self._run, name=f"model-{n}") for n in range(threads())]
-        meters.waiting.set_function(lambda: self._inside)
-        meters.ready.set_function(lambda: len(self._ready))
+        metrics.waiting.set_function(lambda: self._inside)
+        metrics.ready.set_function(lambda: len(self._ready))
 
     def start(self) -> None:
         """Begin to work for the event loop that runs."""
@@ -98,22 +98,22 @@ class Line:
             lane.join()
 
     @contextmanager
-    def room(self, images: int) -> Iterator[Callable[[int], None]]:
+    def admit(self, images: int) -> Iterator[Callable[[int], None]]:
         """Room for so many images, and what is called for each piece of their bytes, in bytes.
 
         Both raise FullError; to begin with also StoppingError at the end.
         """
         if self.stopping:
-            raise StoppingError
+            raise ShuttingDownError
         if self._inside + images > self._options.queue:
-            raise FullError
+            raise QueueFullError
         self._inside += images
         held = 0
 
         def take(size: int) -> None:
             nonlocal held
             if self._bytes + size > self._options.queue_bytes:
-                raise FullError
+                raise QueueFullError
             self._bytes += size
             held += size
 
@@ -123,20 +123,20 @@ class Line:
             self._inside -= images
             self._bytes -= held
 
-    def ask(self, served: Served, data: bytes) -> "asyncio.Future[Row]":
+    def ask(self, served: LoadedModel, data: bytes) -> "asyncio.Future[Row]":
         """What `served` will say of an image file; Unreadable or FailedError when it says nothing."""
         answer = self._loop.create_future()
         self._decoding.submit(File(data, served.settings, partial(self._decoded, served, answer)))
         return answer
 
-    def _decoded(self, served: Served, answer: "asyncio.Future[Row]", found: Pixels | Exception) -> None:
+    def _decoded(self, served: LoadedModel, answer: "asyncio.Future[Row]", found: Pixels | Exception) -> None:
         if isinstance(found, StageError):
             found = FailedError("the decoders failed")
         if isinstance(found, Exception):
             self._loop.call_soon_threadsafe(_fail, [answer], found)
             return
         with self._change:
-            self._ready.append(Waiting(served, found, answer))
+            self._ready.append(PendingImage(served, found, answer))
             self._change.notify()
 
     def _run(self) -> None:
@@ -149,7 +149,7 @@ class Line:
                     self._computing -= 1
                     self._change.notify()
 
-    def _take(self) -> Call | None:
+    def _take(self) -> Batch | None:
         """What waits for the model of the first one, as much as a lane takes; nothing at the end."""
         with self._change:
             self._change.wait_for(lambda: self._has_lane() if self._ready else self._end)
@@ -161,27 +161,27 @@ class Line:
             whole = waiting == 1 and not self._computing
             size = 1 if whole else served.session.lane_size(waiting // served.session.lanes)
             self._computing += 1
-            return Call(served, [self._ready.popleft() for _ in range(size)], whole, waiting)
+            return Batch(served, [self._ready.popleft() for _ in range(size)], whole, waiting)
 
     def _has_lane(self) -> bool:
         return self._computing < self._ready[0].served.session.lanes
 
-    def _compute(self, call: Call) -> None:
-        served, answers = call.served, [image.answer for image in call.images]
+    def _compute(self, batch: Batch) -> None:
+        served, answers = batch.served, [image.answer for image in batch.images]
         session = served.session
         try:
-            pixels = np.stack([image.pixels for image in call.images])
-            probabilities, labels = (session.predict if call.whole else session.share)(pixels)
+            pixels = np.stack([image.pixels for image in batch.images])
+            probabilities, labels = (session.predict if batch.all_threads else session.share)(pixels)
         except Exception as error:  # the runtimes raise kinds that are not public
             found = {"images": len(answers), "error": repr(error)[:300]}
             say("prediction_failed", version=served.model.version, **found)
             self._loop.call_soon_threadsafe(_fail, answers, FailedError("the model failed"))
             return
         rows = [Row(row, int(label)) for row, label in zip(probabilities, labels, strict=True)]
-        self._meters.batches.observe(len(answers))  # first, so that who has an answer finds it counted
-        self._meters.images.inc(len(answers))
+        self._metrics.batches.observe(len(answers))  # first, so that who has an answer finds it counted
+        self._metrics.images.inc(len(answers))
         self._loop.call_soon_threadsafe(_answer, answers, rows)
-        self._recent.add(served.settings, [image.pixels for image in call.images], call.waiting)
+        self._recent.add(served.settings, [image.pixels for image in batch.images], batch.waiting)
 
 
 def _answer(answers: "list[asyncio.Future[Row]]", rows: list[Row]) -> None:

@@ -34,18 +34,18 @@ class Options(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class LoadedModel:
     """One model in one runtime. Images are prepared by `settings` and predicted by `session`, always both."""
 
     model: ModelFile
     session: Session
     settings: PreprocessSettings
 
-    def in_session(self, session: Session) -> "Served":
-        return Served(self.model, session, self.settings)
+    def in_session(self, session: Session) -> "LoadedModel":
+        return LoadedModel(self.model, session, self.settings)
 
 
-def serve(model: ModelFile, options: Options, sample: Sample | None) -> Served:
+def load(model: ModelFile, options: Options, sample: Sample | None) -> LoadedModel:
     """The model, warm, in the runtime asked for: `auto` is the fastest for `sample`, else ONNX Runtime's.
 
     Whatever `auto` takes gives the labels of the file's exact arithmetic.
@@ -67,8 +67,8 @@ def serve(model: ModelFile, options: Options, sample: Sample | None) -> Served:
         session = fastest(model, sample)
     else:
         session = Session(model.data, model.runtime)
-    warm(session, settings, options.max_batch)
-    return Served(model, session, settings)
+    warm_up(session, settings, options.max_batch)
+    return LoadedModel(model, session, settings)
 
 
 def fastest(model: ModelFile, sample: Sample) -> Session:
@@ -86,7 +86,7 @@ def fastest(model: ModelFile, sample: Sample) -> Session:
     return choice.session
 
 
-def warm(session: Session, settings: PreprocessSettings, max_batch: int) -> None:
+def warm_up(session: Session, settings: PreprocessSettings, max_batch: int) -> None:
     """Predict nothing in every size of call that makes the session compile or allocate something new."""
     usual = (size for size in (1, 2, *PIECES, max_batch) if size <= max_batch)
     calls = [(session.share, size) for size in sorted({session.lane_size(size) for size in usual})]

@@ -16,7 +16,7 @@ SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
-class Meters:
+class Metrics:
     """One of each endpoint."""
 
     def __init__(self) -> None:

@@ -14,33 +14,33 @@ from nightshift.errors import InputError, NightshiftError, OutageError
 from nightshift.inference import model_file
 from nightshift.inference.model_file import ModelFile
 from nightshift.serving.events import say, without_logins
-from nightshift.serving.loaded_model import Options, Served, fastest, serve, warm
-from nightshift.serving.metrics import Meters
-from nightshift.serving.recent_images import Recent
+from nightshift.serving.loaded_model import LoadedModel, Options, fastest, load, warm_up
+from nightshift.serving.metrics import Metrics
+from nightshift.serving.recent_images import RecentImages
 
 REFUSED_SECONDS: Final = 60.0  # until a version that was refused is fetched again: it may be signed by then
 STOP_SECONDS: Final = 5.0
 FIXED: Final = "this address means one model and is not followed"
 
 
-class Follower:
-    """`served` is the model that answers, None while there is none; `sentence` is `ok` or what is wrong.
+class ModelWatcher:
+    """`served` is the model that answers, None while there is none; `status` is `ok` or what is wrong.
 
     `recent` are the images that decide on the runtime.
     """
 
-    def __init__(self, uri: str, options: Options, meters: Meters) -> None:
+    def __init__(self, uri: str, options: Options, metrics: Metrics) -> None:
         """Raises InputError when `uri` is an address of the registry that means nothing."""
         self.uri = uri
-        self.served: Served | None = None
-        self.sentence = "ok"
+        self.served: LoadedModel | None = None
+        self.status = "ok"
         self._alias = _alias_of(uri)
-        self._options, self._meters = options, meters
+        self._options, self._metrics = options, metrics
         self._refused: tuple[str, float] | None = None  # a version, and when it may be tried again
         self._chosen: ModelFile | None = None  # the model of which the runtimes were compared
         self._wake = threading.Event()
         self._stopping = False
-        self.recent = Recent(self._wake)
+        self.recent = RecentImages(self._wake)
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     def open(self, *, wait: bool) -> None:
@@ -54,17 +54,17 @@ class Follower:
             )
         try:
             if wait and self._version() is None:
-                self.sentence = self._nothing()
+                self.status = self._nothing()
             else:
-                self._put(serve(model_file.load(self.uri), self._options, None))
+                self._swap(load(model_file.load(self.uri), self._options, None))
         except OutageError as error:
             if not wait:
                 raise
-            self.sentence = without_logins(str(error))
+            self.status = without_logins(str(error))
         if self.served is None:
-            say("waiting", model=self.uri, sentence=self.sentence)
+            say("waiting", model=self.uri, sentence=self.status)
         elif self._alias is None:
-            self.sentence = FIXED
+            self.status = FIXED
 
     def start(self) -> None:
         self._thread.start()
@@ -81,7 +81,7 @@ class Follower:
             self._wake.clear()
             if self._stopping:
                 return
-            self._guard(self._look)
+            self._guard(self._poll)
             self._guard(self._choose)
 
     def _guard(self, step: Callable[[], None]) -> None:
@@ -92,7 +92,7 @@ class Follower:
             what = str(error) if isinstance(error, NightshiftError) else repr(error)
             self._say_once(without_logins(what))
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Take over the version that the alias means, if it is another one."""
         if self._alias is None:
             return
@@ -101,31 +101,31 @@ class Follower:
             if version is None and self.served is not None:
                 raise InputError(self._nothing())
         except Exception:
-            self._meters.polls_failed.inc()
+            self._metrics.polls_failed.inc()
             raise
         if version is None:
-            self.sentence = self._nothing()
+            self.status = self._nothing()
             return
         if self.served is not None and version == self.served.model.version:
-            self._refused, self.sentence = None, "ok"
+            self._refused, self.status = None, "ok"
         elif self._refused is None or version != self._refused[0] or time.monotonic() > self._refused[1]:
-            self._take(version)
+            self._load_version(version)
 
-    def _take(self, version: str) -> None:
+    def _load_version(self, version: str) -> None:
         name, _ = self._alias or ("", "")
         try:
             model = model_file.load(f"models:/{name}/{version}")
             sample = self.recent.sample()
-            served = serve(model._replace(uri=self.uri), self._options, sample)
+            served = load(model._replace(uri=self.uri), self._options, sample)
         except Exception as error:
             if not isinstance(error, OutageError):
                 self._refused = (version, time.monotonic() + REFUSED_SECONDS)
-                self._meters.models_refused.inc()
+                self._metrics.models_refused.inc()
             raise
         if sample is not None and sample.suits(served.settings):
             self._chosen = served.model
-        self._put(served)
-        self._refused, self.sentence = None, "ok"
+        self._swap(served)
+        self._refused, self.status = None, "ok"
 
     def _choose(self) -> None:
         """Compare the runtimes once for each model, when there are enough images."""
@@ -138,14 +138,14 @@ class Follower:
         self._chosen = served.model
         session = fastest(served.model, sample)
         if session.runtime != served.session.runtime:
-            warm(session, served.settings, self._options.max_batch)
-            self._put(served.in_session(session))
+            warm_up(session, served.settings, self._options.max_batch)
+            self._swap(served.in_session(session))
 
-    def _put(self, served: Served) -> None:
+    def _swap(self, served: LoadedModel) -> None:
         """From here on new images are prepared and predicted by `served`."""
         before, self.served = self.served, served
         facts = {"version": served.model.version, "sha256": served.model.sha256}
-        self._meters.answers(**facts, uri=self.uri, runtime=served.session.runtime)
+        self._metrics.answers(**facts, uri=self.uri, runtime=served.session.runtime)
         old = before.model.version if before else ""
         say("serving", model=self.uri, **facts, runtime=served.session.runtime, instead_of=old)
 
@@ -161,8 +161,8 @@ class Follower:
         return f"no version has the alias {self.uri} any more; version {self.served.model.version} goes on"
 
     def _say_once(self, sentence: str) -> None:
-        if sentence != self.sentence:
-            self.sentence = sentence
+        if sentence != self.status:
+            self.status = sentence
             version = self.served.model.version if self.served else ""
             say("not_followed", model=self.uri, sentence=sentence, still_serving=version)
 

@@ -24,7 +24,7 @@ class Sample(NamedTuple):
         return self.settings.same_pixels(settings)
 
 
-class Recent:
+class RecentImages:
     """Written by the thread that predicts, read by the one that compares; that one is woken by `wake`."""
 
     def __init__(self, wake: threading.Event) -> None:

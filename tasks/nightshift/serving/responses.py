@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from nightshift.data.images import Unreadable
 from nightshift.serving.batching import Row
-from nightshift.serving.loaded_model import Served
-from nightshift.serving.model_watcher import Follower
+from nightshift.serving.loaded_model import LoadedModel
+from nightshift.serving.model_watcher import ModelWatcher
 
 # Status of a refused image by its reason; of every other reason it is 422.
 STATUS: Final = {
@@ -107,20 +107,20 @@ def prediction(file: str | None, row: Row | Unreadable, classes: tuple[str, ...]
     )
 
 
-def named(served: Served) -> Model:
+def named(served: LoadedModel) -> Model:
     return Model(uri=served.model.uri, version=served.model.version, sha256=served.model.sha256)
 
 
-def health(follower: Follower) -> Health:
+def health(watcher: ModelWatcher) -> Health:
     """How it is now."""
-    served = follower.served
+    served = watcher.served
     if served is None:
-        return Health(status="waiting", uri=follower.uri, following=follower.sentence)
+        return Health(status="waiting", uri=watcher.uri, following=watcher.status)
     return Health(
         status="serving",
-        uri=follower.uri,
+        uri=watcher.uri,
         version=served.model.version,
         sha256=served.model.sha256,
         runtime=served.session.runtime,
-        following=follower.sentence,
+        following=watcher.status,
     )
