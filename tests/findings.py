@@ -2,6 +2,7 @@
 
 from nightshift.records import (
     Attack,
+    Benchmark,
     ClassScores,
     Corruption,
     Curve,
@@ -11,13 +12,12 @@ from nightshift.records import (
     Reliability,
     Robustness,
     Slice,
-    Speed,
 )
 
 HOSTILE = "<script>"
 
 
-def scores_of(name: str, *, speed: Speed) -> ClassScores:
+def scores_of(name: str, *, speed: Benchmark) -> ClassScores:
     row = {"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "images": 12, "roc_auc": 0.99}
     return ClassScores(
         model=name,

@@ -11,7 +11,7 @@ from small_models import brightness
 
 from nightshift import storage
 from nightshift.config import Pipeline, PreprocessSettings, store_root
-from nightshift.records import Forecast
+from nightshift.records import PredictionPlan
 from nightshift.records.specs import LookSpec, PredictSpec, SummariseSpec
 from nightshift.tracking import registry, runs
 from nightshift.workflows.predict.plan import look
@@ -71,7 +71,7 @@ class Lights:
     def file(self, batch: str, key: str, data: bytes) -> None:
         storage.write(storage.join(store_root(), "unlabelled", self.pipeline.name, batch, key), data)
 
-    def look(self, **asked: object) -> Forecast:
+    def look(self, **asked: object) -> PredictionPlan:
         self.runs += 1
         return look(LookSpec.model_validate({"pipeline": self.pipeline, "run": f"run {self.runs}", **asked}))
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from nightshift.config import EvaluateSettings
 from nightshift.inference.runtime import Pixels
-from nightshift.records import Machine, Pace, Speed
+from nightshift.records import Benchmark, Machine, Timing
 
 MACHINE = Machine(
     processor="Test Processor",
@@ -15,10 +15,10 @@ MACHINE = Machine(
 )
 
 
-def speed(latency: float = 1.0, *, size: int = 1_000_000, throughput: float = 1000.0) -> Speed:
+def speed(latency: float = 1.0, *, size: int = 1_000_000, throughput: float = 1000.0) -> Benchmark:
     """With all threads as given, in milliseconds and images/s; with one it takes three times as long."""
     paces = [
-        Pace(
+        Timing(
             threads=threads,
             latency_ms_p50=slower * latency,
             latency_ms_p90=1.1 * slower * latency,
@@ -28,7 +28,7 @@ def speed(latency: float = 1.0, *, size: int = 1_000_000, throughput: float = 10
         )
         for threads, slower in ((1, 3), (4, 1))
     ]
-    return Speed(
+    return Benchmark(
         runtime="onnxruntime",
         reference="onnxruntime",
         agreements={"onnxruntime": 1.0, "onnxruntime-exact": 1.0},
@@ -42,6 +42,6 @@ def speed(latency: float = 1.0, *, size: int = 1_000_000, throughput: float = 10
 
 def measure(
     models: Mapping[str, bytes], images: Mapping[str, Pixels], settings: EvaluateSettings
-) -> tuple[dict[str, Speed], Machine]:
+) -> tuple[dict[str, Benchmark], Machine]:
     """In place of nightshift.evaluation.benchmark.measure: a file of 100,000 bytes takes a millisecond."""
     return {name: speed(len(model) / 1e5, size=len(model)) for name, model in models.items()}, MACHINE

@@ -10,7 +10,7 @@ from speeds import MACHINE, speed
 
 from nightshift.config import PromotionPolicy
 from nightshift.evaluation.selection import front
-from nightshift.records import Artifact, Candidate, Speed
+from nightshift.records import Artifact, Benchmark, Candidate
 from nightshift.records.evaluation import Comparison
 from nightshift.report.candidates import CHOSEN, USUAL, figure, machine_line, rows
 
@@ -42,7 +42,7 @@ def compared(values: Values, chosen: str = "fp32", **changes) -> Comparison:
             made_with=CONDITIONS,
         )
     accuracy = {name: share for name, (share, _, _) in values.items()}
-    speeds: dict[str, Speed] = {name: speed(time, size=size) for name, (_, time, size) in values.items()}
+    speeds: dict[str, Benchmark] = {name: speed(time, size=size) for name, (_, time, size) in values.items()}
     found = Comparison(candidates, accuracy, speeds, MACHINE, chosen, {}, front(accuracy, speeds))
     return found._replace(**changes)
 

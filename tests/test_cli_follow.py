@@ -8,7 +8,7 @@ from ml_fixtures import spec_of
 from nightshift.cli.console import messages
 from nightshift.cli.follow import follow, goes_on
 from nightshift.evaluate import evaluate
-from nightshift.records import Unmade
+from nightshift.records import FailedCandidate
 from nightshift.tracking import runs
 
 
@@ -42,7 +42,7 @@ def said(monkeypatch, capsys):
 
 
 def test_what_was_passed_over_is_said_and_in_the_result(said, ml_night, timed):
-    unmade = Unmade(recipe="int8", reason="node [head] has no int8 kernel")
+    unmade = FailedCandidate(recipe="int8", reason="node [head] has no int8 kernel")
     evaluation = evaluate(spec_of(ml_night, candidates=(ml_night.candidates["fp32"], unmade)))
     registered = {"name": "tiny", "version": "1", "state": "refused", "reasons": [], "mlflow_run_id": "run"}
     given = {"register": registered, "evaluate": evaluation.model_dump(mode="json")}

@@ -13,7 +13,7 @@ from nightshift.config import EvaluateSettings, Pipeline, PromotionPolicy, Train
 from nightshift.evaluate import evaluate
 from nightshift.evaluation.selection import Choice
 from nightshift.quantize import quantize
-from nightshift.records import Artifact, Candidate, ModelVersion, Start, Unmade
+from nightshift.records import Artifact, Candidate, FailedCandidate, InitialWeights, ModelVersion
 from nightshift.records.specs import TrainSpec
 from nightshift.tracking import runs
 from nightshift.train import train
@@ -85,12 +85,12 @@ def test_an_ensemble_offers_every_recipe_of_the_best_member_and_of_each_vote(run
 def test_a_candidate_that_cannot_be_made_is_in_the_result_and_the_others_go_on(run, monkeypatch):
     def made(spec):
         if spec.name == "int8":
-            return Unmade(recipe="int8", reason="no room for 32 images")
+            return FailedCandidate(recipe="int8", reason="no room for 32 images")
         return quantize(spec)
 
     monkeypatch.setitem(REAL, "quantize", made)
     result, specs = run(SEVERAL.model_copy(update={"members": 1}))
-    assert [type(each) for each in specs["evaluate"][0].candidates] == [Candidate, Unmade]
+    assert [type(each) for each in specs["evaluate"][0].candidates] == [Candidate, FailedCandidate]
     assert result["recipe"] == "fp32"
     assert result["passed_over"] == {"int8": "int8 was not made: no room for 32 images"}
 
@@ -140,7 +140,7 @@ def test_a_night_that_is_broken_off_closes_its_run_with_the_reason(run, monkeypa
 
 def test_training_starts_from_the_weights_of_the_plan(ml_night):
     weights = Artifact(uri="s3://nightshift/model.safetensors", sha256="a" * 64, size=3)
-    start = Start(name="models:/tiny/3", weights=weights)
+    start = InitialWeights(name="models:/tiny/3", weights=weights)
     asked = []
 
     def stage(name, spec):

@@ -8,7 +8,7 @@ from nightshift import storage
 from nightshift.config import PreprocessSettings
 from nightshift.data.dataset import load_split
 from nightshift.evaluation import contenders
-from nightshift.records import Unmade
+from nightshift.records import FailedCandidate
 from nightshift.tracking.registry import Champions
 
 
@@ -29,7 +29,7 @@ def there(ml_night):
 
 def test_what_could_not_be_made_is_told_apart_by_name(ml_ensemble):
     voted = ml_ensemble.candidates["fp32-soft-vote"]
-    unmade = Unmade(recipe="int8", vote="soft", reason="no room")
+    unmade = FailedCandidate(recipe="int8", vote="soft", reason="no room")
     assert contenders.made((voted, unmade)) == (
         {"fp32-soft-vote": voted},
         {"int8-soft-vote": "int8-soft-vote was not made: no room"},

@@ -9,7 +9,7 @@ from dag_files import DAGS
 from nightshift.config import STAGE_SETTINGS, TrainSettings
 from nightshift.config.pipelines import load_pipeline, override
 from nightshift.errors import InputError
-from nightshift.records import Artifact, Start, Unmade
+from nightshift.records import Artifact, FailedCandidate, InitialWeights
 from nightshift.records.specs import EvaluateSpec, SweepSpec
 from nightshift.workflows.sweep.search_space import parse
 
@@ -155,7 +155,7 @@ def test_quantize_is_mapped_over_recipes_and_votes(
 def test_evaluate_is_told_what_was_made_and_what_was_not(airflow_home, ml_night, monkeypatch):
     from nightshift.airflow import retrain as module
 
-    made, unmade = ml_night.candidates["fp32"], Unmade(recipe="int8", reason="no room")
+    made, unmade = ml_night.candidates["fp32"], FailedCandidate(recipe="int8", reason="no room")
     specs, pushed = [], {}
 
     class Instance:
@@ -262,7 +262,7 @@ def test_the_form_refuses_values_outside_their_range(retrain, name, value, why):
 def test_training_starts_from_the_weights_of_the_plan(retrain, ml_night, monkeypatch):
     module = sys.modules["nightshift.airflow.retrain"]
     weights = Artifact(uri="s3://nightshift/model.safetensors", sha256="a" * 64, size=3)
-    start = Start(name="models:/tiny/3", weights=weights)
+    start = InitialWeights(name="models:/tiny/3", weights=weights)
     monkeypatch.setattr(module, "planned_now", lambda: ml_night.plan.model_copy(update={"start": start}))
     monkeypatch.setattr(module, "run", lambda stage, spec: {"stage": stage, "start": spec.start})
     assert module.train.function(0, {"dataset_uri": "file:///d"}) == {"stage": "train", "start": start}

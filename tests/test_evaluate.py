@@ -13,7 +13,7 @@ from nightshift.data.dataset import load_split
 from nightshift.errors import InputError
 from nightshift.evaluate import evaluate
 from nightshift.evaluation import benchmark, contenders
-from nightshift.records import Artifact, ClassScores, Evidence, Unmade
+from nightshift.records import Artifact, ClassScores, Evidence, FailedCandidate
 from nightshift.register import tags_of
 from nightshift.tracking.registry import CHECKPOINTS
 
@@ -238,7 +238,7 @@ def test_numbers_report_and_pictures_go_to_the_night_s_run(ml_night, crowned, mo
     monkeypatch.setattr(runs, "set_tags", lambda run_id, given: tags.update(given))
     monkeypatch.setattr(runs, "report_url", lambda run_id: f"http://mlflow/{run_id}")
     crowned(registered(ml_night))
-    unmade = Unmade(recipe="int8", vote="soft", reason="no room")
+    unmade = FailedCandidate(recipe="int8", vote="soft", reason="no room")
     candidates = (*ml_night.candidates.values(), unmade)
     evaluation = evaluate(
         spec_of(ml_night, plan={"mlflow_run_id": "run"}, candidates=candidates, robustness="quick")

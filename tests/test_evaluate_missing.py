@@ -10,7 +10,7 @@ from nightshift import storage
 from nightshift.errors import InputError
 from nightshift.evaluate import evaluate
 from nightshift.evaluation import benchmark
-from nightshift.records import Unmade
+from nightshift.records import FailedCandidate
 from nightshift.register import tags_of
 
 pytestmark = pytest.mark.usefixtures("timed")
@@ -27,7 +27,7 @@ def test_without_its_float_reference_a_vote_is_passed_over(ml_ensemble):
 
 
 def test_what_could_not_be_made_is_told_and_the_night_goes_on(ml_night, capsys):
-    unmade = Unmade(recipe="int8", reason="the calibration images are <blank>")
+    unmade = FailedCandidate(recipe="int8", reason="the calibration images are <blank>")
     evaluation = evaluate(spec_of(ml_night, candidates=(unmade, ml_night.candidates["fp32"])))
     sentence = "int8 was not made: the calibration images are <blank>"
     assert evaluation.chosen == "fp32"
@@ -50,7 +50,9 @@ def test_what_could_not_be_made_is_told_and_the_night_goes_on(ml_night, capsys):
 )
 def test_the_night_fails_with_all_reasons_when_no_candidate_is_left(ml_night, timed, names, why):
     candidates = tuple(
-        Unmade(recipe=name[:-1], reason="no room") if name.endswith("!") else ml_night.candidates[name]
+        FailedCandidate(recipe=name[:-1], reason="no room")
+        if name.endswith("!")
+        else ml_night.candidates[name]
         for name in names
     )
     with pytest.raises(InputError, match=f"no candidate is left to choose from: {why}"):

@@ -8,7 +8,7 @@ from nightshift import storage
 from nightshift.cli.airflow_api import Airflow
 from nightshift.config import store_root
 from nightshift.errors import InputError, OutageError
-from nightshift.records import Bound, Decision
+from nightshift.records import Decision, PromotionPrecondition
 from nightshift.tracking import ledger, registry
 
 
@@ -63,7 +63,7 @@ def test_an_approval_holds_for_the_champion_that_it_saw(registering):
     first, second, third = (challenger("waiting", seed) for seed in (1, 2, 3))
     act("move", "waiting", first)
     asked = act("check", "waiting", third)
-    assert asked.bound == Bound(sha256=asked.sha256, champion=first, test="")
+    assert asked.bound == PromotionPrecondition(sha256=asked.sha256, champion=first, test="")
     act("move", "waiting", second)
     result = act("move", "waiting", third, bound=asked.bound)
     assert not result.proceed

@@ -11,7 +11,7 @@ from nightshift.errors import InputError
 from nightshift.quantization import recipes
 from nightshift.quantization.recipes import int8
 from nightshift.quantize import quantize
-from nightshift.records import Candidate, Unmade
+from nightshift.records import Candidate, FailedCandidate
 from nightshift.records.specs import QuantizeSpec
 
 SETTINGS = QuantizeSettings(calibration_images=32)
@@ -116,7 +116,7 @@ def test_what_failed_is_tried_again(spec, monkeypatch, made):
         raise InputError("no")
 
     monkeypatch.setattr(stage, "_made", failing)
-    assert quantize(spec) == quantize(spec) == Unmade(recipe="int8", reason="no")
+    assert quantize(spec) == quantize(spec) == FailedCandidate(recipe="int8", reason="no")
     assert len(folders) == 2
 
 

@@ -9,7 +9,7 @@ from small_models import onnx_model
 
 from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
-from nightshift.records import Artifact, Start, lengths
+from nightshift.records import Artifact, InitialWeights, lengths
 from nightshift.tracking import registry, runs
 
 
@@ -55,7 +55,7 @@ def test_a_version_leads_back_to_its_checkpoint(stack):
     weights = Artifact(uri="s3://nightshift/model.safetensors", sha256="a" * 64, size=3)
     registry.set_version_tag("traced", version, registry.CHECKPOINTS, json.dumps([weights.model_dump()]))
     registry.set_alias("traced", "champion", version)
-    assert registry.checkpoint_of("models:/traced@champion") == Start(
+    assert registry.checkpoint_of("models:/traced@champion") == InitialWeights(
         name="models:/traced/1", weights=weights
     )
 

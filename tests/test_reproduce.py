@@ -24,7 +24,7 @@ from nightshift.errors import InputError
 from nightshift.evaluation import benchmark
 from nightshift.provenance import reproduce
 from nightshift.provenance.reproduce import Reproduction
-from nightshift.records import Artifact, Code, Made, Start
+from nightshift.records import Artifact, BuildRecord, Code, InitialWeights
 from nightshift.tracking import registry
 
 SETTINGS = {
@@ -39,7 +39,7 @@ SETTINGS = {
 
 class Night(NamedTuple):
     root: Path
-    made: Made
+    made: BuildRecord
     sha256: str  # of the registered model
 
     def again(self, folder: Path, *, data_only: bool = False, version: str = "1") -> Reproduction:
@@ -101,7 +101,7 @@ def night(_night: Night) -> Iterator[Night]:
 def recorded(night, monkeypatch):
     """Lets the version's record say something else."""
 
-    def record(made: Made) -> None:
+    def record(made: BuildRecord) -> None:
         uri = f"file://{night.root}/store/made/changed-{id(made)}.json"
         tag = storage.write_record(uri, made).model_dump_json()
         tags = {**registry.version_tags("tiny", "1"), registry.MADE: tag}
@@ -270,13 +270,13 @@ def test_a_version_that_does_not_exist_is_said(night, tmp_path):
 
 def test_weights_that_training_started_from_must_be_there(night, recorded, tmp_path):
     weights = Artifact(uri=f"file://{tmp_path}/gone.safetensors", sha256="0" * 64, size=1)
-    start = {"start": Start(name="models:/tiny/0", weights=weights)}
+    start = {"start": InitialWeights(name="models:/tiny/0", weights=weights)}
     recorded(night.made.model_copy(update={"plan": night.made.plan.model_copy(update=start)}))
     with pytest.raises(InputError, match=r"started from, models:/tiny/0, are gone; put file:///\S+ back"):
         night.again(tmp_path / "store")
 
 
-def of_member(made: Made, **changes: object) -> Made:
+def of_member(made: BuildRecord, **changes: object) -> BuildRecord:
     """As if its network had been trained under other conditions."""
     (member,) = made.members
     conditions = member.made_with.model_copy(update=changes)

@@ -17,7 +17,7 @@ from nightshift.config import EvaluateSettings
 from nightshift.data.dataset import load_split
 from nightshift.evaluation import benchmark
 from nightshift.evaluation.benchmark import Process, UntimedError, measure
-from nightshift.records import Machine, Speed
+from nightshift.records import Benchmark, Machine
 
 SETTINGS = EvaluateSettings(latency_runs=10, throughput_batch=16)
 
@@ -151,7 +151,7 @@ def test_a_model_that_does_not_load_is_named_and_the_others_are_timed(images):
         measure(models, dict.fromkeys(models, images), SETTINGS)
     error = raised.value
     assert [*error.reasons] == ["broken"]
-    assert all(isinstance(speed, Speed) for speed in error.speeds.values())
+    assert all(isinstance(speed, Benchmark) for speed in error.speeds.values())
     assert [*error.speeds] == ["a", "b"]
     assert isinstance(error.machine, Machine)
 

@@ -8,7 +8,7 @@ from nightshift import storage
 from nightshift.config import TrainSettings
 from nightshift.errors import InputError, PrunedError
 from nightshift.models import build
-from nightshift.records import Checkpoint, Start
+from nightshift.records import Checkpoint, InitialWeights
 from nightshift.records.specs import TrainSpec
 from nightshift.train import train
 from nightshift.training import trainer
@@ -65,20 +65,20 @@ def test_the_number_of_members_leaves_trained_members_alone(ml_dataset_uri, trai
 def test_a_warm_start_is_another_training_for_other_weights(ml_dataset_uri, trainings, capsys):
     settings = QUICK.model_copy(update={"weights": "champion"})
     cold = train(spec_of(ml_dataset_uri, settings=settings))
-    start = Start(name="models:/tiny/1", weights=cold.weights)
+    start = InitialWeights(name="models:/tiny/1", weights=cold.weights)
     warm = train(spec_of(ml_dataset_uri, settings=settings, start=start))
     said = capsys.readouterr().out
     assert said.index("starts from scratch") < said.index("took 122 of 122 tensors from models:/tiny/1")
     assert warm.metrics["train_loss"] < cold.metrics["train_loss"]
     again = start.model_copy(update={"name": "models:/tiny/2"})  # the same bytes under another version
     assert train(spec_of(ml_dataset_uri, settings=settings, start=again)) == warm
-    other = Start(name="models:/tiny/3", weights=warm.weights)
+    other = InitialWeights(name="models:/tiny/3", weights=warm.weights)
     assert train(spec_of(ml_dataset_uri, settings=settings, start=other)).weights != warm.weights
     assert len(trainings) == 3
 
 
 def test_a_frozen_backbone_comes_out_as_it_went_in(ml_dataset_uri):
-    start = Start(name="models:/tiny/1", weights=train(spec_of(ml_dataset_uri)).weights)
+    start = InitialWeights(name="models:/tiny/1", weights=train(spec_of(ml_dataset_uri)).weights)
     settings = QUICK.model_copy(update={"weights": "champion", "freeze": "backbone"})
     checkpoint = train(spec_of(ml_dataset_uri, settings=settings, start=start))
     before, after = (load(storage.read_artifact(each)) for each in (start.weights, checkpoint.weights))

@@ -14,7 +14,7 @@ from nightshift import storage
 from nightshift.config import PreprocessSettings, TrainSettings
 from nightshift.errors import InputError, OutageError
 from nightshift.models import build, pretrained
-from nightshift.records import Dataset, Start
+from nightshift.records import Dataset, InitialWeights
 
 THIN = TrainSettings(width=0.125, weights="models:/x/3")
 FULL = TrainSettings(weights="imagenet", stem="imagenet")
@@ -34,9 +34,11 @@ def built(settings: TrainSettings, dataset: Dataset, seed: int = 0) -> nn.Module
 def kept(ml_store):
     """Keeps a network's weights as a training does."""
 
-    def keep(network: nn.Module, settings: TrainSettings, dataset: Dataset) -> Start:
+    def keep(network: nn.Module, settings: TrainSettings, dataset: Dataset) -> InitialWeights:
         data = build.to_bytes(network, pretrained.about(settings, dataset))
-        return Start(name="models:/x/3", weights=storage.write(f"file://{ml_store}/m.safetensors", data))
+        return InitialWeights(
+            name="models:/x/3", weights=storage.write(f"file://{ml_store}/m.safetensors", data)
+        )
 
     return keep
 
@@ -112,7 +114,7 @@ def test_another_body_is_refused_with_both_networks(ml_dataset, kept, change, wo
 
 def test_a_file_that_says_nothing_of_its_classes_gets_a_new_head(ml_dataset, ml_store, capsys):
     data = save(load(build.to_bytes(built(THIN, ml_dataset, 1))))
-    start = Start(name="file", weights=storage.write(f"file://{ml_store}/m.safetensors", data))
+    start = InitialWeights(name="file", weights=storage.write(f"file://{ml_store}/m.safetensors", data))
     pretrained.begin(built(THIN, ml_dataset), THIN, ml_dataset, start)
     assert "new: fc.weight, fc.bias" in capsys.readouterr().out
 
@@ -146,7 +148,7 @@ class Evil:
 
 def test_a_pickle_is_never_loaded_as_safetensors(ml_dataset, ml_store, tmp_path):
     data = pickle.dumps({"conv1.weight": Evil(tmp_path / "evil")})
-    start = Start(name="evil", weights=storage.write(f"file://{ml_store}/m.safetensors", data))
+    start = InitialWeights(name="evil", weights=storage.write(f"file://{ml_store}/m.safetensors", data))
     with pytest.raises(InputError, match="is not a safetensors file"):
         pretrained.begin(built(THIN, ml_dataset), THIN, ml_dataset, start)
     assert not (tmp_path / "evil").exists()

@@ -21,7 +21,7 @@ from nightshift.evaluation.contenders import Contender, Labels
 from nightshift.evaluation.gates import Case, Rival, lead
 from nightshift.evaluation.metrics.scores import judge
 from nightshift.models import ensemble
-from nightshift.records import Candidate, ClassScores, Dataset, Evaluation, Evidence, Robustness, Speed
+from nightshift.records import Benchmark, Candidate, ClassScores, Dataset, Evaluation, Evidence, Robustness
 from nightshift.records.specs import EvaluateSpec
 from nightshift.runner.json_logs import one_line
 from nightshift.storage import outputs
@@ -92,7 +92,7 @@ def evaluate(spec: EvaluateSpec) -> Evaluation:
 
 def _scores(
     judged: Mapping[str, Contender],
-    speeds: Mapping[str, Speed],
+    speeds: Mapping[str, Benchmark],
     labels: Labels,
     classes: tuple[str, ...],
 ) -> dict[str, ClassScores]:

@@ -12,14 +12,14 @@ from nightshift.inference import onnx_stats, pair_sums
 from nightshift.models import ensemble
 from nightshift.provenance import environment
 from nightshift.quantization import finetune, onnx_export, recipes
-from nightshift.records import Artifact, Candidate, Dataset, Unmade
+from nightshift.records import Artifact, Candidate, Dataset, FailedCandidate
 from nightshift.records.specs import QuantizeSpec
 from nightshift.storage import outputs
 
 FORMAT = 6  # raise it when the same checkpoints and settings would give another file or record
 
 
-def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
+def quantize(spec: QuantizeSpec) -> Candidate | FailedCandidate:
     """Make one candidate, or find it again when it was made before; `candidate.json` is written last.
 
     What cannot be made, for a reason that trying again would not change, is Unmade: the others go on.
@@ -34,7 +34,7 @@ def quantize(spec: QuantizeSpec) -> Candidate | Unmade:
         data, details, sums = _made(spec, folder)
     except InputError as error:
         print(f"{spec.name} is not made: {error}", flush=True)
-        return Unmade(recipe=spec.recipe, vote=spec.vote, reason=str(error))
+        return FailedCandidate(recipe=spec.recipe, vote=spec.vote, reason=str(error))
     artifact = outputs.write(folder, "model.onnx", data)
     candidate = Candidate(
         recipe=spec.recipe,

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from nightshift import storage
 from nightshift.config import digest_of, store_root
 from nightshift.errors import InputError, NightshiftError
-from nightshift.records import Artifact, Dataset, Decision, Evaluation, Made, ModelVersion, Plan, lengths
+from nightshift.records import (
+    Artifact,
+    BuildRecord,
+    Dataset,
+    Decision,
+    Evaluation,
+    ModelVersion,
+    Plan,
+    lengths,
+)
 from nightshift.records.specs import RegisterSpec
 from nightshift.runner.json_logs import one_line
 from nightshift.security.escaping import escaped
@@ -79,7 +88,7 @@ def _record_packages(run_id: str) -> None:
 def _made(spec: RegisterSpec, dataset: Dataset) -> Artifact:
     """Keep what it takes to make the version again, which `nightshift reproduce` reads."""
     candidate = spec.evaluation.candidate
-    made = Made(
+    made = BuildRecord(
         plan=spec.plan.model_copy(update={"messages": ()}),  # they name only what no earlier night had done
         dataset=dataset.digest,
         pixels=dataset.pixels_digest,

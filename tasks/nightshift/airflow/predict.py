@@ -13,7 +13,7 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, d
 from nightshift.airflow.pipelines import asset, build
 from nightshift.airflow.stages import MESSAGE, retries, run
 from nightshift.config import Pipeline
-from nightshift.records import Forecast, Message
+from nightshift.records import Message, PredictionPlan
 from nightshift.records.specs import LookSpec, PredictSpec, SummariseSpec
 
 FORECAST = "forecast"  # XCom key of what the look task found
@@ -96,9 +96,9 @@ def prediction_params() -> dict[str, Param]:
     }
 
 
-def forecast_now() -> Forecast:
+def forecast_now() -> PredictionPlan:
     """What this run's look task found."""
-    return Forecast.model_validate(get_current_context()["ti"].xcom_pull(task_ids="look", key=FORECAST))
+    return PredictionPlan.model_validate(get_current_context()["ti"].xcom_pull(task_ids="look", key=FORECAST))
 
 
 def dags(place: str) -> dict[str, DAG]:

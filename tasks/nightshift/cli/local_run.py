@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from nightshift.cli.follow import summary
 from nightshift.config import Pipeline
-from nightshift.records import Bound, Checkpoint, Drift, Evaluation, Plan, outcome, variants
+from nightshift.records import Checkpoint, Drift, Evaluation, Plan, PromotionPrecondition, outcome, variants
 from nightshift.records.specs import (
     AssembleSpec,
     CloseSpec,
@@ -101,7 +101,7 @@ def _promotion(pipeline: Pipeline, registered: dict[str, Any], night: str, stage
     if found["asks"]:
         how = f"a person has to approve: nightshift promote {pipeline.name} --version {version}"
         return {"state": "challenger", "promotion": how}
-    bound = Bound.model_validate(found["bound"])
+    bound = PromotionPrecondition.model_validate(found["bound"])
     moved = stage("promote", asked.model_copy(update={"action": "move", "bound": bound}))
     done = moved["proceed"] and moved["version"] == version
     return {"state": "promoted" if done else "not-promoted", "promotion": moved["reason"]}

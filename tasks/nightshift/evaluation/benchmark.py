@@ -27,7 +27,7 @@ from nightshift.evaluation.benchmark_worker import FASTEST
 from nightshift.hardware.processor import threads
 from nightshift.inference import hardware
 from nightshift.inference.runtime import Pixels
-from nightshift.records import Machine, Pace, Speed
+from nightshift.records import Benchmark, Machine, Timing
 
 ROUNDS: Final = 5  # turns of every process with single images
 SINGLE_SECONDS: Final = 0.5  # that such a turn may take
@@ -44,20 +44,20 @@ class Timed(NamedTuple):
     """What a process said once it had loaded its model, and its times."""
 
     facts: dict[str, Any]
-    pace: Pace
+    pace: Timing
 
 
 class UntimedError(InputError):
     """Some models could not be timed: the `reasons` by name. `speeds` holds those of all others."""
 
-    def __init__(self, reasons: dict[str, str], speeds: dict[str, Speed], machine: Machine) -> None:
+    def __init__(self, reasons: dict[str, str], speeds: dict[str, Benchmark], machine: Machine) -> None:
         super().__init__("; ".join(reasons.values()))
         self.reasons, self.speeds, self.machine = reasons, speeds, machine
 
 
 def measure(
     models: Mapping[str, bytes], images: Mapping[str, Pixels], settings: EvaluateSettings
-) -> tuple[dict[str, Speed], Machine]:
+) -> tuple[dict[str, Benchmark], Machine]:
     """The speed of each model by name, and the machine that it was measured on.
 
     `images` are uint8 [N,H,W,C] for each model, of the size it takes: the first of them decide whether a
@@ -76,7 +76,7 @@ def measure(
         runtimes = {name: timed.facts["runtime"] for name, timed in full.items()}
         single = _side_by_side(files, runtimes, 1, settings, reasons)
     speeds = {
-        name: Speed(
+        name: Benchmark(
             runtime=runtimes[name],
             agreements=full[name].facts["agreements"],
             reference=full[name].facts["reference"],
@@ -143,10 +143,10 @@ def _batches(largest: int) -> Iterator[int]:
         yield largest
 
 
-def _pace(count: int, singles: list[float], rates: Mapping[int, float]) -> Pace:
+def _pace(count: int, singles: list[float], rates: Mapping[int, float]) -> Timing:
     p50, p90, p99 = (1000 * float(value) for value in np.percentile(singles, (50, 90, 99)))
     batch = max(rates, key=lambda size: rates[size])
-    return Pace(
+    return Timing(
         threads=count,
         latency_ms_p50=p50,
         latency_ms_p90=p90,

@@ -14,7 +14,7 @@ from nightshift.evaluation import benchmark, contenders, selection
 from nightshift.evaluation.contenders import Entrant, Labels
 from nightshift.inference import runtime
 from nightshift.inference.runtime import Pixels
-from nightshift.records import Candidate, Dataset, Machine, Speed
+from nightshift.records import Benchmark, Candidate, Dataset, Machine
 from nightshift.records.evaluation import Comparison
 from nightshift.records.specs import EvaluateSpec
 
@@ -41,7 +41,7 @@ def timed(
     models: Mapping[str, bytes],
     champions: Mapping[str, Entrant],
     test: tuple[Pixels, Labels],
-) -> tuple[dict[str, Speed], Machine, dict[str, str]]:
+) -> tuple[dict[str, Benchmark], Machine, dict[str, str]]:
     """Speeds of all candidates and of the champions that know any class, each on images that it takes.
 
     Last come the reasons, by name, why candidates could not be timed. Raises InputError when a champion
@@ -68,7 +68,7 @@ def compared(
     dataset: Dataset,
     candidates: dict[str, Candidate],
     models: Mapping[str, bytes],
-    times: tuple[dict[str, Speed], Machine],
+    times: tuple[dict[str, Benchmark], Machine],
     missing: Mapping[str, str],
 ) -> Comparison:
     """Validation accuracy of every candidate, and which one the policy prefers."""

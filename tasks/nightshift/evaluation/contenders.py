@@ -14,7 +14,7 @@ from nightshift.data.sources.upload import in_order
 from nightshift.inference import runtime
 from nightshift.inference.runtime import Pixels, Runtime
 from nightshift.quantization.calibration import calibration_images
-from nightshift.records import Candidate, Dataset, Unmade
+from nightshift.records import Candidate, Dataset, FailedCandidate
 
 if TYPE_CHECKING:
     from nightshift.tracking.registry import Champions, Registered
@@ -48,11 +48,11 @@ class Contender(NamedTuple):
     predicted: Labels  # [N], -1 for a class that the data set lacks
 
 
-def made(outcomes: Iterable[Candidate | Unmade]) -> tuple[dict[str, Candidate], dict[str, str]]:
+def made(outcomes: Iterable[Candidate | FailedCandidate]) -> tuple[dict[str, Candidate], dict[str, str]]:
     """The candidates by name, and by name one sentence for each that could not be made."""
     found, missing = {}, {}
     for each in outcomes:
-        if isinstance(each, Unmade):
+        if isinstance(each, FailedCandidate):
             missing[each.name] = f"{each.name} was not made: {each.reason}"
         else:
             found[each.name] = each

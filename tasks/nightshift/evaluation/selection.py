@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from nightshift.config import PromotionPolicy
 from nightshift.inference.portability import PAIR_LIMIT
-from nightshift.records import Speed
+from nightshift.records import Benchmark
 
 ROUNDING: Final = 1e-9  # 0.985 - 0.98 must not exceed a limit of 0.005
 
@@ -47,7 +47,7 @@ def not_portable(pair_sums: Mapping[str, int]) -> dict[str, str]:
 
 def choose(
     accuracy: Mapping[str, float],
-    speeds: Mapping[str, Speed],
+    speeds: Mapping[str, Benchmark],
     references: Mapping[str, str],
     policy: PromotionPolicy,
     barred: Mapping[str, str],
@@ -76,7 +76,7 @@ def choose(
     return Choice(chosen, {name: passed_over[name] for name in accuracy if name in passed_over})
 
 
-def front(accuracy: Mapping[str, float], speeds: Mapping[str, Speed]) -> tuple[str, ...]:
+def front(accuracy: Mapping[str, float], speeds: Mapping[str, Benchmark]) -> tuple[str, ...]:
     """The Pareto front, quickest first: no other is as accurate and as quick as one of it, and better in one.
 
     Both mappings are per candidate; the latency is the median of one image alone, with all threads.
@@ -91,7 +91,7 @@ def front(accuracy: Mapping[str, float], speeds: Mapping[str, Speed]) -> tuple[s
 
 
 def _rank(
-    name: str, accuracy: Mapping[str, float], speeds: Mapping[str, Speed], policy: PromotionPolicy
+    name: str, accuracy: Mapping[str, float], speeds: Mapping[str, Benchmark], policy: PromotionPolicy
 ) -> tuple[float, ...]:
     """What sorts the best candidate first."""
     full = speeds[name].full
@@ -115,7 +115,7 @@ def _loss_beyond(
     return [f"loses {lost} points {against}, {more} more than the {allowed} allowed"]
 
 
-def _speed_beyond(speed: Speed, policy: PromotionPolicy) -> list[str]:
+def _speed_beyond(speed: Benchmark, policy: PromotionPolicy) -> list[str]:
     """What a candidate takes beyond the limits of latency and of size, each with both numbers."""
     latency, size = speed.full.latency_ms_p50, speed.size / 1e6
     beyond = []

@@ -12,7 +12,7 @@ from nightshift.errors import InputError
 from nightshift.models import build, voting
 from nightshift.models.device import find_device
 from nightshift.models.tta import FlipTTA
-from nightshift.records import Checkpoint, Dataset, Standings
+from nightshift.records import Checkpoint, Dataset, EnsembleAccuracy
 from nightshift.storage import outputs
 
 BATCH: Final = 256
@@ -39,7 +39,7 @@ def restore(
 
 
 @torch.inference_mode()
-def standings(checkpoints: Sequence[Checkpoint], dataset: Dataset) -> Standings:
+def standings(checkpoints: Sequence[Checkpoint], dataset: Dataset) -> EnsembleAccuracy:
     """Validation accuracy of each network in float32 and of their votes."""
     device = find_device()
     networks = [_restore(checkpoint, dataset).to(device) for checkpoint in checkpoints]
@@ -51,7 +51,7 @@ def standings(checkpoints: Sequence[Checkpoint], dataset: Dataset) -> Standings:
         given = [*logits.argmax(2), *(rule(logits)[1] for rule in voting.RULES.values())]
         right += (torch.stack(given) == labels).sum(1)
     *members, soft, hard = (count / len(split.labels) for count in right.tolist())
-    return Standings(members=tuple(members), soft=soft, hard=hard)
+    return EnsembleAccuracy(members=tuple(members), soft=soft, hard=hard)
 
 
 def _restore(checkpoint: Checkpoint, dataset: Dataset) -> nn.Module:

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from nightshift import storage
 from nightshift.errors import InputError
-from nightshift.records import Artifact, Checkpoint, Start
+from nightshift.records import Artifact, Checkpoint, InitialWeights
 
 
-def find(weights: str, pipeline: str) -> Start | None:
+def find(weights: str, pipeline: str) -> InitialWeights | None:
     """The weights that the setting means, or None for random and for ImageNet weights.
 
     None also stands for a champion that the pipeline does not have yet. Raises InputError for what does not
@@ -30,16 +30,16 @@ def find(weights: str, pipeline: str) -> Start | None:
     if weights.endswith(".safetensors"):
         data = storage.read(weights)
         sha256 = hashlib.sha256(data).hexdigest()
-        return Start(name=weights, weights=Artifact(uri=weights, sha256=sha256, size=len(data)))
+        return InitialWeights(name=weights, weights=Artifact(uri=weights, sha256=sha256, size=len(data)))
     try:
-        return Start(name=weights, weights=storage.read_record(weights, Checkpoint).weights)
+        return InitialWeights(name=weights, weights=storage.read_record(weights, Checkpoint).weights)
     except ValidationError as error:
         raise InputError(
             f"{weights} is not the checkpoint.json of a training; correct train.weights"
         ) from error
 
 
-def _champion(pipeline: str) -> Start | None:
+def _champion(pipeline: str) -> InitialWeights | None:
     from nightshift.tracking import registry
 
     version = registry.alias_version(pipeline, registry.CHAMPION)

@@ -20,7 +20,7 @@ from nightshift.config import TrainSettings
 from nightshift.errors import InputError, OutageError
 from nightshift.models import build, resnet
 from nightshift.models.freezing import HEAD, STEM, frozen, part_of
-from nightshift.records import Dataset, Start
+from nightshift.records import Dataset, InitialWeights
 
 
 class Source(NamedTuple):
@@ -37,7 +37,7 @@ def about(settings: TrainSettings, dataset: Dataset) -> dict[str, object]:
     return {"network": _described(settings), "classes": dataset.classes}
 
 
-def fitting(settings: TrainSettings, start: Start | None) -> TrainSettings:
+def fitting(settings: TrainSettings, start: InitialWeights | None) -> TrainSettings:
     """The settings, without those that need a champion where there is none yet."""
     if settings.weights != "champion" or start is not None:
         return settings
@@ -45,7 +45,9 @@ def fitting(settings: TrainSettings, start: Start | None) -> TrainSettings:
     return settings.model_copy(update={"weights": "none", "freeze": "none", "backbone_rate": 1.0})
 
 
-def begin(network: nn.Module, settings: TrainSettings, dataset: Dataset, start: Start | None) -> None:
+def begin(
+    network: nn.Module, settings: TrainSettings, dataset: Dataset, start: InitialWeights | None
+) -> None:
     """Put the weights that training starts from into an untrained network and print what was taken.
 
     Raises InputError when they are damaged or of another network, or when something new would be frozen, and
@@ -122,7 +124,7 @@ def _check_body(
             )
 
 
-def _read(start: Start) -> Source:
+def _read(start: InitialWeights) -> Source:
     """Another training's weights, checked against their digest."""
     data = storage.read_artifact(start.weights)
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from nightshift.records import Conditions, Dataset, Made, Record
+from nightshift.records import BuildRecord, Conditions, Dataset, Record
 
 DATA: Final = (  # what the pixels hang on
     *("code", "processor"),
@@ -42,7 +42,7 @@ def equal(what: str, recorded: str, now: str) -> Row:
     return Row(what=what, recorded=recorded, now=now, same=recorded == now)
 
 
-def data(made: Made, dataset: Dataset) -> tuple[Row, ...]:
+def data(made: BuildRecord, dataset: Dataset) -> tuple[Row, ...]:
     """Of the data set's digest, which follows from the listing, and of the pixels that were made of it."""
     return (
         equal("data set", made.dataset, dataset.digest),

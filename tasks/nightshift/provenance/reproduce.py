@@ -17,11 +17,11 @@ from nightshift.provenance import differences, source_code
 from nightshift.provenance.differences import Comparison
 from nightshift.records import (
     Artifact,
+    BuildRecord,
     Candidate,
     Checkpoint,
     Conditions,
     Dataset,
-    Made,
     Message,
     Part,
     PartList,
@@ -90,7 +90,7 @@ def reproduce(name: str, version: str, store: str, *, data_only: bool, echo: Ech
     )
 
 
-def read_made(name: str, version: str) -> Made:
+def read_made(name: str, version: str) -> BuildRecord:
     """What the version was made of and with, as `register` wrote it down."""
     tag = registry.version_tags(name, version).get(registry.MADE)
     if not tag:
@@ -101,7 +101,7 @@ def read_made(name: str, version: str) -> Made:
     artifact = Artifact.model_validate_json(tag)
     data = storage.read_artifact(artifact)
     try:
-        return Made.model_validate_json(data)
+        return BuildRecord.model_validate_json(data)
     except ValidationError as error:
         wrong = error.errors()[0]
         raise InputError(
@@ -110,7 +110,7 @@ def read_made(name: str, version: str) -> Made:
         ) from error
 
 
-def check_processes(made: Made, of: str, data_only: bool, echo: Echo) -> None:
+def check_processes(made: BuildRecord, of: str, data_only: bool, echo: Echo) -> None:
     """Raises InputError where several processes trained; says where another kind of device did."""
     if data_only:
         return
@@ -127,7 +127,7 @@ def check_processes(made: Made, of: str, data_only: bool, echo: Echo) -> None:
         echo(f"{of} was trained on {', '.join(others)} and this is {here}: their bits are not comparable")
 
 
-def check_inputs(made: Made, echo: Echo) -> None:
+def check_inputs(made: BuildRecord, echo: Echo) -> None:
     """Raises InputError naming what is gone or was changed since the night, as the listing tells."""
     source = made.plan.source
     for name, parts in _by_batch(_parts(made)).items():
@@ -150,7 +150,7 @@ def check_inputs(made: Made, echo: Echo) -> None:
         echo(f"{where}: listings may have another digest in this code, so that only pixels are compared")
 
 
-def _digest(part: Part, made: Made, listed: Mapping[str, storage.Stored]) -> str:
+def _digest(part: Part, made: BuildRecord, listed: Mapping[str, storage.Stored]) -> str:
     """Digest of the part as its files are now."""
     files = {key: (key, listed[key].size, listed[key].etag) for key in _keys(part)}
     manifest = files[part.manifest] if part.manifest else None
@@ -158,7 +158,7 @@ def _digest(part: Part, made: Made, listed: Mapping[str, storage.Stored]) -> str
     return batches.part_digest(batch, made.plan.pipeline.preprocess, made.plan.source)
 
 
-def check_start(made: Made) -> None:
+def check_start(made: BuildRecord) -> None:
     """Raises InputError when the weights that training started from are gone or were changed."""
     start = made.plan.start
     if start is None:
@@ -171,7 +171,7 @@ def check_start(made: Made) -> None:
         ) from error
 
 
-def _parts(made: Made) -> tuple[Part, ...]:
+def _parts(made: BuildRecord) -> tuple[Part, ...]:
     try:
         return storage.read_record(made.plan.parts_uri, PartList).parts
     except storage.MissingError as error:
@@ -196,7 +196,7 @@ def _some(keys: Sequence[str]) -> str:
     return f"{', '.join(keys[:NAMED])}{rest}"
 
 
-def _here(made: Made) -> tuple[differences.Row, ...]:
+def _here(made: BuildRecord) -> tuple[differences.Row, ...]:
     """Conditions of the data, by those of this process."""
     from nightshift.provenance import environment  # imports torch, which takes seconds
 
@@ -205,7 +205,7 @@ def _here(made: Made) -> tuple[differences.Row, ...]:
     return tuple(row for row in rows if row.what in differences.DATA)
 
 
-def _data(made: Made, bench: Bench) -> str:
+def _data(made: BuildRecord, bench: Bench) -> str:
     """Preprocess the recorded parts and assemble them; the URI of the data set's manifest."""
     # Outside of its night there is no run to log to, and no drift that could end it.
     plan = made.plan.model_copy(update={"mlflow_run_id": None, "previous": "", "drift_limit": None})
@@ -216,7 +216,9 @@ def _data(made: Made, bench: Bench) -> str:
     return str(bench.run("assemble", AssembleSpec(plan=plan))["dataset_uri"])
 
 
-def _model(made: Made, dataset_uri: str, results: tuple[differences.Row, ...], bench: Bench) -> Comparison:
+def _model(
+    made: BuildRecord, dataset_uri: str, results: tuple[differences.Row, ...], bench: Bench
+) -> Comparison:
     """Train the members and make the candidate again."""
     plan, candidate = made.plan, made.candidate
     members = []

@@ -22,7 +22,7 @@ class Artifact(Record):
     size: int
 
 
-class Start(Record):
+class InitialWeights(Record):
     """Weights that a training starts from, fixed before the night works: safetensors of another training."""
 
     name: str  # what people call them, such as models:/digits/3
@@ -91,7 +91,9 @@ class Plan(Record):
     drift_limit: float | None = None  # when set, the night trains only if the new images drift further
     newest: float = 0.0  # when the newest image was written, seconds since 1970; 0 where nothing tells
     salt: str = ""  # the night's name when nothing may be taken from an earlier night
-    start: Start | None = None  # what `train.weights` came to, None for random and for ImageNet weights
+    start: InitialWeights | None = (
+        None  # what `train.weights` came to, None for random and for ImageNet weights
+    )
     mlflow_run_id: str | None = None
 
 

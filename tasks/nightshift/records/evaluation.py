@@ -17,7 +17,7 @@ class Verdict(Record):
     sentence: str
 
 
-class Standings(Record):
+class EnsembleAccuracy(Record):
     """Accuracy of the members of an ensemble on the validation split, in float, and of their votes."""
 
     members: tuple[float, ...]
@@ -35,7 +35,7 @@ class Machine(Record):
     versions: dict[str, str]  # of the runtimes
 
 
-class Pace(Record):
+class Timing(Record):
     """Times of one model with some number of threads, in one runtime."""
 
     threads: int
@@ -49,14 +49,14 @@ class Pace(Record):
 Reference = Literal["onnxruntime", "onnxruntime-exact"]
 
 
-class Speed(Record):
+class Benchmark(Record):
     """What one model asks of the machine, in fresh processes that took turns with those of the others."""
 
     runtime: str  # the fastest whose labels are those of the file's exact arithmetic
     reference: Reference  # the runtime that gives the labels: onnxruntime where its labels are the exact ones
     agreements: dict[str, float]  # share of exact labels on calibration images, by runtime
-    single: Pace  # one thread
-    full: Pace  # all threads
+    single: Timing  # one thread
+    full: Timing  # all threads
     load_seconds: float
     memory_mb: float  # peak of a process that holds the model and nothing else of ours
     size: int  # bytes of the file
@@ -89,7 +89,7 @@ class Scores(Record):
     average_precision: float | None
     brier: float  # mean squared error of the probabilities, 0 to 2
     calibration_error: float  # expected, 15 bins, 0 to 1
-    speed: Speed
+    speed: Benchmark
 
     @property
     def quality(self) -> dict[str, float]:
@@ -114,7 +114,7 @@ class Evaluation(Record):
     candidate: Candidate
     validation: dict[str, float]  # accuracy per candidate on the validation split
     test: dict[str, Scores]  # chosen candidate, its fp32 reference, champion, best
-    speeds: dict[str, Speed]  # of every candidate, and of the champions that are judged
+    speeds: dict[str, Benchmark]  # of every candidate, and of the champions that are judged
     machine: Machine
     passed_over: dict[str, str]  # sentence per candidate that was not made or breaks a limit, unless chosen
     front: tuple[str, ...]  # candidates that none beats in accuracy and latency, quickest first
@@ -154,7 +154,7 @@ Noticing = Literal["disputed", "removed", "gone"]
 DecisionKind = Registering | Staying | Moving | Noticing
 
 
-class Bound(Record):
+class PromotionPrecondition(Record):
     """What a promotion is decided on; when any of it changes, the decision is void."""
 
     sha256: str  # of model.onnx
@@ -187,7 +187,7 @@ class Comparison(NamedTuple):
 
     candidates: dict[str, Candidate]  # that were made and timed
     accuracy: dict[str, float]  # on the validation split
-    speeds: dict[str, Speed]  # of the champions too
+    speeds: dict[str, Benchmark]  # of the champions too
     machine: Machine
     chosen: str
     passed_over: dict[str, str]  # with those that could not be made or timed

@@ -88,7 +88,7 @@ class Candidate(Variant):
         return max(self.pair_sums.values(), default=0)
 
 
-class Made(Record):
+class BuildRecord(Record):
     """All that a version was made of and with: what it takes to make it again."""
 
     plan: Plan
@@ -98,15 +98,15 @@ class Made(Record):
     candidate: Candidate
 
 
-class Unmade(Variant):
+class FailedCandidate(Variant):
     """A candidate that its recipe could not make, and why in one sentence; the others go on without it."""
 
     reason: str
 
 
-def outcome(result: Mapping[str, Any]) -> Candidate | Unmade:
+def outcome(result: Mapping[str, Any]) -> Candidate | FailedCandidate:
     """What the stage `quantize` came to, from the plain dict that it returned."""
-    return (Unmade if "reason" in result else Candidate).model_validate(result)
+    return (FailedCandidate if "reason" in result else Candidate).model_validate(result)
 
 
 class Epoch(NamedTuple):

@@ -6,7 +6,7 @@ from nightshift.config import Pipeline, PreprocessSettings
 from nightshift.records.data import Artifact, BatchSeen, Message, Profile, Record, Refusal
 
 
-class Forecast(Record):
+class PredictionPlan(Record):
     """What a prediction run will do, and `reason` why; without batches it does nothing."""
 
     pipeline: Pipeline
@@ -26,7 +26,7 @@ class Forecast(Record):
         return sum(batch.files for batch in self.batches.values())
 
 
-class Unsure(Record):
+class LowConfidence(Record):
     """An image of which the model is not sure."""
 
     key: str  # <batch>/<path in the batch>
@@ -44,7 +44,7 @@ class PartPredictions(Record):
     refusals: tuple[Refusal, ...]
     profile: Profile  # of the images, with the predicted labels as classes
     confidences: tuple[int, ...]  # images by the probability of their label, in equal bins from 0 to 1
-    unsure: tuple[Unsure, ...]  # the least sure first, as many as are listed
+    unsure: tuple[LowConfidence, ...]  # the least sure first, as many as are listed
     runtime: str
     seconds: float
 

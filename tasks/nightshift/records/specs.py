@@ -15,17 +15,17 @@ from nightshift.config import (
 from nightshift.config.evaluation import Asks
 from nightshift.config.upkeep import Retention
 from nightshift.records import (
-    Bound,
     Candidate,
     Checkpoint,
     Drift,
     Evaluation,
-    Forecast,
+    FailedCandidate,
+    InitialWeights,
     Message,
     Plan,
+    PredictionPlan,
+    PromotionPrecondition,
     Record,
-    Start,
-    Unmade,
     Variant,
 )
 
@@ -53,7 +53,7 @@ class TrainSpec(Record):
     settings: TrainSettings
     member: int = 0
     salt: str = ""  # Plan.salt
-    start: Start | None = None  # Plan.start
+    start: InitialWeights | None = None  # Plan.start
     mlflow_run_id: str | None = None
     run_name: str = ""  # of the child run in MLflow; train-<member> when empty
 
@@ -68,7 +68,7 @@ class EvaluateSpec(Record):
     plan: Plan
     dataset_uri: str
     members: tuple[Checkpoint, ...]
-    candidates: tuple[Candidate | Unmade, ...]
+    candidates: tuple[Candidate | FailedCandidate, ...]
     drifts: tuple[Drift, ...] = ()
     settings: EvaluateSettings
     policy: PromotionPolicy
@@ -93,7 +93,7 @@ class PromoteSpec(Record):
     reason: str = ""  # that a person gives
     run: str = ""  # of the promotion, by which a second try knows what the first one did
     only_challenger: bool = False  # a version that was offered is not promoted once a newer one came
-    bound: Bound | None = None  # what `check` saw; `move` refuses when it changed since
+    bound: PromotionPrecondition | None = None  # what `check` saw; `move` refuses when it changed since
     asks: Asks  # when a person has to approve of a promotion
     approved: bool = False  # whether a person did
     hand_moves: Literal["report", "put_back"] = "report"
@@ -118,12 +118,12 @@ class LookSpec(Record):
 
 
 class PredictSpec(Record):
-    forecast: Forecast
+    forecast: PredictionPlan
     message: Message
 
 
 class SummariseSpec(Record):
-    forecast: Forecast
+    forecast: PredictionPlan
 
 
 class SweepSpec(Record):

@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import DictLoader, Environment, StrictUndefined
 from numpy.typing import NDArray
 
-from nightshift.records import ClassScores, Conditions, Dataset, Evidence, Plan, Standings, Verdict
+from nightshift.records import ClassScores, Conditions, Dataset, EnsembleAccuracy, Evidence, Plan, Verdict
 from nightshift.records.evaluation import Comparison
 from nightshift.report import candidates as candidates
 from nightshift.report import candidates_page, evidence_page, image_grid, quality
@@ -30,7 +30,7 @@ class Findings(NamedTuple):
     dataset: Dataset
     comparison: Comparison
     verdicts: tuple[Verdict, ...]
-    standings: Standings | None  # of an ensemble
+    standings: EnsembleAccuracy | None  # of an ensemble
     test: dict[str, ClassScores]
     versions: dict[str, str]
     stays_best: str | None  # see Evaluation

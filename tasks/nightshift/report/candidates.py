@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from nightshift.config import PromotionPolicy
-from nightshift.records import Machine, Speed
+from nightshift.records import Benchmark, Machine
 from nightshift.records.evaluation import Comparison
 from nightshift.report.label_placement import Box, Point, place
 
@@ -34,7 +34,7 @@ class Row(NamedTuple):
     name: str
     accuracy: float | None
     loss: float | None
-    speed: Speed | None
+    speed: Benchmark | None
     details: Mapping[str, float | int | str]
     pair_sum: int  # 0 where nothing is computed in integers
     state: str  # chosen, passed over or empty

@@ -19,7 +19,7 @@ from nightshift.stack import supervisor as supervise
 from nightshift.stack.environment import Site, run_folder
 from nightshift.stack.processes import Session
 from nightshift.stack.roles import Role
-from nightshift.stack.startup import Start
+from nightshift.stack.startup import InitialWeights
 from nightshift.stack.supervisor import Supervisor
 
 Say = Callable[[str], None]
@@ -135,7 +135,7 @@ def up(
             prepare.make_data(site, chosen)
             if supervisor is None:
                 supervisor = _launch(site, names, roles)
-            if Start(site, supervisor, chosen, on_event).run() == 0:
+            if InitialWeights(site, supervisor, chosen, on_event).run() == 0:
                 on_event("everything is up already")
             _record(home, names)
         except BaseException:

@@ -18,7 +18,7 @@ PARSE_PATIENCE = 30.0  # seconds for all pipeline files to be parsed
 SETTLED = 6.0  # seconds without another file parsed: what is left defines no DAG
 
 
-class Start:
+class InitialWeights:
     """One start: which roles wait, which were told to start, which are healthy."""
 
     def __init__(

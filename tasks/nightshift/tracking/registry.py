@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
-from nightshift.records import Artifact, Start, lengths, model_facts
+from nightshift.records import Artifact, InitialWeights, lengths, model_facts
 from nightshift.tracking import logged_model, signatures
 from nightshift.tracking.runs import address, client, worded
 
@@ -211,7 +211,7 @@ def check_judgement(name: str, version: str) -> None:
     signatures.check_judgement(f"models:/{name}/{version}", name, found.run_id, dict(found.tags))
 
 
-def checkpoint_of(uri: str) -> Start:
+def checkpoint_of(uri: str) -> InitialWeights:
     """The float weights behind `models:/<name>@<alias>` or `models:/<name>/<version>`, named by version.
 
     Of a vote, those of its first member.
@@ -223,7 +223,7 @@ def checkpoint_of(uri: str) -> Start:
             f"{exact} does not record the checkpoint that it was made of (tag {CHECKPOINTS}); name its "
             "checkpoint.json instead"
         )
-    return Start(name=exact, weights=Artifact.model_validate(json.loads(recorded)[0]))
+    return InitialWeights(name=exact, weights=Artifact.model_validate(json.loads(recorded)[0]))
 
 
 def champions(name: str) -> Champions:

@@ -5,7 +5,7 @@ from typing import Final
 from nightshift.config import PromotionPolicy
 from nightshift.evaluation.gates.case import ROUNDING, Case, Rival, champions_corrupted, mean, points, some
 from nightshift.evaluation.metrics.paired import compare
-from nightshift.records import Pace, Verdict
+from nightshift.records import Timing, Verdict
 
 NOTICEABLE: Final = 0.05  # smaller or faster by less than this share is not a gain
 STURDIER: Final = 0.02  # mean accuracy on corrupted images from which it is a gain, 0 to 1
@@ -90,7 +90,7 @@ def _significant(p_value: float, policy: PromotionPolicy) -> bool:
     return policy.significance is not None and p_value <= policy.significance
 
 
-def _faster(ours: Pace, theirs: Pace, policy: PromotionPolicy) -> list[str]:
+def _faster(ours: Timing, theirs: Timing, policy: PromotionPolicy) -> list[str]:
     """Throughput counts only where it is the objective: of more numbers, noise improves one more easily."""
     gains = []
     if ours.latency_ms_p50 <= theirs.latency_ms_p50 * (1 - NOTICEABLE):

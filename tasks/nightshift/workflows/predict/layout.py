@@ -14,7 +14,7 @@ from typing import Final
 
 from nightshift import storage
 from nightshift.config import store_root
-from nightshift.records import BatchPredictions, Unsure
+from nightshift.records import BatchPredictions, LowConfidence
 from nightshift.security.escaping import harmless
 
 DONE: Final = "_SUCCESS"
@@ -40,7 +40,7 @@ def done(place: str) -> BatchPredictions | None:
         return None
 
 
-def to_label(unsure: Sequence[Unsure]) -> bytes:
+def to_label(unsure: Sequence[LowConfidence]) -> bytes:
     """A manifest, `path,label,confidence`, of images of one batch; safe to open in a spreadsheet."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")

@@ -14,7 +14,7 @@ from nightshift.config.pipelines import unlabelled_source
 from nightshift.data import batches
 from nightshift.data.batches import Batch, message, store
 from nightshift.errors import InputError
-from nightshift.records import Forecast, Part
+from nightshift.records import Part, PredictionPlan
 from nightshift.records.specs import LookSpec
 from nightshift.runner.json_logs import one_line
 from nightshift.tracking import registry
@@ -23,11 +23,11 @@ from nightshift.workflows.predict import layout
 DAY = 86_400.0  # seconds
 
 
-def look(spec: LookSpec) -> Forecast:
+def look(spec: LookSpec) -> PredictionPlan:
     """Decide what is predicted. Raises InputError for a version or a batch that does not exist."""
     pipeline, waiting, clutter = spec.pipeline, list[str](), Counter[str]()
     source = unlabelled_source(pipeline)
-    nothing = Forecast(pipeline=pipeline, run=spec.run, reason="", source=source)
+    nothing = PredictionPlan(pipeline=pipeline, run=spec.run, reason="", source=source)
     seen = {
         batch.name: batch
         for batch in batches.complete(storage.listing(source), pipeline.settle_minutes * 60, waiting, clutter)
@@ -55,7 +55,7 @@ def look(spec: LookSpec) -> Forecast:
     return forecast.model_copy(update={"reason": reason})
 
 
-def _forecast(draft: Forecast, chosen: Sequence[Batch], version: str) -> Forecast:
+def _forecast(draft: PredictionPlan, chosen: Sequence[Batch], version: str) -> PredictionPlan:
     pipeline = draft.pipeline
     tags = registry.version_tags(pipeline.name, version)
     if registry.PREPROCESS not in tags:

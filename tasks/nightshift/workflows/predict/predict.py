@@ -24,7 +24,15 @@ from nightshift.hardware.processor import threads
 from nightshift.inference import classifier, model_file, prediction_table
 from nightshift.inference.classifier import Classifier
 from nightshift.inference.runtime import Prediction
-from nightshift.records import Forecast, Part, PartList, PartPredictions, Predicted, Refusal, Unsure
+from nightshift.records import (
+    LowConfidence,
+    Part,
+    PartList,
+    PartPredictions,
+    Predicted,
+    PredictionPlan,
+    Refusal,
+)
 from nightshift.records.specs import PredictSpec
 from nightshift.runner.json_logs import one_line
 from nightshift.workflows.predict import layout
@@ -57,7 +65,7 @@ def predict(spec: PredictSpec) -> Predicted:
     return Predicted(parts=len(parts), images=images, refused=refused, seconds=seconds)
 
 
-def _reopen(forecast: Forecast, names: Set[str]) -> None:
+def _reopen(forecast: PredictionPlan, names: Set[str]) -> None:
     """Take away what says that an earlier cut of a batch is whole, before other tables lie there."""
     for name in names:
         place = layout.folder(forecast.pipeline.name, forecast.version, name)
@@ -66,7 +74,7 @@ def _reopen(forecast: Forecast, names: Set[str]) -> None:
             storage.delete(storage.join(place, layout.DONE))
 
 
-def _model(forecast: Forecast) -> model_file.ModelFile:
+def _model(forecast: PredictionPlan) -> model_file.ModelFile:
     """The version that the work was planned with, its bytes checked."""
     uri = f"models:/{forecast.pipeline.name}/{forecast.version}"
     model = model_file.load(uri)
@@ -82,7 +90,9 @@ def _model(forecast: Forecast) -> model_file.ModelFile:
     return model
 
 
-def _part(part: Part, forecast: Forecast, decoders: Decoders[Seen], model: Classifier) -> PartPredictions:
+def _part(
+    part: Part, forecast: PredictionPlan, decoders: Decoders[Seen], model: Classifier
+) -> PartPredictions:
     place = layout.folder(forecast.pipeline.name, forecast.version, part.batch)
     done = layout.marker(place, part.digest)
     if storage.exists(done):
@@ -114,7 +124,7 @@ def _part(part: Part, forecast: Forecast, decoders: Decoders[Seen], model: Class
 
 
 def _predicted(
-    part: Part, forecast: Forecast, decoders: Decoders[Seen], model: Classifier, refusals: list[Refusal]
+    part: Part, forecast: PredictionPlan, decoders: Decoders[Seen], model: Classifier, refusals: list[Refusal]
 ) -> tuple[list[Row], Any, Any]:
     """Rows with their probabilities float32 [N,K] and labels int64 [N]; many images at a time."""
     rows: list[Row] = []
@@ -132,7 +142,7 @@ def _predicted(
 
 
 def _rows(
-    part: Part, forecast: Forecast, decoders: Decoders[Seen], refusals: list[Refusal]
+    part: Part, forecast: PredictionPlan, decoders: Decoders[Seen], refusals: list[Refusal]
 ) -> Iterator[tuple[Row, Pixels]]:
     """What can be read, as the model takes it; what cannot is added to `refusals`."""
     files: deque[tuple[str, str]] = deque()
@@ -147,7 +157,7 @@ def _rows(
 
 
 def _contents(
-    part: Part, forecast: Forecast, files: deque[tuple[str, str]], refusals: list[Refusal]
+    part: Part, forecast: PredictionPlan, files: deque[tuple[str, str]], refusals: list[Refusal]
 ) -> Iterator[bytes]:
     """The bytes of every file that can be fetched, in order; the file itself is added to `files`."""
     batch = storage.join(forecast.source, part.batch)
@@ -168,10 +178,12 @@ def _profile(rows: list[Row], labels: list[str]) -> Any:
     return drift.profile(pa.table({"label": labels, **columns}, schema=fields), np.ones(len(rows), np.bool_))
 
 
-def _unsure(rows: list[Row], labels: list[str], sure: list[float], forecast: Forecast) -> tuple[Unsure, ...]:
+def _unsure(
+    rows: list[Row], labels: list[str], sure: list[float], forecast: PredictionPlan
+) -> tuple[LowConfidence, ...]:
     policy = forecast.pipeline.predict
     found = [
-        Unsure(key=row.key, label=label, confidence=confidence)
+        LowConfidence(key=row.key, label=label, confidence=confidence)
         for row, label, confidence in zip(rows, labels, sure, strict=True)
         if confidence < policy.low_confidence
     ]

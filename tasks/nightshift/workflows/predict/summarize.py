@@ -16,9 +16,9 @@ from nightshift.data import drift, quarantine
 from nightshift.errors import InputError
 from nightshift.records import (
     BatchPredictions,
-    Forecast,
     PartList,
     PartPredictions,
+    PredictionPlan,
     Profile,
     Refusal,
     lengths,
@@ -91,11 +91,11 @@ def summarise(spec: SummariseSpec) -> Summary:
     return summary
 
 
-def _place(forecast: Forecast, batch: str) -> str:
+def _place(forecast: PredictionPlan, batch: str) -> str:
     return layout.folder(forecast.pipeline.name, forecast.version, batch).rstrip("/")
 
 
-def _finish(forecast: Forecast, name: str, parts: Sequence[PartPredictions]) -> BatchPredictions:
+def _finish(forecast: PredictionPlan, name: str, parts: Sequence[PartPredictions]) -> BatchPredictions:
     pipeline, place = forecast.pipeline, _place(forecast, name)
     refusals = [refusal for part in parts for refusal in part.refusals]
     images = sum(part.images for part in parts)
@@ -131,7 +131,7 @@ def _finish(forecast: Forecast, name: str, parts: Sequence[PartPredictions]) -> 
     return batch
 
 
-def _whole(forecast: Forecast, results: Sequence[PartPredictions]) -> Whole:
+def _whole(forecast: PredictionPlan, results: Sequence[PartPredictions]) -> Whole:
     refused: Counter[str] = Counter()
     refusals: list[Refusal] = [refusal for result in results for refusal in result.refusals]
     refused.update(refusal.reason for refusal in refusals)
@@ -142,7 +142,7 @@ def _whole(forecast: Forecast, results: Sequence[PartPredictions]) -> Whole:
     return Whole(profile, bins, refused, moved, trained.profile if trained else None)
 
 
-def _log(forecast: Forecast, finished: Sequence[BatchPredictions], whole: Whole, failed: str) -> str:
+def _log(forecast: PredictionPlan, finished: Sequence[BatchPredictions], whole: Whole, failed: str) -> str:
     """A run of its own in MLflow, found again when this runs twice; returns the address of its page."""
     from nightshift.report.predictions import figure  # matplotlib takes a second to import
     from nightshift.tracking import runs

@@ -9,7 +9,7 @@ more where the alias moves, and no answer is a refusal. docs/promotion.md has al
 from pydantic import BaseModel
 
 from nightshift.errors import InputError
-from nightshift.records import Bound, Decision, DecisionKind
+from nightshift.records import Decision, DecisionKind, PromotionPrecondition
 from nightshift.records.specs import PromoteSpec
 from nightshift.tracking import ledger, registry
 from nightshift.workflows.promote import approval, decisions, moves
@@ -29,7 +29,7 @@ class Promotion(BaseModel):
     reason: str
     instead_of: str | None
     asks: bool = False
-    bound: Bound | None = None
+    bound: PromotionPrecondition | None = None
     body: str = ""  # what an approver reads, Markdown
 
 
@@ -75,7 +75,9 @@ def check(spec: PromoteSpec) -> Promotion:
             f"version {version} of {spec.pipeline} was never champion, so there is nothing to roll back to; "
             "promote it instead"
         )
-    bound = Bound(sha256=sha256, champion=champion, test=_test(tags.get(registry.DATASET, "")))
+    bound = PromotionPrecondition(
+        sha256=sha256, champion=champion, test=_test(tags.get(registry.DATASET, ""))
+    )
     if stays := _void(spec, version, tags, bound):
         kind, reason = stays
         _stay(spec, version, kind, champion, reason)
@@ -150,7 +152,7 @@ def _asks(spec: PromoteSpec, champion: str | None) -> bool:
 
 
 def _void(
-    spec: PromoteSpec, version: str, tags: dict[str, str], bound: Bound
+    spec: PromoteSpec, version: str, tags: dict[str, str], bound: PromotionPrecondition
 ) -> tuple[DecisionKind, str] | None:
     """Why the decision does not stand any more, and how that is called; None when it does."""
     if newer := _newer(spec, version):
@@ -239,7 +241,7 @@ def _result(
     reason: str,
     *,
     proceed: bool = False,
-    bound: Bound | None = None,
+    bound: PromotionPrecondition | None = None,
     body: str = "",
 ) -> Promotion:
     tags = (registry.find_tags(spec.pipeline, version) if version else None) or {}

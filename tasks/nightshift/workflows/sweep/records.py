@@ -3,7 +3,7 @@
 from typing import Literal
 
 from nightshift.config import Pipeline
-from nightshift.records import Record, Start
+from nightshift.records import InitialWeights, Record
 from nightshift.workflows.sweep.search_space import Space, Value
 
 
@@ -15,7 +15,9 @@ class Sweep(Record):
     dataset_uri: str
     spaces: tuple[Space, ...]
     trials: int
-    starts: dict[str, Start | None]  # what each value of `train.weights` came to when the sweep began
+    starts: dict[
+        str, InitialWeights | None
+    ]  # what each value of `train.weights` came to when the sweep began
     mlflow_run_id: str | None = None
 
 

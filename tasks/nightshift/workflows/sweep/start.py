@@ -12,7 +12,7 @@ from nightshift import storage
 from nightshift.config import Pipeline, store_root
 from nightshift.errors import InputError
 from nightshift.models import initial_weights
-from nightshift.records import Dataset, Start
+from nightshift.records import Dataset, InitialWeights
 from nightshift.records.specs import SweepSpec, TrialSpec
 from nightshift.tracking import ledger
 from nightshift.workflows.sweep.records import Sweep
@@ -54,7 +54,7 @@ def sweep(spec: SweepSpec) -> Prepared:
     return Prepared(trials=tuple(TrialSpec(sweep_uri=uri, number=number + 1) for number in range(trials)))
 
 
-def starts(pipeline: Pipeline, spaces: Sequence[Space]) -> dict[str, Start | None]:
+def starts(pipeline: Pipeline, spaces: Sequence[Space]) -> dict[str, InitialWeights | None]:
     """What all trials start from, for each value of `train.weights`: an alias may move meanwhile."""
     swept = [str(choice) for space in spaces if space.setting == "train.weights" for choice in space.choices]
     return {name: initial_weights.find(name, pipeline.name) for name in swept or [pipeline.train.weights]}
