@@ -108,7 +108,7 @@ def promoted(name: str, bright: str = "bright", side: int = 8, model: bytes | No
 
 def registered(name: str, bright: str = "bright", side: int = 8, model: bytes | None = None) -> str:
     data = model or brightness(facts(bright=bright, side=side), side=side)
-    run = runs.open_night(name, f"night of {bright}", params={})
+    run = runs.open_run(name, f"night of {bright}", params={})
     return registry.register_version(run, name, data, classes=2, shape=(side, side, 3), tags={})
 
 

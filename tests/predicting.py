@@ -35,7 +35,7 @@ class Lights:
     def register(self, dataset: str = "", champion: bool = True) -> str:
         """Register the model once more, as a night does, and make it champion."""
         self.runs += 1
-        run = runs.open_night(self.pipeline.name, f"night {self.runs}", params={})
+        run = runs.open_run(self.pipeline.name, f"night {self.runs}", params={})
         tags = {
             registry.PREPROCESS: PREPROCESS.model_dump_json(),
             registry.DATASET: dataset,

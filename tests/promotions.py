@@ -28,7 +28,7 @@ def registering(ml_store: Path, mlflow_server: Door, monkeypatch: pytest.MonkeyP
 
 def challenger(name: str, seed: int, state: str = "challenger", **tags: str) -> str:
     """Register a version as a night does."""
-    run_id = runs.open_night(name, f"night {seed}", params={})
+    run_id = runs.open_run(name, f"night {seed}", params={})
     facts = {
         registry.PREPROCESS: PreprocessSettings(image_size=8).model_dump_json(),
         registry.STATE: state,
@@ -93,7 +93,7 @@ def registering_spec(night: Night, name: str, title: str, seed: int, *, passed: 
         update={
             "pipeline": pipeline,
             "night": title,
-            "mlflow_run_id": runs.open_night(name, title, params={}),
+            "mlflow_run_id": runs.open_run(name, title, params={}),
         }
     )
     return RegisterSpec.model_construct(

@@ -205,7 +205,7 @@ def test_a_registered_champion_is_fetched_checked_and_used(
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(stack.home))
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
-    run = runs.open_night("light", "night-1", params={})
+    run = runs.open_run("light", "night-1", params={})
     version = registry.register_version(run, "light", brightness(), classes=2, shape=(8, 8, 3), tags={})
     registry.set_alias("light", "champion", version)
     result = predict("models:/light@champion", images / "day.jpg", "--json")

@@ -39,7 +39,7 @@ def registered(
     monkeypatch.setenv(signing.PUBLIC_KEYS, str(tmp_path / "keys" / "signing.pub"))
 
     def register(name: str) -> str:
-        run_id = runs.open_night(name, "n1", params={})
+        run_id = runs.open_run(name, "n1", params={})
         version = registry.register_version(run_id, name, MODEL, classes=2, shape=(4, 4, 3), tags={})
         return f"models:/{name}/{version}"
 

@@ -102,7 +102,7 @@ def test_a_newest_version_that_somebody_deleted_is_told(registering):
 
 def test_a_store_says_which_servers_write_to_it(registering):
     """Before a night of another server has registered anything, its images and checkpoints are there."""
-    runs.open_night("ours", "night-1", params={})
+    runs.open_run("ours", "night-1", params={})
     owners.note("ours")
     owners.note("ours")
     owners.note("never opened")
@@ -122,7 +122,7 @@ def test_a_store_says_which_servers_write_to_it(registering):
 def test_an_owner_s_record_holds_no_login(registering, monkeypatch):
     address = os.environ["MLFLOW_TRACKING_URI"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("://", "://me:secret@"))
-    runs.open_night("guarded", "night-1", params={})
+    runs.open_run("guarded", "night-1", params={})
     owners.note("guarded")
     (record,) = [
         storage.read(storage.join(store_root(), "owners", stored.key))

@@ -33,7 +33,7 @@ def spec(mlflow_server, ml_dataset_uri, monkeypatch) -> TrainSpec:
 
 
 def new_night() -> str:
-    return runs.open_night("shown", f"night {next(NIGHTS)}", params={})
+    return runs.open_run("shown", f"night {next(NIGHTS)}", params={})
 
 
 def child_of(spec: TrainSpec) -> mlflow.entities.Run:

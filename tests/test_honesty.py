@@ -103,7 +103,7 @@ class Nights:
         plan = {
             "night": f"night-{self.count}",
             "data_digest": f"{self.count:064}",
-            "mlflow_run_id": runs.open_night(name, f"night-{self.count}", params={}),
+            "mlflow_run_id": runs.open_run(name, f"night-{self.count}", params={}),
         }
         new = {f"batch-{self.count}": BatchSeen(files=1, digest=f"{self.count:064}")}
         dataset = self.night.dataset.model_copy(update={"batches": new})

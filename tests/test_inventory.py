@@ -52,7 +52,7 @@ def test_a_model_that_a_person_deleted_can_be_restored_and_one_that_never_was_ca
 
 
 def test_a_deleted_run_is_known(registering):
-    run_id = runs.open_night("gone-run", "n", params={})
+    run_id = runs.open_run("gone-run", "n", params={})
     runs.client().delete_run(run_id)
     assert run_id in inventory.runs()
 

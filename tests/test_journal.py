@@ -6,7 +6,7 @@ import pytest
 from waiting import patience, wait_for
 
 from nightshift.errors import InputError, OutageError
-from nightshift.tracking.outbox import Journal
+from nightshift.tracking.outbox import Outbox
 
 
 class Service:
@@ -28,7 +28,7 @@ class Service:
 
 def test_items_arrive_in_their_order_while_more_are_added():
     service = Service()
-    journal = Journal(service.send, pause=0.001)
+    journal = Outbox(service.send, pause=0.001)
     for number in range(0, 3000, 3):
         journal.add([number, number + 1, number + 2])
     wait_for(lambda: service.arrived)
@@ -39,7 +39,7 @@ def test_items_arrive_in_their_order_while_more_are_added():
 
 def test_an_outage_loses_nothing(capsys):
     service = Service()
-    journal = Journal(service.send, pause=0.001)
+    journal = Outbox(service.send, pause=0.001)
     journal.add([1])
     wait_for(lambda: service.arrived == [1])
     service.away = True
@@ -58,7 +58,7 @@ def test_an_outage_loses_nothing(capsys):
 def test_what_cannot_be_sent_is_an_outage_and_the_thread_ends():
     service = Service()
     service.away = True
-    journal = Journal(service.send, pause=0.01)
+    journal = Outbox(service.send, pause=0.01)
     journal.add([1, 2])
     wait_for(lambda: service.tries > 1)
     with pytest.raises(OutageError, match=r"2 values could not be sent within 0.1 s; the service cannot be"):
@@ -69,7 +69,7 @@ def test_what_cannot_be_sent_is_an_outage_and_the_thread_ends():
 def test_a_service_that_hangs_makes_nobody_wait_longer_than_allowed():
     service = Service()
     service.free.clear()
-    journal = Journal(service.send, pause=0.001)
+    journal = Outbox(service.send, pause=0.001)
     journal.add([1])
     wait_for(lambda: service.tries)
     journal.add([2])
@@ -83,7 +83,7 @@ def test_a_refusal_is_raised_at_the_end():
     def refuse(items):
         raise InputError("the run was deleted")
 
-    journal = Journal(refuse, pause=0.001)
+    journal = Outbox(refuse, pause=0.001)
     journal.add([1])
     journal.add([2])
     with pytest.raises(InputError, match="the run was deleted"):

@@ -77,10 +77,10 @@ def test_a_version_with_endless_texts_and_thousands_of_classes_is_registered(wor
 
 
 def test_a_run_takes_endless_texts(stack):
-    run_id = runs.open_night("endless runs", "night-1", params={"train.start": ENDLESS})
+    run_id = runs.open_run("endless runs", "night-1", params={"train.start": ENDLESS})
     runs.set_tags(run_id, {"nightshift.passed_over": ENDLESS})
     runs.log_dataset(run_id, name="endless", digest="d" * 64, source=f"s3://n/{'k' * 1024}", rows=1)
-    runs.close_night(run_id, failed=True, reason=ENDLESS)
+    runs.close_run(run_id, failed=True, reason=ENDLESS)
     run = mlflow.MlflowClient().get_run(run_id)
     assert len(run.data.params["train.start"]) == lengths.PARAM
     assert len(run.data.tags["nightshift.passed_over"]) == lengths.RUN_TAG
@@ -91,6 +91,6 @@ def test_metrics_of_strange_names_stay_apart(stack):
     labels = ["a+b", "a*b", "a_b", "..", ".", "/", "a//b", "/a", "日本", "", "ä" * 300, "ä" * 301, *NAMES]
     names = [f"share/{label}" for label in labels]
     assert lengths.metric_name("share/日本") == "share/日本"
-    run_id = runs.open_night("strange names", "night-1", params={})
+    run_id = runs.open_run("strange names", "night-1", params={})
     runs.log_metrics(run_id, [(lengths.metric_name(name), 0.5, 0) for name in names])
     assert len(mlflow.MlflowClient().get_run(run_id).data.metrics) == len(names)

@@ -118,7 +118,7 @@ def test_a_version_that_nobody_here_made_is_refused(lights: Lights) -> None:
     from nightshift.tracking import registry, runs
 
     lights.batch("b1", [0])
-    run = runs.open_night(lights.pipeline.name, "n", params={})
+    run = runs.open_run(lights.pipeline.name, "n", params={})
     model = onnx_model(1, classes=())
     registry.register_version(run, lights.pipeline.name, model, classes=2, shape=(4, 4, 3), tags={})
     with pytest.raises(InputError, match="does not say how its images are prepared"):

@@ -45,7 +45,7 @@ def trap(tmp_path: Path) -> Path:
 @pytest.fixture
 def pickled(mlflow_server: Door, trap: Path, tmp_path: Path) -> str:
     """Version 1 of a model that somebody registered who may write to MLflow: a pickle."""
-    run = runs.open_night("trapped", tmp_path.name, params={})
+    run = runs.open_run("trapped", tmp_path.name, params={})
     with mlflow.start_run(run_id=run):
         info = mlflow.pyfunc.log_model(name="model", python_model=Evil(trap), pip_requirements=["mlflow"])
     name = f"trapped-{tmp_path.name}"

@@ -26,7 +26,7 @@ def spec(ml_night: Night, mlflow_server, monkeypatch, tmp_path) -> RegisterSpec:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{mlflow_server.server_port}")
     name = tmp_path.name
     pipeline = ml_night.plan.pipeline.model_copy(update={"name": name})
-    run_id = runs.open_night(name, "night-1", params={})
+    run_id = runs.open_run(name, "night-1", params={})
     candidate = ml_night.candidates["int8"]
     scores = Scores.model_construct(accuracy=0.9, images=40, speed=speeds.speed(candidate.model.size))
     passed = Verdict(gate="min_accuracy", passed=True, value=0.9, limit=0.5, sentence="0.9 is at least 0.5")
@@ -78,7 +78,7 @@ def test_registering_again_offers_nothing_that_is_older_or_was_decided(spec, mon
     assert first.offered
     assert register.register(spec).offered  # its task was cut off: it is still to be promoted
     later = spec.model_copy(
-        update={"plan": spec.plan.model_copy(update={"mlflow_run_id": runs.open_night(name, "2", params={})})}
+        update={"plan": spec.plan.model_copy(update={"mlflow_run_id": runs.open_run(name, "2", params={})})}
     )
     second = register.register(later)
     assert (second.version, second.offered) == ("2", True)

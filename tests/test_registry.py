@@ -14,7 +14,7 @@ from nightshift.tracking import registry, runs
 
 
 def register(name: str, night: str, seed: int) -> str:
-    run_id = runs.open_night(name, night, params={})
+    run_id = runs.open_run(name, night, params={})
     tags = {registry.PREPROCESS: PreprocessSettings(image_size=8).model_dump_json()}
     return registry.register_version(run_id, name, onnx_model(seed), classes=2, shape=(4, 4, 3), tags=tags)
 
@@ -81,7 +81,7 @@ def test_an_unknown_alias_is_named(stack):
 
 
 def test_a_description_is_cut_to_what_the_database_takes(stack):
-    run_id = runs.open_night("wordy", "n1", params={})
+    run_id = runs.open_run("wordy", "n1", params={})
     text = "ä" * (lengths.DESCRIPTION + 1)
     version = registry.register_version(
         run_id, "wordy", onnx_model(1), classes=2, shape=(4, 4, 3), tags={}, description=text

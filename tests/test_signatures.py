@@ -51,7 +51,7 @@ def unconfigured(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 def register(name: str, model: bytes = MODEL, night: str = "n1") -> str:
     """The address of a version registered as a night does it."""
-    run_id = runs.open_night(name, night, params={})
+    run_id = runs.open_run(name, night, params={})
     tags = {
         registry.PREPROCESS: PreprocessSettings(image_size=8).model_dump_json(),
     }
@@ -210,7 +210,7 @@ def test_the_private_key_shows_nowhere(mlflow_server, keys, tmp_path, monkeypatc
 
 def judged(name: str, night: str, verdict: str) -> str:
     """Register a version that one gate judged."""
-    run_id = runs.open_night(name, night, params={})
+    run_id = runs.open_run(name, night, params={})
     tags = {f"{registry.GATE}size": f"{verdict}: so it is", registry.DATA: night}
     return registry.register_version(run_id, name, MODEL, classes=2, shape=(4, 4, 3), tags=tags)
 
@@ -237,7 +237,7 @@ def test_a_signed_file_under_another_name_or_run_brings_no_gates(ml_store, mlflo
     tags = registry.version_tags("honest", good)
     original = runs.client().get_model_version("honest", good)
     runs.client().create_registered_model("elsewhere")
-    other_night = runs.open_night("honest", "n9", params={})
+    other_night = runs.open_run("honest", "n9", params={})
     for name, run_id in (("elsewhere", original.run_id), ("honest", other_night)):
         model_id = original.source.removeprefix("models:/")
         made = runs.client().create_model_version(name, original.source, run_id, tags, model_id=model_id)

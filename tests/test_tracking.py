@@ -12,46 +12,46 @@ from nightshift.tracking import runs
 
 
 def test_a_night_has_one_run_however_often_it_is_opened(mlflow_server):
-    one = runs.open_night("tracked", "manual__2026-01-01T00:00:00+00:00", params={"train.epochs": 3})
-    two = runs.open_night("tracked", "manual__2026-01-01T00:00:00+00:00", params={"train.epochs": 3})
+    one = runs.open_run("tracked", "manual__2026-01-01T00:00:00+00:00", params={"train.epochs": 3})
+    two = runs.open_run("tracked", "manual__2026-01-01T00:00:00+00:00", params={"train.epochs": 3})
     assert one == two
-    assert runs.open_night("tracked", "other", params={}) != one
+    assert runs.open_run("tracked", "other", params={}) != one
     assert mlflow.MlflowClient().get_run(one).data.params == {"train.epochs": "3"}
 
 
 def test_a_failed_night_is_closed_with_its_reason_and_can_be_opened_again(mlflow_server):
-    run = runs.open_night("tracked", "bad night", params={})
-    runs.close_night(run, failed=True, reason="stage train was killed")
+    run = runs.open_run("tracked", "bad night", params={})
+    runs.close_run(run, failed=True, reason="stage train was killed")
     closed = mlflow.MlflowClient().get_run(run)
     assert closed.info.status == "FAILED"
     assert closed.data.tags["nightshift.reason"] == "stage train was killed"
-    runs.open_night("tracked", "bad night", params={})
+    runs.open_run("tracked", "bad night", params={})
     assert mlflow.MlflowClient().get_run(run).info.status == "RUNNING"
 
 
 @pytest.mark.parametrize("changed", [{"lr": 0.2}, {"lr": 0.1, "start": "models:/x/3"}, {}])
 def test_a_night_that_is_cleared_after_a_change_has_runs_with_the_new_parameters(mlflow_server, changed):
     name, client = f"cleared with {len(changed)}, {sum(map(len, changed))}", mlflow.MlflowClient()
-    before = runs.open_night("tracked", name, params={"lr": 0.1})
+    before = runs.open_run("tracked", name, params={"lr": 0.1})
     with runs.child_run(before, "train-0", params={"lr": 0.1}) as first:
         pass
     with runs.child_run(before, "train-0", params=changed) as second:  # other data, the same night
         assert client.get_run(second).data.params == {key: str(value) for key, value in changed.items()}
     with runs.child_run(before, "train-0", params={"lr": 0.1}) as third:
         assert third == first
-    after = runs.open_night("tracked", name, params=changed)
+    after = runs.open_run("tracked", name, params=changed)
     assert after != before
     assert client.get_run(before).info.status == "KILLED"
-    assert runs.open_night("tracked", name, params=changed) == after
+    assert runs.open_run("tracked", name, params=changed) == after
     assert client.get_run(before).data.params == {"lr": "0.1"}
     assert client.get_run(after).data.params == {key: str(value) for key, value in changed.items()}
 
 
 def test_what_runs_below_a_night_ends_with_it_although_its_process_was_killed(mlflow_server):
-    parent = runs.open_night("tracked", "with a killed training", params={})
+    parent = runs.open_run("tracked", "with a killed training", params={})
     killed = runs.child_run(parent, "train-0", params={})
     run_id = killed.__enter__()  # a killed process never gets to the exit
-    runs.close_night(parent, failed=True, reason="stage train was killed")
+    runs.close_run(parent, failed=True, reason="stage train was killed")
     client = mlflow.MlflowClient()
     assert client.get_run(run_id).info.status == "KILLED"
     assert client.get_run(parent).info.status == "FAILED"
@@ -61,7 +61,7 @@ def test_what_runs_below_a_night_ends_with_it_although_its_process_was_killed(ml
 
 
 def test_a_child_run_ends_as_its_body_does(mlflow_server):
-    parent = runs.open_night("tracked", "with children", params={})
+    parent = runs.open_run("tracked", "with children", params={})
     with runs.child_run(parent, "train-0", params={"lr": 0.1}) as child:
         runs.log_metrics(child, [("loss", 1.0 / (step + 1), step) for step in range(1500)])
     client = mlflow.MlflowClient()
@@ -79,7 +79,7 @@ def test_a_child_run_ends_as_its_body_does(mlflow_server):
 
 
 def test_a_child_run_says_who_ran_which_program(mlflow_server):
-    parent = runs.open_night("tracked", "who", params={})
+    parent = runs.open_run("tracked", "who", params={})
     with runs.child_run(parent, "train-0", params={}) as child:
         runs.set_tags(child, {"nightshift.models.device": "a lamp"})
     tags = mlflow.MlflowClient().get_run(child).data.tags
@@ -89,7 +89,7 @@ def test_a_child_run_says_who_ran_which_program(mlflow_server):
 
 @pytest.fixture
 def child(mlflow_server):
-    parent = runs.open_night("tracked", f"night {time.time()}", params={})
+    parent = runs.open_run("tracked", f"night {time.time()}", params={})
     with runs.child_run(parent, "train-0", params={}) as run_id:
         yield run_id
 
@@ -152,7 +152,7 @@ def test_the_load_of_the_machine_is_logged_and_outlasts_an_outage(child, mlflow_
 
 
 def test_artifacts_and_the_data_set_are_kept_with_the_run(mlflow_server):
-    run = runs.open_night("tracked", "artifacts", params={})
+    run = runs.open_run("tracked", "artifacts", params={})
     runs.log_artifact(run, "report/report.html", b"<p>fine</p>")
     runs.log_dataset(run, name="pets", digest="d" * 64, source="s3://b/datasets/x.json", rows=3)
     assert mlflow.artifacts.load_text(f"runs:/{run}/report/report.html") == "<p>fine</p>"
@@ -164,13 +164,13 @@ def test_an_unreachable_server_is_an_outage_that_names_the_address(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(OutageError, match=r"MLflow at http://127\.0\.0\.1:9 cannot be reached; check MLFLOW"):
-        runs.open_night("tracked", "n", params={})
+        runs.open_run("tracked", "n", params={})
 
 
 def test_a_deleted_experiment_is_restored_and_that_is_said(mlflow_server, capsys):
-    first = runs.open_night("binned", "n1", params={})
+    first = runs.open_run("binned", "n1", params={})
     mlflow = runs.client()
     mlflow.delete_experiment(mlflow.get_experiment_by_name("binned").experiment_id)
-    second = runs.open_night("binned", "n2", params={})
+    second = runs.open_run("binned", "n2", params={})
     assert second != first
     assert "the experiment binned was deleted in MLflow and is restored" in capsys.readouterr().out

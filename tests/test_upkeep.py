@@ -211,7 +211,7 @@ def test_a_version_that_became_champion_since_stays_with_all_that_it_names(root,
 
 def test_artifacts_that_mlflow_does_not_know_go_and_those_of_deleted_runs_stay(root, files):
     challenger("known", 1)
-    run_id = runs.open_night("known", "to be deleted", params={})
+    run_id = runs.open_run("known", "to be deleted", params={})
     runs.log_artifact(run_id, "report/report.html", b"r")
     runs.client().delete_run(run_id)
     run, model = "0" * 32, f"m-{'0' * 32}"

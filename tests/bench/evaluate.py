@@ -77,7 +77,7 @@ def night(ready: Ready, robustness: str) -> dict[str, float]:
         settings_digest=pipeline.settings_digest(),
         parts_uri="",
         messages=(),
-        mlflow_run_id=runs.open_night(pipeline.name, stamp, params={}),
+        mlflow_run_id=runs.open_run(pipeline.name, stamp, params={}),
     )
     judging = EvaluateSpec(
         plan=plan,

@@ -75,7 +75,7 @@ def registered(data: bytes) -> tuple[object, str]:
     from nightshift.tracking import registry, runs
 
     found = model_file.of_bytes("model.onnx", data)
-    run = runs.open_night("photos", "bench", params={})
+    run = runs.open_run("photos", "bench", params={})
     tags = {registry.PREPROCESS: found.preprocess.model_dump_json()}
     shape = (SIDE, SIDE, 3)
     version = registry.register_version(

@@ -12,7 +12,7 @@ import mlflow
 from mlflow.entities import ViewType
 from mlflow.exceptions import RestException
 
-from nightshift.tracking.runs import client, worded
+from nightshift.tracking.runs import client, mlflow_errors
 
 REMOVED: Final = "nightshift.removed"  # tag of a logged model: the version that it was
 PAGE: Final = 200  # runs at a time, since each comes with all its metrics
@@ -40,7 +40,7 @@ class Version(NamedTuple):
         return found[1] if found else ""
 
 
-@worded()
+@mlflow_errors()
 def versions() -> list[Version]:
     """All versions of all models."""
     asked, aliases = client(), dict[tuple[str, str], list[str]]()
@@ -60,14 +60,14 @@ def versions() -> list[Version]:
     ]
 
 
-@worded()
+@mlflow_errors()
 def experiments() -> set[tuple[str, int]]:
     """Ids of all experiments, deleted ones among them, with the milliseconds of their creation."""
     found = _pages(client().search_experiments, view_type=ViewType.ALL)
     return {(str(each.experiment_id), int(each.creation_time or 0)) for each in found}
 
 
-@worded()
+@mlflow_errors()
 def runs() -> set[str]:
     """Ids of all runs, deleted ones among them."""
     found = _pages(
@@ -76,14 +76,14 @@ def runs() -> set[str]:
     return {str(run.info.run_id) for run in found}
 
 
-@worded()
+@mlflow_errors()
 def logged_models() -> set[str]:
     """Ids of all logged models that are not deleted."""
     found = _pages(client().search_logged_models, experiment_ids=_experiments())
     return {str(model.model_id) for model in found}
 
 
-@worded()
+@mlflow_errors()
 def is_given_up(model_id: str) -> bool:
     """Whether a logged model that is not among `logged_models` is unknown, or was removed here."""
     try:
@@ -96,7 +96,7 @@ def is_given_up(model_id: str) -> bool:
     return REMOVED in found.tags
 
 
-@worded()
+@mlflow_errors()
 def has_file(version: Version) -> bool:
     """Whether the version's `model.onnx` is there; True where it is not kept as a logged model."""
     if not version.model_id:
@@ -111,7 +111,7 @@ def has_file(version: Version) -> bool:
     return any(file.path.rpartition("/")[2] == "model.onnx" for file in files)
 
 
-@worded()
+@mlflow_errors()
 def remove(name: str, version: str) -> bool:
     """Remove a version and give its logged model up; False when it has an alias by now. Gone is no error.
 

@@ -11,7 +11,7 @@ BATCH: Final = 1000  # items sent at once, MLflow's limit
 PAUSE: Final = 2.0  # seconds between two batches
 
 
-class Journal(Generic[Item]):
+class Outbox(Generic[Item]):
     """Sends items in their order from a thread of its own, so that `add` never waits.
 
     When `send` raises OutageError the same batch is sent again later, so a batch that arrived though its

@@ -11,7 +11,7 @@ from nightshift.config import store_root
 from nightshift.errors import InputError
 from nightshift.records import Record
 from nightshift.tracking import inventory
-from nightshift.tracking.runs import address, client, worded
+from nightshift.tracking.runs import address, client, mlflow_errors
 
 FOLDER: Final = "owners"
 
@@ -27,7 +27,7 @@ class Owner(Record):
 
 def note(pipeline: str) -> None:
     """Write down that nights of this pipeline are tracked by this MLflow; once."""
-    with worded():
+    with mlflow_errors():
         found = client().get_experiment_by_name(pipeline)
     if found is not None:
         owner = Owner(

@@ -17,7 +17,7 @@ from nightshift.config import PreprocessSettings
 from nightshift.errors import InputError
 from nightshift.records import Artifact, InitialWeights, lengths, model_facts
 from nightshift.tracking import logged_model, signatures
-from nightshift.tracking.runs import address, client, worded
+from nightshift.tracking.runs import address, client, mlflow_errors
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 # Tags of a version; every reader of the registry goes by these names.
@@ -79,7 +79,7 @@ def register_version(
     texts = {key: lengths.cut(value, lengths.VERSION_TAG) for key, value in {**tags, SHA256: sha256}.items()}
     lasting = {key: value for key, value in texts.items() if key not in CHANGING}
     signed = signatures.attach(run_id, model, signatures.Judgement(name=name, run_id=run_id, tags=lasting))
-    with worded():
+    with mlflow_errors():
         mlflow_client = client()
         _ensure_model(name)
         for version in mlflow_client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
@@ -112,7 +112,7 @@ class Described(NamedTuple):
     tags: dict[str, str]
 
 
-@worded()
+@mlflow_errors()
 def described(name: str, version: str) -> Described:
     found = client().get_model_version(name, version)
     return Described(str(found.description or ""), str(found.run_id or ""), dict(found.tags))
@@ -135,7 +135,7 @@ def version_tags(name: str, version: str) -> dict[str, str]:
 
 def find_tags(name: str, version: str) -> dict[str, str] | None:
     """The tags of a version, None when MLflow does not have it: people delete versions."""
-    with worded():
+    with mlflow_errors():
         try:
             return dict(client().get_model_version(name, version).tags)
         except MlflowException as error:
@@ -144,17 +144,17 @@ def find_tags(name: str, version: str) -> dict[str, str] | None:
             raise
 
 
-@worded()
+@mlflow_errors()
 def set_version_tag(name: str, version: str, key: str, value: str) -> None:
     client().set_model_version_tag(name, version, key, lengths.cut(value, lengths.VERSION_TAG))
 
 
-@worded()
+@mlflow_errors()
 def set_alias(name: str, alias: str, version: str) -> None:
     client().set_registered_model_alias(name, alias, version)
 
 
-@worded()
+@mlflow_errors()
 def remove_alias(name: str, alias: str) -> None:
     """Take an alias away; one that is not there is no error."""
     client().delete_registered_model_alias(name, alias)
@@ -162,7 +162,7 @@ def remove_alias(name: str, alias: str) -> None:
 
 def alias_version(name: str, alias: str) -> str | None:
     """The version that `models:/<name>@<alias>` means, or None."""
-    with worded():
+    with mlflow_errors():
         try:
             return str(client().get_model_version_by_alias(name, alias).version)
         except MlflowException as error:
@@ -179,14 +179,14 @@ def fetch_model(uri: str) -> tuple[bytes, dict[str, str]]:
     digest or, with public keys configured, not signed.
     """
     name, version = _version_of(uri)
-    with worded():
+    with mlflow_errors():
         found = client().get_model_version(name, version)
     tags = dict(found.tags)
     if SHA256 not in tags:
         raise InputError(
             f"{uri} was not registered by Nightshift: it has no tag {SHA256}; give a version that was"
         )
-    with worded(), tempfile.TemporaryDirectory() as folder:
+    with mlflow_errors(), tempfile.TemporaryDirectory() as folder:
         # Only the file itself is trusted: MLflow writes other files beside it on download.
         mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=folder)
         files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
@@ -206,7 +206,7 @@ def fetch_model(uri: str) -> tuple[bytes, dict[str, str]]:
 
 def check_judgement(name: str, version: str) -> None:
     """Refuse a version whose tags are not those that were signed with its file; nothing without keys."""
-    with worded():
+    with mlflow_errors():
         found = client().get_model_version(name, version)
     signatures.check_judgement(f"models:/{name}/{version}", name, found.run_id, dict(found.tags))
 

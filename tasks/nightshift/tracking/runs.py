@@ -24,7 +24,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from nightshift.config import digest_of
 from nightshift.errors import InputError, NightshiftError, OutageError, PrunedError
 from nightshift.records import lengths
-from nightshift.tracking.outbox import BATCH, Journal
+from nightshift.tracking.outbox import BATCH, Outbox
 
 NIGHT = "nightshift.night"  # the tag that finds a night's run again
 PARAMS: Final = "nightshift.params"  # the tag with the digest of its parameters
@@ -54,7 +54,7 @@ def _client_of(uri: str) -> MlflowClient:
 
 
 @contextlib.contextmanager
-def worded() -> Iterator[None]:
+def mlflow_errors() -> Iterator[None]:
     """Put MLflow's failures into one sentence."""
     try:
         yield
@@ -76,8 +76,8 @@ def worded() -> Iterator[None]:
         ) from error
 
 
-@worded()
-def open_night(pipeline: str, night: str, *, params: Mapping[str, object]) -> str:
+@mlflow_errors()
+def open_run(pipeline: str, night: str, *, params: Mapping[str, object]) -> str:
     """The id of the night's parent run: the one that this DAG run has with these parameters, or a new one."""
     mlflow = client()
     experiment = mlflow.get_experiment_by_name(pipeline)
@@ -111,8 +111,8 @@ def _opened(
     return run_id
 
 
-@worded()
-def close_night(run_id: str, *, failed: bool, reason: str) -> None:
+@mlflow_errors()
+def close_run(run_id: str, *, failed: bool, reason: str) -> None:
     """End the night's run, and those below it whose process could not end them because it was killed."""
     mlflow = client()
     experiment = mlflow.get_run(run_id).info.experiment_id
@@ -132,7 +132,7 @@ def child_run(
     A new one is tagged with `tags`, and as MLflow does it with the user, the program and its git commit.
     One that is pruned is KILLED, MLflow's word for stopped on purpose.
     """
-    with worded():
+    with mlflow_errors():
         mlflow = client()
         parent = mlflow.get_run(parent_run_id)
         experiment = parent.info.experiment_id
@@ -142,20 +142,20 @@ def child_run(
     try:
         yield run_id
     except BaseException as error:
-        with worded():
+        with mlflow_errors():
             mlflow.set_terminated(run_id, status="KILLED" if isinstance(error, PrunedError) else "FAILED")
         raise
-    with worded():
+    with mlflow_errors():
         mlflow.set_terminated(run_id, status="FINISHED")
 
 
-@worded()
+@mlflow_errors()
 def log_params(run_id: str, params: Mapping[str, object]) -> None:
     texts = {key: lengths.cut(str(value), lengths.PARAM) for key, value in params.items()}
     client().log_batch(run_id, params=[Param(*text) for text in texts.items()])
 
 
-@worded()
+@mlflow_errors()
 def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
     texts = {key: lengths.cut(value, lengths.RUN_TAG) for key, value in tags.items()}
     client().log_batch(run_id, tags=[RunTag(*text) for text in texts.items()])
@@ -173,12 +173,12 @@ def _points(rows: Sequence[Row]) -> list[Metric]:
     return [Metric(name, float(value), now, step) for name, value, step in rows]
 
 
-@worded()
+@mlflow_errors()
 def _send(run_id: str, points: Sequence[Metric]) -> None:
     client().log_batch(run_id, metrics=points)  # MLflow ignores a point that it has, its time included
 
 
-@worded()
+@mlflow_errors()
 def last_step(run_id: str, name: str) -> int:
     """The last step for which a metric was logged; 0 for none."""
     return max((point.step for point in client().get_metric_history(run_id, name)), default=0)
@@ -191,7 +191,7 @@ def live(run_id: str, *, machine: bool) -> Iterator[Callable[[Sequence[Row]], No
     During an outage rows are kept, and sent when the server is back; OutageError when some are left a minute
     after the end. With `machine`, MLflow's system metrics are logged too, at steps in seconds.
     """
-    journal = Journal[Metric](functools.partial(_send, run_id))
+    journal = Outbox[Metric](functools.partial(_send, run_id))
 
     def add(rows: Sequence[Row]) -> None:
         journal.add(_points(rows))
@@ -212,7 +212,7 @@ def _watched_machine(run_id: str, add: Callable[[Sequence[Row]], None]) -> Itera
 
     MLflow's monitor looks; its own thread would ask the server each time and end for good in an outage.
     """
-    with worded():
+    with mlflow_errors():
         begun = client().get_run(run_id).info.start_time / 1000
     monitor = SystemMetricsMonitor(run_id, SAMPLE_SECONDS, tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
     ended = threading.Event()
@@ -247,7 +247,7 @@ def log_artifact(run_id: str, path_in_run: str, data: bytes) -> None:
     log_artifacts(run_id, folder, {name: data})
 
 
-@worded()
+@mlflow_errors()
 def log_artifacts(run_id: str, folder: str, files: Mapping[str, bytes]) -> None:
     """Store several files of one folder of the run, `""` for its root, at once."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -256,7 +256,7 @@ def log_artifacts(run_id: str, folder: str, files: Mapping[str, bytes]) -> None:
         client().log_artifacts(run_id, temporary, folder or None)
 
 
-@worded()
+@mlflow_errors()
 def stored_artifact(run_id: str, path_in_run: str) -> bytes | None:
     """What `log_artifact` stored, or None when the run has nothing there."""
     folder = path_in_run.rpartition("/")[0]
@@ -266,7 +266,7 @@ def stored_artifact(run_id: str, path_in_run: str) -> bytes | None:
         return Path(client().download_artifacts(run_id, path_in_run, temporary)).read_bytes()
 
 
-@worded()
+@mlflow_errors()
 def log_dataset(run_id: str, *, name: str, digest: str, source: str, rows: int) -> None:
     """Record the data set version as an input of the run."""
     entity = Dataset(
@@ -279,7 +279,7 @@ def log_dataset(run_id: str, *, name: str, digest: str, source: str, rows: int) 
     client().log_inputs(run_id, [DatasetInput(entity)])
 
 
-@worded()
+@mlflow_errors()
 def pipeline_of(run_id: str) -> str:
     """The pipeline that a run belongs to, which is the name of its experiment."""
     return str(client().get_experiment(client().get_run(run_id).info.experiment_id).name)
@@ -290,7 +290,7 @@ def report_url(run_id: str) -> str:
     return f"{run_url(run_id)}/artifacts/report/report.html" if run_id else ""
 
 
-@worded()
+@mlflow_errors()
 def run_url(run_id: str) -> str:
     """The page of a run in the MLflow web interface."""
     experiment = client().get_run(run_id).info.experiment_id

@@ -91,9 +91,9 @@ def _owners() -> Iterator[Finding]:
 def _try_model(name: str) -> None:
     """Register a model without versions, tag it and remove it again."""
     from nightshift.tracking import registry
-    from nightshift.tracking.runs import client, worded
+    from nightshift.tracking.runs import client, mlflow_errors
 
-    with worded():
+    with mlflow_errors():
         client().create_registered_model(name)
         client().set_registered_model_tag(name, registry.STATE, "tried")
         client().delete_registered_model(name)
@@ -107,7 +107,7 @@ def _try_artifact(folder: str, data: bytes) -> bytes:
     from nightshift.tracking import runs
 
     place = MlflowArtifactsRepository(f"mlflow-artifacts:/{folder}", runs.address())
-    with tempfile.TemporaryDirectory() as there, tempfile.TemporaryDirectory() as back, runs.worded():
+    with tempfile.TemporaryDirectory() as there, tempfile.TemporaryDirectory() as back, runs.mlflow_errors():
         Path(there, "tried").write_bytes(data)
         try:
             place.log_artifact(str(Path(there, "tried")))

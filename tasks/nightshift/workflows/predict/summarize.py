@@ -149,7 +149,7 @@ def _log(forecast: PredictionPlan, finished: Sequence[BatchPredictions], whole: 
 
     name = f"{forecast.pipeline.name}-predictions"
     params = {"version": forecast.version, "sha256": forecast.sha256, "source": forecast.source}
-    run_id = runs.open_night(name, forecast.run, params=params)
+    run_id = runs.open_run(name, forecast.run, params=params)
     images = whole.profile.images
     numbers = {
         "images": images,
@@ -163,5 +163,5 @@ def _log(forecast: PredictionPlan, finished: Sequence[BatchPredictions], whole: 
     runs.log_artifact(
         run_id, "predictions.png", figure(whole.profile, whole.training, whole.confidences, whole.drift)
     )
-    runs.close_night(run_id, failed=bool(failed), reason=failed or "all batches are predicted")
+    runs.close_run(run_id, failed=bool(failed), reason=failed or "all batches are predicted")
     return runs.run_url(run_id)

@@ -13,7 +13,7 @@ class Closed(BaseModel):
 
 def close(spec: CloseSpec) -> Closed:
     """End the run as FINISHED or FAILED."""
-    runs.close_night(spec.mlflow_run_id, failed=spec.failed, reason=spec.reason)
+    runs.close_run(spec.mlflow_run_id, failed=spec.failed, reason=spec.reason)
     status = "FAILED" if spec.failed else "FINISHED"
     print(f"MLflow run {spec.mlflow_run_id} is closed as {status}: {spec.reason}")
     return Closed(status=status, reason=spec.reason)

@@ -122,7 +122,7 @@ def open_run(draft: Plan) -> str | None:
         for field, value in getattr(draft.pipeline, stage).model_dump(mode="json").items()
     }
     params |= {"data_digest": draft.data_digest, "settings_digest": draft.settings_digest}
-    run = runs.open_night(draft.pipeline.name, draft.night, params=params)
+    run = runs.open_run(draft.pipeline.name, draft.night, params=params)
     owners.note(draft.pipeline.name)
     return run
 

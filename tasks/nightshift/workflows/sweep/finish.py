@@ -64,4 +64,4 @@ def _close(sweep: Sweep, *, failed: bool, reason: str) -> None:
         return
     from nightshift.tracking import runs
 
-    runs.close_night(sweep.mlflow_run_id, failed=failed, reason=reason)
+    runs.close_run(sweep.mlflow_run_id, failed=failed, reason=reason)

@@ -67,7 +67,7 @@ def open_run(begun: Sweep, dataset: Dataset, over: tuple[str, ...]) -> str:
     settings = {f"train.{key}": value for key, value in begun.pipeline.train.model_dump(mode="json").items()}
     swept = dict(text.split("=", 1) for text in over)
     params = {**settings, **swept, "trials": begun.trials, "dataset": dataset.digest}
-    run_id = runs.open_night(begun.pipeline.name, f"sweep-{begun.name}", params=params)
+    run_id = runs.open_run(begun.pipeline.name, f"sweep-{begun.name}", params=params)
     rows = dataset.profile.images
     runs.log_dataset(
         run_id, name=begun.pipeline.name, digest=dataset.digest, source=begun.dataset_uri, rows=rows
