@@ -14,7 +14,7 @@ from nightshift.config.upkeep import Retention
 from nightshift.errors import InputError
 from nightshift.records import Decision
 from nightshift.tracking import inventory, ledger, owners, registry, runs
-from nightshift.workflows.upkeep.integrity import check_mlflow, lacking
+from nightshift.workflows.upkeep.integrity import check_mlflow, missing_artifacts
 from nightshift.workflows.upkeep.upkeep import survey
 
 
@@ -33,7 +33,7 @@ def complete(name: str, root: str) -> str:
 
 def said(name: str) -> list[str]:
     own = [version for version in inventory.versions() if version.name == name]
-    return [sentence.replace(f"version 1 of {name} ", "") for sentence in lacking(own)]
+    return [sentence.replace(f"version 1 of {name} ", "") for sentence in missing_artifacts(own)]
 
 
 def test_a_version_that_has_everything_lacks_nothing(registering, ml_store):

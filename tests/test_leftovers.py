@@ -14,8 +14,8 @@ from nightshift import storage
 from nightshift.config.upkeep import DAY, Retention
 from nightshift.records.upkeep import Tally
 from nightshift.tracking.inventory import Version
-from nightshift.workflows.upkeep.garbage import UNTOUCHED, Leftovers
-from nightshift.workflows.upkeep.reachable import Reach
+from nightshift.workflows.upkeep.garbage import UNTOUCHED, GarbageFinder
+from nightshift.workflows.upkeep.reachable import ReachableSet
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server
 NOW = time.time()
@@ -34,10 +34,10 @@ def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return write
 
 
-def swept(reach: Reach | None = None, **settings: float) -> dict[str, str]:
+def swept(reach: ReachableSet | None = None, **settings: float) -> dict[str, str]:
     """Reasons by key, of everything but what MLflow knows."""
-    found = Leftovers(Retention.model_validate(settings), NOW)
-    reach = reach or Reach()
+    found = GarbageFinder(Retention.model_validate(settings), NOW)
+    reach = reach or ReachableSet()
     found.add_young(reach)
     found.units(reach)
     found.predictions([Version("pets", "1", {}, (), 0.0, "")])
@@ -66,7 +66,7 @@ def test_what_nothing_names_goes_with_its_whole_unit(put):
 @pytest.mark.parametrize("key", EVERY)
 def test_what_is_named_stays_with_its_whole_unit(put, key):
     uris = {each: put(each, 100, {"parts": []}) for each in EVERY}
-    reach = Reach()
+    reach = ReachableSet()
     reach.add(uris[key])
     unit = key if key.count("/") == 1 else key.rpartition("/")[0]
     assert swept(reach).keys() == {each for each in EVERY if not each.startswith(unit)}
@@ -103,7 +103,7 @@ def test_a_training_that_did_not_end_goes_after_its_days_of_grace(put):
 def test_the_candidate_that_a_registered_version_is_stays(put):
     for name, digest in (("k", "a" * 64), ("l", "b" * 64)):
         put(f"candidates/{name}/candidate.json", 100, {"model": {"sha256": digest}})
-    reach = Reach()
+    reach = ReachableSet()
     reach.models.add("a" * 64)
     assert swept(reach).keys() == {"candidates/l/candidate.json"}
 
@@ -160,8 +160,8 @@ def test_old_lists_go_after_the_days_of_versions(put):
 def test_numbers_and_bytes_are_counted_by_kind(put):
     put("shards/p/part.json", 100, "x" * 8)
     put("shards/q/part.json", 1, "x" * 98)
-    found = Leftovers(Retention(), NOW)
-    found.units(Reach())
+    found = GarbageFinder(Retention(), NOW)
+    found.units(ReachableSet())
     assert found.tallies == {"shards": Tally(doomed=1, doomed_size=10, kept=1, kept_size=100)}
 
 
@@ -172,7 +172,7 @@ def test_an_upload_that_was_begun_and_not_ended_goes_after_a_day(s3, tmp_path, m
         .client("s3")
         .create_multipart_upload(Bucket="test", Key=f"{tmp_path.name}/incoming/a.zip")
     )
-    young, old = Leftovers(Retention(), time.time()), Leftovers(Retention(), time.time() + 1.1 * DAY)
+    young, old = GarbageFinder(Retention(), time.time()), GarbageFinder(Retention(), time.time() + 1.1 * DAY)
     young.uploads()
     old.uploads()
     assert young.doomed == []
@@ -182,7 +182,7 @@ def test_an_upload_that_was_begun_and_not_ended_goes_after_a_day(s3, tmp_path, m
 
 def test_a_server_that_knows_no_uploads_is_a_remark(s3, monkeypatch):
     monkeypatch.setenv("NIGHTSHIFT_STORE", "s3://no-such-bucket")
-    found = Leftovers(Retention(), NOW)
+    found = GarbageFinder(Retention(), NOW)
     found.uploads()
     assert found.doomed == []
     assert "uploads in parts are not looked at: S3 at http" in found.remarks[0]

@@ -10,7 +10,7 @@ from nightshift.errors import InputError
 from nightshift.records import BatchSeen, Decision, Part, PartList
 from nightshift.tracking import ledger, registry
 from nightshift.tracking.inventory import Version
-from nightshift.workflows.upkeep.reachable import Reach, unit_of, uris
+from nightshift.workflows.upkeep.reachable import ReachableSet, unit_of, uris
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def version(**tags: str) -> Version:
 
 
 def reached(**tags: str) -> set[str]:
-    reach = Reach()
+    reach = ReachableSet()
     reach.add_versions([version(**tags)])
     return reach.units
 
@@ -95,7 +95,7 @@ def test_a_version_keeps_what_its_record_names_in_turn(root: str) -> None:
 def test_records_that_name_each_other_come_to_an_end(root: str) -> None:
     put(f"{root}/sweeps/pets/s/a.json", {"next": f"{root}/sweeps/pets/t/b.json"})
     put(f"{root}/sweeps/pets/t/b.json", {"next": f"{root}/sweeps/pets/s/a.json"})
-    reach = Reach()
+    reach = ReachableSet()
     reach.add(f"{root}/sweeps/pets/s/a.json")
     assert reach.units == {"sweeps/pets/s", "sweeps/pets/t"}
 
@@ -112,7 +112,7 @@ def test_the_ledger_keeps_the_data_sets_that_the_next_night_compares_with(root: 
     decide("refused", 2, 2)
     decide("challenger", 4, 3)  # the newest that a sweep can train on
     decide("rejected", 3, 4)  # the last decision
-    reach = Reach()
+    reach = ReachableSet()
     reach.add_ledger()
     assert reach.units == {"datasets/d1.json", "datasets/d3.json", "datasets/d4.json"}
 
@@ -121,4 +121,4 @@ def test_the_ledger_keeps_the_data_sets_that_the_next_night_compares_with(root: 
 def test_a_record_that_cannot_be_read_stops_everything(root: str, text: str) -> None:
     storage.write(f"{root}/plans/l.json", text.encode("latin-1"))
     with pytest.raises(InputError, match=r"plans/l.json is not the record .* nothing is deleted; restore or"):
-        Reach().add(f"{root}/plans/l.json")
+        ReachableSet().add(f"{root}/plans/l.json")

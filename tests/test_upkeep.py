@@ -14,10 +14,10 @@ from nightshift.__main__ import call
 from nightshift.config.upkeep import DAY, Retention
 from nightshift.errors import InputError, OutageError
 from nightshift.records.specs import UpkeepSpec
-from nightshift.records.upkeep import Cleaning
+from nightshift.records.upkeep import GarbageList
 from nightshift.tracking import inventory, registry, runs
 from nightshift.workflows.upkeep import upkeep
-from nightshift.workflows.upkeep.upkeep import Upkept
+from nightshift.workflows.upkeep.upkeep import UpkeepResult
 
 __all__ = ["s3", "s3_server"]  # fixtures: a real S3 server
 # Nothing of this test is older than an hour, so "now" is put off instead. No version of another test goes,
@@ -47,18 +47,18 @@ def keys(root: str) -> set[str]:
     return {each.key for each in storage.listing(root, etags=False) if not each.key.startswith("mlflow/")}
 
 
-def look(now: float = LATER, **settings: object) -> Upkept:
+def look(now: float = LATER, **settings: object) -> UpkeepResult:
     asked = {"action": "look", "settings": settings, "now": now}
     return upkeep.upkeep(UpkeepSpec.model_validate(asked))
 
 
-def delete(found: Upkept, now: float = LATER) -> Upkept:
+def delete(found: UpkeepResult, now: float = LATER) -> UpkeepResult:
     return upkeep.upkeep(UpkeepSpec(action="delete", list_uri=found.list_uri, now=now))
 
 
-def listed(found: Upkept, own: str = "") -> list[str]:
+def listed(found: UpkeepResult, own: str = "") -> list[str]:
     """What is on the list by its key in the store, but for earlier lists; of MLflow's only what has `own`."""
-    doomed = storage.read_record(found.list_uri, Cleaning).doomed
+    doomed = storage.read_record(found.list_uri, GarbageList).doomed
     keys = [each.uri.removeprefix(f"{os.environ['NIGHTSHIFT_STORE']}/") for each in doomed]
     return [key for key in keys if not key.startswith(("upkeep/", "mlflow/")) or (own and own in key)]
 
@@ -265,4 +265,4 @@ def test_the_stage_is_what_airflow_runs(root):
     put(root, *NIGHT)
     spec = UpkeepSpec(action="look", settings=Retention(grace_days=399), now=LATER)
     found = call("upkeep", spec.model_dump_json())
-    assert Upkept.model_validate_json(found.model_dump_json()).objects == 6
+    assert UpkeepResult.model_validate_json(found.model_dump_json()).objects == 6

@@ -8,7 +8,7 @@ from nightshift.cli.connection import connect, decided, pipelines_folder
 from nightshift.errors import InputError
 
 if TYPE_CHECKING:
-    from nightshift.workflows.upkeep.upkeep import Upkept
+    from nightshift.workflows.upkeep.upkeep import UpkeepResult
 
 app = typer.Typer()
 WORK: Final = ("retrain_", "sweep_", "predict_")  # DAGs that must not run meanwhile
@@ -63,7 +63,7 @@ def _check_idle() -> None:
         raise InputError(f"nothing is deleted while {', '.join(busy)} runs; wait until it has ended")
 
 
-def _show(found: "Upkept", deleted: bool) -> None:
+def _show(found: "UpkeepResult", deleted: bool) -> None:
     from rich.table import Table
 
     from nightshift.cli.console import console

@@ -4,7 +4,7 @@ from nightshift.config.upkeep import Retention
 from nightshift.records.data import Record
 
 
-class Doomed(Record):
+class GarbageItem(Record):
     """One thing that is to be deleted: an object of the store, an upload in parts, or a version in MLflow."""
 
     kind: str  # what it is counted as
@@ -23,13 +23,13 @@ class Tally(Record):
     kept_size: int = 0
 
 
-class Cleaning(Record):
+class GarbageList(Record):
     """`upkeep/<time>.json`: what `look` found, in the order in which `delete` deletes it."""
 
     at: float  # seconds since 1970
     settings: Retention
     named: tuple[str, ...]  # addresses, or JSON with addresses, of what stays whatever else says so
-    doomed: tuple[Doomed, ...]
+    doomed: tuple[GarbageItem, ...]
     tallies: dict[str, Tally]
     findings: tuple[str, ...]  # what registered versions lack, a sentence each
     remarks: tuple[str, ...]  # what could not be looked at, or is not known here

@@ -9,12 +9,12 @@ from nightshift import storage
 from nightshift.config import store_root
 from nightshift.config.upkeep import DAY, Retention
 from nightshift.errors import InputError
-from nightshift.records.upkeep import Doomed, Tally
+from nightshift.records.upkeep import GarbageItem, Tally
 from nightshift.storage import Stored
 from nightshift.tracking import inventory
 from nightshift.tracking.inventory import Version
 from nightshift.workflows.upkeep import retention
-from nightshift.workflows.upkeep.reachable import DEPTHS, Reach, unit_of
+from nightshift.workflows.upkeep.reachable import DEPTHS, ReachableSet, unit_of
 
 TEMPORARY: Final = "doctor"  # written, read and deleted at once
 TEMPORARY_DAYS: Final = 1.0
@@ -26,13 +26,13 @@ RUN: Final = re.compile(r"mlflow/[^/]+/([0-9a-f]{32})/")
 MODEL: Final = re.compile(r"mlflow/[^/]+/models/(m-[0-9a-f]{32})/")
 
 
-class Leftovers:
+class GarbageFinder:
     """What is found, counted on the way; `since` is the time after which everything is kept."""
 
     def __init__(self, settings: Retention, now: float) -> None:
         self.settings, self.now = settings, now
         self.since = now - settings.grace_days * DAY
-        self.doomed: list[Doomed] = []
+        self.doomed: list[GarbageItem] = []
         self.tallies: dict[str, Tally] = {}
         self.remarks: list[str] = []
 
@@ -41,9 +41,9 @@ class Leftovers:
         for version in gone:
             days = (self.now - version.created) / DAY
             reason = f"{days:.0f} days old, never champion, named by nothing that stays"
-            self._doom(Doomed(kind="versions", uri=version.uri, size=0, reason=reason))
+            self._doom(GarbageItem(kind="versions", uri=version.uri, size=0, reason=reason))
 
-    def add_young(self, reach: Reach) -> None:
+    def add_young(self, reach: ReachableSet) -> None:
         """What records name that may belong to a night that goes on, or to one that is to go on."""
         for kind in ("plans", "datasets", "sweeps", "checkpoints", "candidates"):
             for _, objects in self._units(kind, unit_of):
@@ -51,7 +51,7 @@ class Leftovers:
                     records = [each for each in objects if DEPTHS[kind] == 0 or _name(each) in NAMING]
                     reach.add([_uri(each.key) for each in records])
 
-    def units(self, reach: Reach) -> None:
+    def units(self, reach: ReachableSet) -> None:
         """Units that nothing names."""
         for kind in (each for each in DEPTHS if each != "predictions"):
             for unit, objects in self._units(kind, unit_of):
@@ -91,7 +91,9 @@ class Leftovers:
             for each in storage.uploads(store_root()):
                 if each.begun < self.now - TEMPORARY_DAYS * DAY:
                     uri, reason = _uri(each.key), "an upload in parts that was begun and not ended"
-                    self._doom(Doomed(kind="uploads", uri=uri, size=0, reason=reason, upload=each.identity))
+                    self._doom(
+                        GarbageItem(kind="uploads", uri=uri, size=0, reason=reason, upload=each.identity)
+                    )
         except InputError as error:
             self.remarks.append(f"uploads in parts are not looked at: {error}")
 
@@ -138,7 +140,7 @@ class Leftovers:
     def _is_young(self, objects: Iterable[Stored]) -> bool:
         return max(each.modified for each in objects) > self.since
 
-    def _why(self, kind: str, objects: Sequence[Stored], reach: Reach) -> str:
+    def _why(self, kind: str, objects: Sequence[Stored], reach: ReachableSet) -> str:
         """Why a unit that nothing names may go; empty when it may not."""
         days = (self.now - max(each.modified for each in objects)) / DAY
         names = {_name(each) for each in objects}
@@ -156,13 +158,13 @@ class Leftovers:
         """Objects that go for a reason, or stay without one."""
         if reason:
             for each in objects:
-                self._doom(Doomed(kind=kind, uri=_uri(each.key), size=each.size, reason=reason))
+                self._doom(GarbageItem(kind=kind, uri=_uri(each.key), size=each.size, reason=reason))
             return
         tally, size = self.tallies.get(kind, Tally()), sum(each.size for each in objects)
         change = {"kept": tally.kept + len(objects), "kept_size": tally.kept_size + size}
         self.tallies[kind] = tally.model_copy(update=change)
 
-    def _doom(self, doomed: Doomed) -> None:
+    def _doom(self, doomed: GarbageItem) -> None:
         self.doomed.append(doomed)
         tally = self.tallies.get(doomed.kind, Tally())
         change = {"doomed": tally.doomed + 1, "doomed_size": tally.doomed_size + doomed.size}

@@ -55,7 +55,7 @@ def _unknown(decision: Decision) -> str:
     )
 
 
-def lacking(versions: Sequence[Version]) -> Iterator[str]:
+def missing_artifacts(versions: Sequence[Version]) -> Iterator[str]:
     """A sentence for each thing that a version lacks: file, data set, images, checkpoint, report."""
     data: dict[str, dict[str, list[str]]] = {}
     needs = {version.uri: _needs(version, data) for version in versions}

@@ -56,7 +56,7 @@ def uris(value: Any) -> Iterator[str]:
         yield from uris(inside)
 
 
-class Reach:
+class ReachableSet:
     """Units that are named so far, and the SHA-256 of the registered models."""
 
     def __init__(self) -> None:

@@ -22,19 +22,19 @@ from nightshift.config import store_root
 from nightshift.config.upkeep import Retention
 from nightshift.errors import OutageError
 from nightshift.records.specs import UpkeepSpec
-from nightshift.records.upkeep import Cleaning, Doomed, Tally
+from nightshift.records.upkeep import GarbageItem, GarbageList, Tally
 from nightshift.runner.json_logs import one_line
 from nightshift.tracking import inventory, owners
 from nightshift.tracking.inventory import Version
 from nightshift.workflows.upkeep import integrity, retention
-from nightshift.workflows.upkeep.garbage import KNOWN, Leftovers
-from nightshift.workflows.upkeep.reachable import Reach
+from nightshift.workflows.upkeep.garbage import KNOWN, GarbageFinder
+from nightshift.workflows.upkeep.reachable import ReachableSet
 
 MARKERS: Final = {"part.json", "checkpoint.json", "candidate.json", "sweep.json", "_SUCCESS", "MLmodel"}
 DELETIONS: Final = 16  # at a time; each waits for its server
 
 
-class Upkept(BaseModel):
+class UpkeepResult(BaseModel):
     """What came of it; `objects` and `size` (bytes) are of the list, `deleted` and `spared` of this try."""
 
     list_uri: str
@@ -50,12 +50,12 @@ class Upkept(BaseModel):
 class Survey(NamedTuple):
     """What may go, the versions that stay, and what is wrong between ledger and MLflow."""
 
-    leftovers: Leftovers
+    leftovers: GarbageFinder
     kept: list[Version]
     findings: list[str]
 
 
-def upkeep(spec: UpkeepSpec) -> Upkept:
+def upkeep(spec: UpkeepSpec) -> UpkeepResult:
     """Run the action. Raises InputError when nobody can tell what is wanted; then nothing is deleted."""
     now = time() if spec.now is None else spec.now
     if spec.action == "look":
@@ -63,17 +63,17 @@ def upkeep(spec: UpkeepSpec) -> Upkept:
     return delete(spec.list_uri, now)
 
 
-def look(settings: Retention, named: Sequence[str], now: float) -> Upkept:
+def look(settings: Retention, named: Sequence[str], now: float) -> UpkeepResult:
     """Write down what may go; deletes nothing."""
     found, kept, findings = survey(settings, named, now)
     unknown = [f"{name}/ is not known here and is not touched" for name in sorted(found.folders() - KNOWN)]
-    cleaning = Cleaning(
+    cleaning = GarbageList(
         at=now,
         settings=settings,
         named=tuple(named),
         doomed=tuple(sorted(found.doomed, key=_turn)),
         tallies=found.tallies,
-        findings=(*findings, *integrity.lacking(kept)),
+        findings=(*findings, *integrity.missing_artifacts(kept)),
         remarks=(*found.remarks, *unknown),
     )
     name = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H%M%S.%fZ}.json"
@@ -95,7 +95,7 @@ def survey(settings: Retention, named: Sequence[str], now: float) -> Survey:
     gone = retention.removable(versions, settings, now)
     removed = {version.uri for version in gone}
     kept = [version for version in versions if version.uri not in removed]
-    found, reach = Leftovers(settings, now), Reach()
+    found, reach = GarbageFinder(settings, now), ReachableSet()
     reach.add(list(named))
     reach.add_versions(kept)
     reach.add_ledger()
@@ -110,9 +110,9 @@ def survey(settings: Retention, named: Sequence[str], now: float) -> Survey:
     return Survey(found, kept, findings)
 
 
-def delete(list_uri: str, now: float) -> Upkept:
+def delete(list_uri: str, now: float) -> UpkeepResult:
     """Delete what `look` listed, but for what is wanted by now."""
-    listed = storage.read_record(list_uri, Cleaning)
+    listed = storage.read_record(list_uri, GarbageList)
     found = survey(listed.settings, listed.named, now).leftovers
     unwanted = {(each.uri, each.upload) for each in found.doomed}
     doomed = [each for each in listed.doomed if (each.uri, each.upload) in unwanted]
@@ -129,7 +129,7 @@ def delete(list_uri: str, now: float) -> Upkept:
     return result
 
 
-def _delete(doomed: Doomed) -> bool:
+def _delete(doomed: GarbageItem) -> bool:
     """False when it cannot be deleted after all, which must not keep the others."""
     if doomed.kind == "versions":
         name, version = doomed.uri.removeprefix("models:/").rsplit("/", 1)
@@ -149,7 +149,7 @@ def _delete(doomed: Doomed) -> bool:
     return True
 
 
-def _turn(doomed: Doomed) -> int:
+def _turn(doomed: GarbageItem) -> int:
     """Versions first, then what says that something is whole, then the rest."""
     folder, _, name = doomed.uri.rpartition("/")
     if doomed.kind == "versions":
@@ -157,8 +157,8 @@ def _turn(doomed: Doomed) -> int:
     return 1 if name in MARKERS or doomed.kind in ("datasets", "plans") or folder.endswith("/_parts") else 2
 
 
-def _result(uri: str, found: Cleaning) -> Upkept:
-    return Upkept(
+def _result(uri: str, found: GarbageList) -> UpkeepResult:
+    return UpkeepResult(
         list_uri=uri,
         objects=len(found.doomed),
         size=sum(each.size for each in found.doomed),
