@@ -6,14 +6,14 @@ import resource
 import time
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import Seen
+from nightshift.data.decoding.pool import Decoded
 from nightshift.data.decoding.pool import see as see_image
-from nightshift.data.formats import Unreadable
+from nightshift.data.formats import UnreadableError
 
 CRASH, HANG, SURPRISE = b"crash", b"hang", b"surprise"
 
 
-def see(data: bytes, settings: PreprocessSettings) -> Seen:
+def see(data: bytes, settings: PreprocessSettings) -> Decoded:
     """As the decoders do with honest files."""
     if data.startswith(CRASH):
         os.abort()
@@ -27,6 +27,6 @@ def see(data: bytes, settings: PreprocessSettings) -> Seen:
 def growth(data: bytes, settings: PreprocessSettings) -> int:
     """By how many bytes the process grew at the most to refuse a file."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(UnreadableError):
         see_image(data, settings)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024

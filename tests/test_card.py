@@ -11,7 +11,7 @@ import pytest
 
 from nightshift.config import PreprocessSettings
 from nightshift.data import drift, index
-from nightshift.data.duplicates import Found
+from nightshift.data.duplicates import DuplicateRow
 from nightshift.records import SPLITS, Dataset, Drift, Duplicates, Split
 from nightshift.report.data_card import Card, Reference, render
 from nightshift.report.data_card_figure import COLOURS, LIMIT, NAME, STEP, TITLE, WIDTH, figure
@@ -141,7 +141,7 @@ def test_a_first_data_set_without_refusals_or_duplicates_says_so():
 
 
 def test_the_first_twenty_duplicates_are_shown_and_the_rest_counted():
-    line = Found("near", "b/one.png", "red", "train", "b/other.png", "white", "test", 2)
+    line = DuplicateRow("near", "b/one.png", "red", "train", "b/other.png", "white", "test", 2)
     lines = [line._replace(key=f"b/{number:02d}.png") for number in range(45)]
     page = render(card(lines=lines), b"").decode()
     assert page.count("b/other.png") == 20

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from nightshift import storage
 from nightshift.cli import app
 from nightshift.config import Pipeline, PreprocessSettings, QuantizeSettings, TrainSettings
-from nightshift.data.images import Unreadable, prepare
+from nightshift.data.images import UnreadableError, prepare
 from nightshift.data.sources import find, ingest
 from nightshift.errors import InputError
 from nightshift.inference.runtime import Session
@@ -84,7 +84,7 @@ def test_sixteen_bits_become_eight():
     ],
 )
 def test_an_array_of_another_kind_is_refused(data, reason):
-    with pytest.raises(Unreadable) as refused:
+    with pytest.raises(UnreadableError) as refused:
         prepare(data, SETTINGS)
     assert refused.value.reason == reason
 
@@ -92,7 +92,7 @@ def test_an_array_of_another_kind_is_refused(data, reason):
 def test_objects_are_never_unpickled(tmp_path):
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], object), allow_pickle=True)
-    with pytest.raises(Unreadable, match="something else than a uint8 or uint16 array"):
+    with pytest.raises(UnreadableError, match="something else than a uint8 or uint16 array"):
         prepare(buffer.getvalue(), SETTINGS)
 
 

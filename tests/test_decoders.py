@@ -18,8 +18,17 @@ from PIL import Image
 from waiting import patience, slowness, wait_for
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import AHEAD, CHUNK_IMAGES, Decoders, Room, Seen, _packed, _unpacked, see
-from nightshift.data.images import Unreadable, load, prepare, stored
+from nightshift.data.decoding.pool import (
+    AHEAD,
+    CHUNK_IMAGES,
+    Decoded,
+    DecoderPool,
+    Room,
+    _packed,
+    _unpacked,
+    see,
+)
+from nightshift.data.images import UnreadableError, load, prepare, stored
 from nightshift.errors import StageError
 
 SETTINGS = PreprocessSettings(image_size=16, stored_size=24)
@@ -32,13 +41,13 @@ def encoded(extension: str = ".png", seed: int = 0, side: int = 40) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def decoders() -> Iterator[Decoders]:
-    with Decoders(see, SETTINGS, processes=2) as pool:
+def decoders() -> Iterator[DecoderPool]:
+    with DecoderPool(see, SETTINGS, processes=2) as pool:
         yield pool
 
 
-def kinds(results: list[Seen | Unreadable]) -> list[str]:
-    return ["seen" if isinstance(result, Seen) else result.reason for result in results]
+def kinds(results: list[Decoded | UnreadableError]) -> list[str]:
+    return ["seen" if isinstance(result, Decoded) else result.reason for result in results]
 
 
 def test_the_pool_gives_the_pixels_of_shards_and_of_predictions_bit_for_bit() -> None:
@@ -48,44 +57,44 @@ def test_the_pool_gives_the_pixels_of_shards_and_of_predictions_bit_for_bit() ->
     files.append(encoded(".jpg", side=900))
     for changes in ({}, {"resize": "letterbox"}, {"denoise": "median", "smoothing": 0.1}):
         settings = SETTINGS.model_copy(update=changes)
-        with Decoders(see, settings, processes=1) as decoders:
+        with DecoderPool(see, settings, processes=1) as decoders:
             results = list(decoders.map(files))
         for data, result in zip(files, results, strict=True):
-            assert isinstance(result, Seen)
+            assert isinstance(result, Decoded)
             assert np.array_equal(result.pixels, stored(data, settings))
             assert np.array_equal(result.pixels[4:20, 4:20], prepare(data, settings))
             assert result[1:] == see(data, settings)[1:]
 
 
-def test_results_come_in_order_with_their_reasons(decoders: Decoders) -> None:
+def test_results_come_in_order_with_their_reasons(decoders: DecoderPool) -> None:
     files = [b"" if number % 7 == 0 else encoded(seed=number) for number in range(100)]
     results = list(decoders.map(files))
     assert kinds(results) == ["empty" if number % 7 == 0 else "seen" for number in range(100)]
     for data, result in zip(files, results, strict=True):
-        if isinstance(result, Seen):
+        if isinstance(result, Decoded):
             assert np.array_equal(result.pixels, stored(data, SETTINGS))
 
 
 def test_what_is_lent_holds_until_the_next_is_asked_for() -> None:
     files = [encoded(seed=number) for number in range(4 * CHUNK_IMAGES)]
-    with Decoders(see, SETTINGS, lend=True) as lending:
+    with DecoderPool(see, SETTINGS, lend=True) as lending:
         for _ in range(2):
             for data, result in zip(files, lending.map(files), strict=True):
-                assert isinstance(result, Seen)
+                assert isinstance(result, Decoded)
                 assert np.array_equal(result.pixels, stored(data, SETTINGS))
             assert len(lending._free) == AHEAD
 
 
-def test_what_is_known_about_an_image_comes_with_it(decoders: Decoders) -> None:
+def test_what_is_known_about_an_image_comes_with_it(decoders: DecoderPool) -> None:
     (seen,) = decoders.map([encoded(".jpg")])
-    assert isinstance(seen, Seen)
+    assert isinstance(seen, Decoded)
     assert seen[1:4] == ("JPEG", 60, 40)
     assert seen.pixels.shape == (24, 24, 3)
     assert seen.pixels.dtype == np.uint8
     assert seen[1:4] == load(encoded(".jpg"), SETTINGS)[1:]
 
 
-def test_files_are_taken_only_a_few_chunks_ahead(decoders: Decoders) -> None:
+def test_files_are_taken_only_a_few_chunks_ahead(decoders: DecoderPool) -> None:
     taken = 0
 
     def files() -> Iterator[bytes]:
@@ -96,7 +105,7 @@ def test_files_are_taken_only_a_few_chunks_ahead(decoders: Decoders) -> None:
 
     results = decoders.map(files())
     for _ in range(100):
-        assert isinstance(next(results), Seen)
+        assert isinstance(next(results), Decoded)
     assert taken <= 100 + (AHEAD * 2 + 1) * CHUNK_IMAGES
     results.close()  # type: ignore[attr-defined]
     assert kinds(list(decoders.map([encoded()]))) == ["seen"]
@@ -106,18 +115,18 @@ def test_a_crash_costs_one_image() -> None:
     files = [encoded(seed=number) for number in range(40)]
     files[5] = evil_files.CRASH
     files[30] = evil_files.SURPRISE
-    with Decoders(evil_files.see, SETTINGS, processes=2) as decoders:
+    with DecoderPool(evil_files.see, SETTINGS, processes=2) as decoders:
         results = list(decoders.map(files))
     assert [number for number, kind in enumerate(kinds(results)) if kind != "seen"] == [5, 30]
     assert kinds([results[5], results[30]]) == ["crashed", "crashed"]
     assert "SIGABRT" in str(results[5])
     assert "nobody foresaw this" in str(results[30])
     for data, result in zip(files, results, strict=True):
-        if isinstance(result, Seen):
+        if isinstance(result, Decoded):
             assert np.array_equal(result.pixels, stored(data, SETTINGS))
 
 
-def test_without_room_in_the_shared_memory_results_are_the_same(decoders: Decoders) -> None:
+def test_without_room_in_the_shared_memory_results_are_the_same(decoders: DecoderPool) -> None:
     files = [encoded(seed=number) for number in range(40)]
     roomy = list(decoders.map(files))
     free, decoders._free = decoders._free, deque()
@@ -126,8 +135,8 @@ def test_without_room_in_the_shared_memory_results_are_the_same(decoders: Decode
     finally:
         decoders._free = free
     for one, other in zip(roomy, narrow, strict=True):
-        assert isinstance(one, Seen)
-        assert isinstance(other, Seen)
+        assert isinstance(one, Decoded)
+        assert isinstance(other, Decoded)
         assert np.array_equal(one.pixels, other.pixels)
         assert one[1:] == other[1:]
 
@@ -156,7 +165,7 @@ def test_a_hang_costs_one_image() -> None:
     files[3] = evil_files.HANG
     limit = 2 * slowness()  # the others have to be decoded within it
     quick = SETTINGS.model_copy(update={"decode_seconds": limit})
-    with Decoders(evil_files.see, quick, processes=2) as decoders:
+    with DecoderPool(evil_files.see, quick, processes=2) as decoders:
         results = list(decoders.map(files))
         assert [number for number, kind in enumerate(kinds(results)) if kind != "seen"] == [3]
         assert kinds([results[3]]) == ["timeout"]
@@ -167,19 +176,19 @@ def test_a_memory_bomb_costs_one_image() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (7000, 7000)).save(buffer, "PNG", compress_level=1)  # 147 MB of pixels
     files = [encoded(), buffer.getvalue(), encoded(seed=1)]
-    with Decoders(see, SETTINGS.model_copy(update={"decode_megabytes": 100}), processes=1) as decoders:
+    with DecoderPool(see, SETTINGS.model_copy(update={"decode_megabytes": 100}), processes=1) as decoders:
         assert kinds(list(decoders.map(files))) == ["seen", "too-much-memory", "seen"]
-    with Decoders(see, SETTINGS, processes=1) as decoders:
+    with DecoderPool(see, SETTINGS, processes=1) as decoders:
         assert kinds(list(decoders.map(files))) == ["seen"] * 3
 
 
 def test_a_pool_whose_processes_do_not_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nightshift.data.decoding.pool._start", os.abort)
-    with pytest.raises(StageError, match="do not start"), Decoders(see, SETTINGS, processes=1):
+    with pytest.raises(StageError, match="do not start"), DecoderPool(see, SETTINGS, processes=1):
         pass
 
 
-def test_processes_killed_between_images_are_replaced(decoders: Decoders) -> None:
+def test_processes_killed_between_images_are_replaced(decoders: DecoderPool) -> None:
     assert kinds(list(decoders.map([encoded()]))) == ["seen"]
     for child in psutil.Process().children():
         if "spawn_main" in " ".join(child.cmdline()):

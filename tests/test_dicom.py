@@ -21,8 +21,8 @@ from pydicom.uid import (
 )
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import Decoders, Seen, see
-from nightshift.data.images import Unreadable, decode, inspect
+from nightshift.data.decoding.pool import Decoded, DecoderPool, see
+from nightshift.data.images import UnreadableError, decode, inspect
 
 SETTINGS = PreprocessSettings(image_size=32)
 
@@ -162,7 +162,7 @@ def test_a_packing_without_a_decoder_is_named() -> None:
     found["PixelData"].is_undefined_length = True
     found.file_meta.TransferSyntaxUID = JPEGLosslessSV1
     with pytest.raises(
-        Unreadable, match=r"JPEG Lossless.* is not read; convert it to Explicit VR Litt"
+        UnreadableError, match=r"JPEG Lossless.* is not read; convert it to Explicit VR Litt"
     ) as caught:
         decode(written(found), SETTINGS)
     assert caught.value.reason == "unsupported"
@@ -172,7 +172,7 @@ def test_what_would_be_unpacked_unseen_is_refused() -> None:
     found = made(np.zeros((400, 600), np.uint16), 12)
     found.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     with pytest.raises(
-        Unreadable, match="deflated DICOM is not read; convert it to Explicit VR Little Endian"
+        UnreadableError, match="deflated DICOM is not read; convert it to Explicit VR Little Endian"
     ):
         inspect(written(found))
 
@@ -181,7 +181,7 @@ def test_of_several_frames_the_first_is_taken_or_the_file_refused() -> None:
     frames = np.stack([np.full((4, 6), level, np.uint8) for level in (200, 0, 0)])
     data = written(made(frames, 8, NumberOfFrames=3))
     assert (decode(data, SETTINGS).pixels == 200).all()
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableError) as caught:
         decode(data, SETTINGS.model_copy(update={"animated": "refuse"}))
     assert caught.value.reason == "animated"
 
@@ -190,37 +190,39 @@ def test_the_header_says_size_and_end() -> None:
     data = written(made(np.zeros((40, 60), np.uint16), 12))
     assert inspect(data)[:5] == ("DICOM", 60, 40, True, 1)
     assert not inspect(data[: len(data) // 2]).complete
-    with pytest.raises(Unreadable, match="over the limit of 2399 pixels"):
+    with pytest.raises(UnreadableError, match="over the limit of 2399 pixels"):
         decode(data, SETTINGS.model_copy(update={"max_pixels": 2399}))
 
 
 def test_a_file_without_an_image_is_left_out() -> None:
     found = made(row(0, 1), 8)
     del found.PixelData, found.Rows, found.Columns
-    with pytest.raises(Unreadable, match="holds no image; leave it out") as caught:
+    with pytest.raises(UnreadableError, match="holds no image; leave it out") as caught:
         inspect(written(found))
     assert caught.value.reason == "unsupported"
 
 
 @pytest.mark.parametrize("end", [132, 140, 200, 400, -1, -40])
 def test_a_cut_file_is_refused(end: int) -> None:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableError) as caught:
         decode(written(made(np.zeros((40, 60), np.uint16), 12))[:end], SETTINGS)
     assert caught.value.reason in ("truncated", "damaged", "unsupported")
 
 
 def test_it_is_decoded_in_the_guarded_processes() -> None:
     data = written(made(np.zeros((40, 60), np.uint16), 12))
-    with Decoders(see, SETTINGS) as decoders:
+    with DecoderPool(see, SETTINGS) as decoders:
         first, second = decoders.map([data, data[:400]])
-    assert isinstance(first, Seen)
+    assert isinstance(first, Decoded)
     assert first.format == "DICOM"
-    assert isinstance(second, Unreadable)
+    assert isinstance(second, UnreadableError)
 
 
 def test_without_its_extra_the_refusal_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     data = written(made(row(0, 1), 8))
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(Unreadable, match=r"^DICOM needs the extra dicom of nightshift \(pydicom\)") as caught:
+    with pytest.raises(
+        UnreadableError, match=r"^DICOM needs the extra dicom of nightshift \(pydicom\)"
+    ) as caught:
         inspect(data)
     assert caught.value.reason == "unsupported"

@@ -9,7 +9,7 @@ from image_files import tiff as made_tiff
 from PIL import Image
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.formats import Header, Unreadable, inspect, jpeg, tiff
+from nightshift.data.formats import Header, UnreadableError, inspect, jpeg, tiff
 from nightshift.data.images import decode
 
 WHOLE = {
@@ -36,7 +36,7 @@ def saved(image: Image.Image, format: str, **options: object) -> bytes:
 
 
 def reason_of(data: bytes) -> str:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableError) as caught:
         inspect(data)
     return caught.value.reason
 
@@ -162,7 +162,7 @@ def test_a_wrong_byte_count_of_a_plain_tiff_does_no_harm_where_all_pixels_are_th
     ],
 )
 def test_a_known_format_that_is_not_read_is_named(data: bytes, name: str) -> None:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableError) as caught:
         inspect(data)
     assert caught.value.reason == "unsupported"
     assert caught.value.detail.startswith(name)
@@ -218,8 +218,8 @@ def test_memory_for_a_strip_or_tile_is_that_of_its_image() -> None:
     assert set(decode(whole, PreprocessSettings()).pixels.ravel()) == {200}
     at = pixels.index(b"\xff\xc0") + 5
     large = pixels[:at] + struct.pack(">HH", 58000, 58000) + pixels[at + 4 :]
-    with pytest.raises(Unreadable, match="a strip of 16x8 pixels holds a JPEG of 58000x58000"):
+    with pytest.raises(UnreadableError, match="a strip of 16x8 pixels holds a JPEG of 58000x58000"):
         decode(made_tiff(8, 1, large, 16, 8, t259=("H", [7])), PreprocessSettings())
     tiles = {f"t{tag}": ("I", [value]) for tag, value in ((322, 58000), (323, 58000), (324, 8), (325, 9))}
-    with pytest.raises(Unreadable, match="its tiles are 58000x58000 pixels of an image of 16x8"):
+    with pytest.raises(UnreadableError, match="its tiles are 58000x58000 pixels of an image of 16x8"):
         decode(made_tiff(8, 1, bytes(9), 16, 8, t259=("H", [5]), **tiles), PreprocessSettings())

@@ -10,8 +10,8 @@ from image_files import noise, plain
 from PIL import Image
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import Decoders, Seen, see
-from nightshift.data.images import Unreadable, decode, inspect, load
+from nightshift.data.decoding.pool import Decoded, DecoderPool, see
+from nightshift.data.images import UnreadableError, decode, inspect, load
 
 SETTINGS = PreprocessSettings(image_size=32)
 RED = (255, 0, 0)
@@ -88,30 +88,30 @@ def test_a_phone_s_orientation_is_undone_once(orientation: int) -> None:
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 def test_a_truncated_heic_is_refused(share: float) -> None:
     data = heic(Image.fromarray(noise(64, 64)))
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableError) as caught:
         decode(data[: int(len(data) * share)], SETTINGS)
     assert caught.value.reason in ("truncated", "damaged")
 
 
 def test_too_many_pixels_are_refused_by_the_header_alone() -> None:
-    with pytest.raises(Unreadable, match=r"HEIC of 64x64 pixels is over the limit") as caught:
+    with pytest.raises(UnreadableError, match=r"HEIC of 64x64 pixels is over the limit") as caught:
         decode(heic(Image.fromarray(noise(64, 64))), SETTINGS.model_copy(update={"max_pixels": 4095}))
     assert caught.value.reason == "too-large"
 
 
 def test_it_is_decoded_in_the_guarded_processes() -> None:
     data = heic(Image.fromarray(noise(64, 64)))
-    with Decoders(see, SETTINGS) as decoders:
+    with DecoderPool(see, SETTINGS) as decoders:
         first, second = decoders.map([data, data[:-100]])
-    assert isinstance(first, Seen)
+    assert isinstance(first, Decoded)
     assert first.format == "HEIC"
-    assert isinstance(second, Unreadable)
+    assert isinstance(second, UnreadableError)
 
 
 def test_without_its_extra_the_refusal_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     data = heic(Image.fromarray(noise(64, 64)))
     monkeypatch.setitem(sys.modules, "pi_heif", None)
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableError) as caught:
         decode(data, SETTINGS)
     assert (caught.value.reason, caught.value.detail) == (
         "unsupported",

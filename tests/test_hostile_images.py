@@ -19,8 +19,8 @@ from PIL import Image
 from pillow_heif import register_heif_opener
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import Decoders, Seen, see
-from nightshift.data.images import Unreadable
+from nightshift.data.decoding.pool import Decoded, DecoderPool, see
+from nightshift.data.images import UnreadableError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 VERDICTS = Path(__file__).with_name("hostile_verdicts.md")
@@ -47,8 +47,8 @@ FORMATS = {
 
 
 @pytest.fixture(scope="module")
-def decoders() -> Iterator[Decoders]:
-    with Decoders(see, SETTINGS, processes=1) as pool:
+def decoders() -> Iterator[DecoderPool]:
+    with DecoderPool(see, SETTINGS, processes=1) as pool:
         yield pool
 
 
@@ -67,14 +67,18 @@ def encoded(name: str) -> bytes:
     return buffer.getvalue()
 
 
-def verdicts(results: list[Seen | Unreadable]) -> list[str]:
-    return ["ok" if isinstance(result, Seen) else result.reason for result in results]
+def verdicts(results: list[Decoded | UnreadableError]) -> list[str]:
+    return ["ok" if isinstance(result, Decoded) else result.reason for result in results]
 
 
-def same(first: Seen | Unreadable, second: Seen | Unreadable) -> bool:
-    if isinstance(first, Seen) and isinstance(second, Seen):
+def same(first: Decoded | UnreadableError, second: Decoded | UnreadableError) -> bool:
+    if isinstance(first, Decoded) and isinstance(second, Decoded):
         return first[1:] == second[1:] and np.array_equal(first.pixels, second.pixels)
-    return isinstance(first, Unreadable) and isinstance(second, Unreadable) and first.args == second.args
+    return (
+        isinstance(first, UnreadableError)
+        and isinstance(second, UnreadableError)
+        and first.args == second.args
+    )
 
 
 def explanations() -> dict[str, str]:
@@ -90,7 +94,7 @@ def odd_files() -> dict[str, bytes]:
         return {member.name: pack.extractfile(member).read() for member in pack if member.isfile()}  # type: ignore[union-attr]
 
 
-def test_every_odd_file_ends_as_pillow_says_or_as_the_table_explains(decoders: Decoders) -> None:
+def test_every_odd_file_ends_as_pillow_says_or_as_the_table_explains(decoders: DecoderPool) -> None:
     files = odd_files()
     with (DATA / "odd-images-pillow-verdict.csv").open(encoding="utf-8") as table:
         pillow = {row["path"]: row["verdict"] == "ok" for row in csv.DictReader(table)}
@@ -111,18 +115,18 @@ def test_every_odd_file_ends_as_pillow_says_or_as_the_table_explains(decoders: D
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_file_cut_anywhere_is_refused(decoders: Decoders, name: str) -> None:
+def test_a_file_cut_anywhere_is_refused(decoders: DecoderPool, name: str) -> None:
     data = encoded(name)
     generator = random.Random(name)
     # BMP and PPM may end in a byte of padding or a line break that no pixel needs.
     cuts = [data[: generator.randrange(1, len(data) - 2)] for _ in range(60)]
     results = list(decoders.map([data, *cuts]))
-    assert isinstance(results[0], Seen)
+    assert isinstance(results[0], Decoded)
     assert set(verdicts(results[1:])) <= REASONS
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_flipped_bytes_cost_at_most_the_image(decoders: Decoders, name: str) -> None:
+def test_flipped_bytes_cost_at_most_the_image(decoders: DecoderPool, name: str) -> None:
     data = encoded(name)
     generator = random.Random(name)
     files = []
@@ -139,7 +143,7 @@ def test_flipped_bytes_cost_at_most_the_image(decoders: Decoders, name: str) -> 
 
 @pytest.mark.parametrize("name", ["PNG", "TIFF deflate"])
 def test_a_flipped_byte_in_the_pixels_of_a_file_with_checksums_is_refused(
-    decoders: Decoders, name: str
+    decoders: DecoderPool, name: str
 ) -> None:
     data = encoded(name)
     files = []
@@ -150,7 +154,7 @@ def test_a_flipped_byte_in_the_pixels_of_a_file_with_checksums_is_refused(
     assert set(verdicts(list(decoders.map(files)))) == {"damaged"}
 
 
-def test_a_jpeg_with_a_hole_is_refused(decoders: Decoders) -> None:
+def test_a_jpeg_with_a_hole_is_refused(decoders: DecoderPool) -> None:
     """A sector of zeros, a sector missing, an end too early: what lenient decoders fill with grey."""
     buffer = io.BytesIO()
     photo().resize((1024, 768)).save(buffer, "JPEG")
@@ -203,17 +207,17 @@ def bombs() -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("name", bombs())
-def test_a_bomb_goes_off_nowhere(decoders: Decoders, name: str) -> None:
+def test_a_bomb_goes_off_nowhere(decoders: DecoderPool, name: str) -> None:
     data, reason = bombs()[name]
     assert verdicts(list(decoders.map([data]))) == [reason]
 
 
-def test_bytes_and_pictures_behind_the_first_change_nothing(decoders: Decoders) -> None:
+def test_bytes_and_pictures_behind_the_first_change_nothing(decoders: DecoderPool) -> None:
     second = io.BytesIO()
     photo().transpose(Image.Transpose.ROTATE_180).save(second, "PNG")
     for name in FORMATS:
         data = encoded(name)
         alone, trailed, followed = decoders.map([data, data + b"trailer" * 9, data + second.getvalue()])
-        assert isinstance(alone, Seen)
+        assert isinstance(alone, Decoded)
         assert same(alone, trailed), name
         assert same(alone, followed), name

@@ -13,7 +13,7 @@ from image_files import encoded, noise, plain, saved, with_orientation
 from PIL import Image
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.images import Pixels, Unreadable, decode, load, prepare, stored
+from nightshift.data.images import Pixels, UnreadableError, decode, load, prepare, stored
 
 SETTINGS = PreprocessSettings(image_size=32)
 RED = (255, 0, 0)
@@ -24,7 +24,7 @@ def seen(data: bytes) -> Pixels:
 
 
 def reason_of(data: bytes, **changes: object) -> str:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableError) as caught:
         decode(data, SETTINGS.model_copy(update=changes))
     assert str(caught.value) == caught.value.detail
     return caught.value.reason
@@ -174,7 +174,7 @@ def test_floating_point_pixels_are_refused() -> None:
 def test_a_refusal_survives_a_process_boundary() -> None:
     with (
         ProcessPoolExecutor(1, get_context("spawn")) as pool,
-        pytest.raises(Unreadable, match="the file has no bytes") as caught,
+        pytest.raises(UnreadableError, match="the file has no bytes") as caught,
     ):
         pool.submit(decode, b"", SETTINGS).result()
     assert caught.value.reason == "empty"
@@ -187,7 +187,7 @@ def test_prepare_takes_the_model_s_side_or_the_one_asked_for() -> None:
     assert stored(data, settings).shape == (24, 24, 3)
     assert np.array_equal(prepare(data, settings), stored(data, settings)[4:20, 4:20])
     assert prepare(data, settings).flags.c_contiguous
-    with pytest.raises(Unreadable, match=r"preprocess.max_pixels"):
+    with pytest.raises(UnreadableError, match=r"preprocess.max_pixels"):
         prepare(data, settings.model_copy(update={"max_pixels": 100}))
 
 

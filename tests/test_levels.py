@@ -10,7 +10,7 @@ from image_files import bits, bmp, noise, plain, png, saved, tiff
 from PIL import Image
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.images import Unreadable, decode
+from nightshift.data.images import UnreadableError, decode
 
 SETTINGS = PreprocessSettings(image_size=32)
 
@@ -64,7 +64,7 @@ def test_netpbm_s_values_over_the_maximum_are_white() -> None:
 
 @pytest.mark.parametrize("maximum", [b"0", b"65536", b"99999999"])
 def test_a_maximum_that_netpbm_does_not_know_is_damage(maximum: bytes) -> None:
-    with pytest.raises(Unreadable, match="is white; it must be 1 to 65535") as caught:
+    with pytest.raises(UnreadableError, match="is white; it must be 1 to 65535") as caught:
         seen(b"P5\n1 1\n" + maximum + b"\n\0\0")
     assert caught.value.reason == "damaged"
 
@@ -152,7 +152,7 @@ def test_greys_of_tiff_of_either_polarity(depth: int, white_is_zero: bool, order
     ],
 )
 def test_samples_of_a_tiff_that_are_not_read_are_named(data: bytes, kind: str) -> None:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableError) as caught:
         seen(data)
     assert caught.value.reason == "unsupported"
     assert caught.value.detail == (
@@ -192,7 +192,7 @@ def test_colours_of_bmp_of_every_depth() -> None:
     assert seen(bmp(16, struct.pack("<4H", 0xFFFF, 0xF800, 0x07E0, 0x10), 4, masks=masks))[0].tolist() == ends
     assert seen(bmp(24, bytes([1, 2, 3, 4, 5, 6]), 2))[0].tolist() == [[3, 2, 1], [6, 5, 4]]
     assert seen(bmp(32, bytes([1, 2, 3, 0, 4, 5, 6, 255]), 2))[0].tolist() == [[3, 2, 1], [6, 5, 4]]
-    with pytest.raises(Unreadable, match="convert it to PNG or JPEG") as caught:
+    with pytest.raises(UnreadableError, match="convert it to PNG or JPEG") as caught:
         seen(bmp(2, b"\0", 4, bytes(16)))
     assert caught.value.reason == "unsupported"
 

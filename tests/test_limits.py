@@ -13,17 +13,17 @@ from bombs import CARRIERS, empty_segments, exif, pages, piled_strips, png
 from waiting import patience
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import Decoders, Seen, see
-from nightshift.data.formats import Unreadable, inspect, tiff
+from nightshift.data.decoding.pool import Decoded, DecoderPool, see
+from nightshift.data.formats import UnreadableError, inspect, tiff
 from nightshift.data.images import load
 from nightshift.serving.loaded_model import Options
 
 
 @pytest.fixture(scope="module")
-def decoders() -> Iterator[Decoders[Seen]]:
+def decoders() -> Iterator[DecoderPool[Decoded]]:
     """With time for honest work on a slow machine, and for none that grows with the square of a file."""
     settings = PreprocessSettings(image_size=16, decode_seconds=patience(5))
-    with Decoders(see, settings) as pool:
+    with DecoderPool(see, settings) as pool:
         yield pool
 
 
@@ -50,21 +50,23 @@ def test_entries_that_claim_the_whole_file_take_no_memory(kind: str) -> None:
     ],
     ids=["segments and thumbnails", "too many segments", "pages within each other", "strips on each other"],
 )
-def test_no_file_takes_the_square_of_its_size(decoders: Decoders[Seen], data: bytes, verdict: str) -> None:
+def test_no_file_takes_the_square_of_its_size(
+    decoders: DecoderPool[Decoded], data: bytes, verdict: str
+) -> None:
     (seen,) = decoders.map([data])
-    assert (seen.reason if isinstance(seen, Unreadable) else "ok") == verdict
+    assert (seen.reason if isinstance(seen, UnreadableError) else "ok") == verdict
 
 
 def test_what_a_tiff_says_of_its_strips_is_read_whole_up_to_a_limit() -> None:
     data = piled_strips(60_000)
     assert len(tiff.pieces(tiff.tags(data))) == 60_000
-    with pytest.raises(Unreadable, match=f"at most {tiff.MOST_PIECES}"):
+    with pytest.raises(UnreadableError, match=f"at most {tiff.MOST_PIECES}"):
         inspect(piled_strips(tiff.MOST_PIECES + 1))
 
 
 def test_what_lies_behind_a_png_takes_no_memory() -> None:
     data = png(16, 16) + struct.pack(">I4s", 2**31 + 8, b"IEND") + bytes(160)
-    with Decoders(evil_files.growth, PreprocessSettings(decode_megabytes=4096)) as pool:
+    with DecoderPool(evil_files.growth, PreprocessSettings(decode_megabytes=4096)) as pool:
         (grown,) = pool.map([data])
     assert isinstance(grown, int), grown
     assert grown < 100 * 2**20

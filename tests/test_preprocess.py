@@ -12,7 +12,7 @@ from safetensors.numpy import load
 from nightshift import storage
 from nightshift.config import PreprocessSettings
 from nightshift.data import batches, index, shards
-from nightshift.data.images import Unreadable, prepare
+from nightshift.data.images import UnreadableError, prepare
 from nightshift.data.labels import Label
 from nightshift.data.prefetch import fetch
 from nightshift.preprocess import preprocess, split_of
@@ -148,7 +148,7 @@ def test_what_may_have_passed_refuses_a_file_for_one_night_only(store, monkeypat
 
     def busy(uris, limit):
         for uri, fetched in zip(uris, fetch(uris, limit), strict=True):
-            yield Unreadable(reason, "for once") if uri.endswith("1.png") else fetched
+            yield UnreadableError(reason, "for once") if uri.endswith("1.png") else fetched
 
     with monkeypatch.context() as patch:
         patch.setattr("nightshift.preprocess.fetch", busy)
@@ -164,7 +164,7 @@ def test_what_may_have_passed_refuses_a_file_for_one_night_only(store, monkeypat
 def test_what_never_passes_stays_refused_after_some_nights(store, monkeypatch, capsys):
     def hangs(uris, limit):
         for uri, fetched in zip(uris, fetch(uris, limit), strict=True):
-            yield Unreadable("timeout", "again") if uri.endswith("1.png") else fetched
+            yield UnreadableError("timeout", "again") if uri.endswith("1.png") else fetched
 
     monkeypatch.setattr("nightshift.preprocess.fetch", hangs)
     files = {"cat/1.png": png(1), "cat/2.png": png(2)}

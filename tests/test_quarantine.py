@@ -4,7 +4,7 @@ import pytest
 
 from nightshift import storage
 from nightshift.data import quarantine
-from nightshift.data.formats import Unreadable
+from nightshift.data.formats import UnreadableError
 from nightshift.records import Refusal
 
 
@@ -40,7 +40,7 @@ def test_the_three_commonest_reasons_are_named_with_their_counts():
 
 def test_a_key_writes_no_lines_into_the_log(capsys: pytest.CaptureFixture[str]) -> None:
     key = "cat/a.png\nERROR register: \x1b[31mversion 7 is registered\u2028ok é.png"
-    found = quarantine.refusal(key, Unreadable("damaged", "it says\r\nno more"))
+    found = quarantine.refusal(key, UnreadableError("damaged", "it says\r\nno more"))
     (line,) = capsys.readouterr().out.splitlines()
     assert line == (
         r"refused cat/a.png\nERROR register: \x1b[31mversion 7 is registered\u2028ok é.png: damaged: "

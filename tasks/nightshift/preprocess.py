@@ -17,8 +17,8 @@ from nightshift import storage
 from nightshift.config import PreprocessSettings, store_root
 from nightshift.data import index, labels, quarantine, shards
 from nightshift.data.annotations import annotations
-from nightshift.data.decoding.pool import Decoders, Seen, see
-from nightshift.data.images import Unreadable
+from nightshift.data.decoding.pool import Decoded, DecoderPool, see
+from nightshift.data.images import UnreadableError
 from nightshift.data.labels import Label, Labels
 from nightshift.data.prefetch import fetch
 from nightshift.data.shards import Buffers, Filled, Row
@@ -57,7 +57,7 @@ def preprocess(spec: PreprocessSpec) -> Preprocessed:
     processes = threads()
     results, buffers = [], Buffers(spec.settings)
     if parts:
-        with Decoders(see, spec.settings, processes=processes, lend=True) as decoders:
+        with DecoderPool(see, spec.settings, processes=processes, lend=True) as decoders:
             known = Known(spec.source, parts)
             results = [_part(part, spec, decoders, buffers, known) for part in parts]
     kept = sum(shard.images for result in results for shard in result.shards)
@@ -109,7 +109,7 @@ class Known:
 
 
 def _part(
-    part: Part, spec: PreprocessSpec, decoders: Decoders[Seen], buffers: Buffers, known: Known
+    part: Part, spec: PreprocessSpec, decoders: DecoderPool[Decoded], buffers: Buffers, known: Known
 ) -> PartResult:
     folder = storage.join(store_root(), "shards", part.digest)
     if again := shards.found(part.digest):
@@ -159,7 +159,7 @@ def _written(folder: str, buffers: Buffers, rows: Iterator[Row]) -> Iterator[tup
 def _rows(
     part: Part,
     spec: PreprocessSpec,
-    decoders: Decoders[Seen],
+    decoders: DecoderPool[Decoded],
     refusals: list[Refusal],
     known: Labels | None,
 ) -> Iterator[Row]:
@@ -167,7 +167,7 @@ def _rows(
     files: deque[File] = deque()
     for seen in decoders.map(_contents(part, spec, files, refusals, known)):
         file = files.popleft()
-        if isinstance(seen, Unreadable):
+        if isinstance(seen, UnreadableError):
             refusals.append(quarantine.refusal(file.key, seen, file.sha256))
             continue
         label = file.label
@@ -203,10 +203,10 @@ def _contents(
         name = f"{part.batch}/{key}"
         composed = labels.composed(key)
         label = known.by_path.get(composed) if known is not None else _folder_label(key, part.splits)
-        if isinstance(fetched, Unreadable):
+        if isinstance(fetched, UnreadableError):
             refusals.append(quarantine.refusal(name, fetched))
         elif label is None:
-            nowhere = Unreadable("no-label", "in no class folder and in no manifest row")
+            nowhere = UnreadableError("no-label", "in no class folder and in no manifest row")
             refusals.append(quarantine.refusal(name, nowhere, fetched.sha256))
         else:
             # Whose name is only written in another way stays on the same side.

@@ -22,7 +22,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import Decoders, see
+from nightshift.data.decoding.pool import DecoderPool, see
 from nightshift.data.image_stats import features
 from nightshift.data.images import stored
 
@@ -75,7 +75,7 @@ def large(photos: list[bytes], settings: PreprocessSettings) -> None:
 def pool(photos: list[bytes], settings: PreprocessSettings) -> None:
     """A pool of one process against the same work without it, by the clock; and what the features cost."""
     pooled, alone = [], []
-    with Decoders(see, settings, processes=1) as decoders:
+    with DecoderPool(see, settings, processes=1) as decoders:
         for _ in range(ROUNDS):
             started = time.perf_counter()
             for _result in decoders.map(photos):

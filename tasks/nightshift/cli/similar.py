@@ -67,7 +67,7 @@ def _address(file: str) -> str:
 def _embedding(image: Path, found: "Embeddings", model: str | None) -> "NDArray[np.float32]":
     """The image's embedding by the very model that made the others."""
     from nightshift.cli.predict import load_model
-    from nightshift.data.formats import Unreadable
+    from nightshift.data.formats import UnreadableError
     from nightshift.data.images import prepare
     from nightshift.errors import InputError
     from nightshift.inference.embeddings import Embedder
@@ -80,7 +80,7 @@ def _embedding(image: Path, found: "Embeddings", model: str | None) -> "NDArray[
         )
     try:
         pixels = prepare(image.read_bytes(), loaded.preprocess)
-    except Unreadable as error:
+    except UnreadableError as error:
         raise InputError(f"{image} cannot be used: {error.reason}: {error.detail}") from error
     except OSError as error:
         raise InputError(f"{image} cannot be read ({error.strerror}); give an image file") from error

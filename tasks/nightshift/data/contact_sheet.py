@@ -14,8 +14,8 @@ from PIL import Image, ImageFile
 
 from nightshift import storage
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import Decoders
-from nightshift.data.formats import Unreadable, inspect
+from nightshift.data.decoding.pool import DecoderPool
+from nightshift.data.formats import UnreadableError, inspect
 from nightshift.errors import InputError
 
 CELL: Final = 160  # pixels
@@ -41,12 +41,12 @@ def contact_sheet(pictures: Sequence[Picture]) -> tuple[bytes, int]:
     """
     settings = PreprocessSettings()
     shown = pictures[:SHOWN]
-    with Decoders(glimpse, settings) as decoders:
+    with DecoderPool(glimpse, settings) as decoders:
         looks = list(decoders.map(_contents(shown, settings)))
     cells = [
         _cell(look, picture)
         for look, picture in zip(looks, shown, strict=True)
-        if not isinstance(look, Unreadable)
+        if not isinstance(look, UnreadableError)
     ]
     if not cells:
         raise InputError(f"nothing can be seen of {len(shown)} files; there is no sheet to write")
@@ -56,7 +56,7 @@ def contact_sheet(pictures: Sequence[Picture]) -> tuple[bytes, int]:
     written, data = cv2.imencode(".png", np.vstack(rows))
     if not written:
         raise InputError(f"a sheet of {len(cells)} pictures cannot be written as PNG")
-    return data.tobytes(), sum(not isinstance(look, Unreadable) for look in looks)
+    return data.tobytes(), sum(not isinstance(look, UnreadableError) for look in looks)
 
 
 def glimpse(data: bytes, settings: PreprocessSettings) -> NDArray[np.uint8]:
@@ -66,14 +66,14 @@ def glimpse(data: bytes, settings: PreprocessSettings) -> NDArray[np.uint8]:
     """
     header = inspect(data)
     if header.width * header.height > settings.max_pixels:
-        raise Unreadable("too-large", f"it has {header.width}x{header.height} pixels")
+        raise UnreadableError("too-large", f"it has {header.width}x{header.height} pixels")
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
         image = Image.open(io.BytesIO(data))
         image.thumbnail((CELL, CELL))
         return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Unreadable("damaged", "nothing can be seen of it") from error
+        raise UnreadableError("damaged", "nothing can be seen of it") from error
 
 
 def _contents(pictures: Sequence[Picture], settings: PreprocessSettings) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nightshift.data.near_duplicates import Pair
 from nightshift.data.uploads import Said, newest
-from nightshift.security.escaping import harmless
+from nightshift.security.escaping import escape_cell
 
 Rows = NDArray[np.int64]
 Kind = Literal["copy", "conflict", "corrected", "near"]
@@ -23,7 +23,7 @@ Row = tuple[dict[str, str], int]  # key, label and split of a row, and its place
 PREFERENCE: Final = {"test": 0, "validation": 1, "train": 2}  # which of equal images stays
 
 
-class Copy(NamedTuple):
+class Duplicate(NamedTuple):
     """A row to leave out, and the row of the same file because of which it goes."""
 
     row: int
@@ -35,7 +35,7 @@ class Exact(NamedTuple):
     """`drop`, bool [N], marks the rows of `copies`, which are those to leave out."""
 
     drop: NDArray[np.bool_]
-    copies: tuple[Copy, ...]
+    copies: tuple[Duplicate, ...]
 
     @property
     def merged(self) -> int:
@@ -53,7 +53,7 @@ class Exact(NamedTuple):
         return sum(copy.kind == kind for copy in self.copies)
 
 
-class Found(NamedTuple):
+class DuplicateRow(NamedTuple):
     """A line for people: `key` is left out (or listed) because of `other_key`."""
 
     kind: Kind
@@ -98,7 +98,7 @@ def exact(
     return Exact(drop, tuple(copies))
 
 
-def _copies(rows: Sequence[Row], conflicts: str, times: Mapping[str, Said]) -> list[Copy]:
+def _copies(rows: Sequence[Row], conflicts: str, times: Mapping[str, Said]) -> list[Duplicate]:
     """What goes of rows with the same image, sorted by key."""
     keys, labels = [fact["key"] for fact, _ in rows], [fact["label"] for fact, _ in rows]
     told = newest(labels, [times.get(key) for key in keys], [key.partition("/")[0] for key in keys])
@@ -106,13 +106,13 @@ def _copies(rows: Sequence[Row], conflicts: str, times: Mapping[str, Said]) -> l
     same = [(fact, row) for fact, row in rows if fact["label"] == label]
     others = [row for fact, row in rows if fact["label"] != label]
     _, stays = min(same, key=lambda entry: PREFERENCE.get(entry[0]["split"], len(PREFERENCE)))
-    copies = [Copy(row, stays, "conflict" if told is None else "corrected") for row in others]
+    copies = [Duplicate(row, stays, "conflict" if told is None else "corrected") for row in others]
     if others and told is None and conflicts == "refuse":
-        return copies + [Copy(row, others[0], "conflict") for _, row in same]
-    return copies + [Copy(row, stays, "copy") for _, row in same if row != stays]
+        return copies + [Duplicate(row, others[0], "conflict") for _, row in same]
+    return copies + [Duplicate(row, stays, "copy") for _, row in same if row != stays]
 
 
-def found(index: pa.Table, exact: Exact, near: Sequence[Pair]) -> list[Found]:
+def found(index: pa.Table, exact: Exact, near: Sequence[Pair]) -> list[DuplicateRow]:
     """Every copy, contradiction and look-alike, sorted by kind and key; rows are those of `index`."""
     triples: list[tuple[Kind, int, int, int | None]] = [
         *((kind, row, other, None) for row, other, kind in exact.copies),
@@ -123,20 +123,20 @@ def found(index: pa.Table, exact: Exact, near: Sequence[Pair]) -> list[Found]:
         (fact["key"], fact["label"], fact["split"])
         for fact in index.select(["key", "label", "split"]).take(wanted).to_pylist()
     )
-    lines = [Found(kind, *next(facts), *next(facts), bits) for kind, _, _, bits in triples]
+    lines = [DuplicateRow(kind, *next(facts), *next(facts), bits) for kind, _, _, bits in triples]
     return sorted(lines, key=lambda line: line[:2])
 
 
-def listing(lines: Sequence[Found]) -> bytes:
+def listing(lines: Sequence[DuplicateRow]) -> bytes:
     """The lines as CSV in UTF-8, with a header, safe to open in a spreadsheet.
 
     Keys and labels are names that strangers chose.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Found._fields)
+    writer.writerow(DuplicateRow._fields)
     for line in lines:
-        writer.writerow([harmless(str("" if cell is None else cell)) for cell in line])
+        writer.writerow([escape_cell(str("" if cell is None else cell)) for cell in line])
     return text.getvalue().encode()
 
 

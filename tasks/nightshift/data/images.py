@@ -31,7 +31,7 @@ import simplejpeg
 from nightshift.config import PreprocessSettings
 from nightshift.data.decoding import dicom, pillow
 from nightshift.data.decoding.pillow import damaged
-from nightshift.data.formats import Header, Unreadable, inspect, jpeg, netpbm, npy, png
+from nightshift.data.formats import Header, UnreadableError, inspect, jpeg, netpbm, npy, png
 from nightshift.data.transforms import (
     Pixels,
     Whole,
@@ -89,7 +89,7 @@ def _image(pixels: Pixels, header: Header) -> Image:
 def _decode(data: bytes, settings: PreprocessSettings, *, scaled: bool) -> tuple[Pixels, Header]:
     """uint8 [H,W,C] as stored, and its header with the orientation that is still to be undone."""
     if len(data) > settings.max_megabytes * 2**20:
-        raise Unreadable(
+        raise UnreadableError(
             "too-large",
             f"the file has {len(data)} bytes, over the limit of {settings.max_megabytes} MiB; shrink it or "
             "raise preprocess.max_megabytes",
@@ -111,7 +111,7 @@ def _decode(data: bytes, settings: PreprocessSettings, *, scaled: bool) -> tuple
             pixels, header = pillow.pixels(data, header)
         return channelled(pixels, settings.channels), header
     except MemoryError as error:
-        raise Unreadable(
+        raise UnreadableError(
             "too-much-memory",
             f"{header.format} of {header.width}x{header.height} pixels takes more memory to decode than "
             "there is; shrink it or raise preprocess.decode_megabytes",
@@ -121,23 +121,23 @@ def _decode(data: bytes, settings: PreprocessSettings, *, scaled: bool) -> tuple
 def _admit(header: Header, size: int, settings: PreprocessSettings) -> None:
     what = f"{header.format} of {header.width}x{header.height} pixels"
     if header.width < 1 or header.height < 1:
-        raise Unreadable("damaged", f"{header.format} header says {header.width}x{header.height} pixels")
+        raise UnreadableError("damaged", f"{header.format} header says {header.width}x{header.height} pixels")
     if header.width * header.height > settings.max_pixels:
-        raise Unreadable(
+        raise UnreadableError(
             "too-large",
             f"{what} is over the limit of {settings.max_pixels} pixels; shrink it or raise "
             "preprocess.max_pixels",
         )
     if max(header.width, header.height) > settings.max_side:
-        raise Unreadable(
+        raise UnreadableError(
             "too-large",
             f"{what} is over the limit of {settings.max_side} pixels a side; shrink it or raise "
             "preprocess.max_side",
         )
     if not header.complete:
-        raise Unreadable("truncated", f"{what} ends early after {size} bytes; copy the file again")
+        raise UnreadableError("truncated", f"{what} ends early after {size} bytes; copy the file again")
     if header.frames > 1 and settings.animated == "refuse":
-        raise Unreadable(
+        raise UnreadableError(
             "animated", f"{what} holds several pictures; export one or set preprocess.animated to first"
         )
 
@@ -155,7 +155,7 @@ def _jpeg(data: bytes, header: Header, scale: int) -> Pixels:
         if "nsufficient memory" in str(error):
             raise MemoryError from error
         if "precision" in str(error) or any(part.marker in UNREAD_JPEG for part in jpeg.segments(data)):
-            raise Unreadable(
+            raise UnreadableError(
                 "unsupported", f"JPEG is of a kind that is not read ({error}); save it as a baseline JPEG"
             ) from error
         raise damaged(header, error) from error

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from nightshift.errors import InputError
 from nightshift.records import SPLITS, Split
-from nightshift.security.escaping import harmless, original
+from nightshift.security.escaping import escape_cell, unescape_cell
 
 READY: Final = "_READY"
 MANIFESTS: Final = ("manifest.csv", "manifest.parquet")
@@ -116,11 +116,11 @@ def write(labels: Sequence[tuple[str, Label]]) -> bytes:
     further = sorted({column for extra in extras for column in extra})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*COLUMNS, *map(harmless, further)))
+    writer.writerow((*COLUMNS, *map(escape_cell, further)))
     for (path, label), extra in zip(labels, extras, strict=True):
         known = (path, label.name, label.split or "", label.group or "")
         cells = (*known, *(extra.get(column, "") for column in further))
-        writer.writerow(map(harmless, cells))
+        writer.writerow(map(escape_cell, cells))
     return text.getvalue().encode()
 
 
@@ -185,9 +185,9 @@ def _csv(data: bytes, where: str) -> Iterator[tuple[str, dict[str, str]]]:
         titles = [title.strip() for title in next(reader, [])]
         while titles and not titles[-1]:  # spreadsheets keep columns that were emptied, and rows
             titles.pop()
-        header = [original(title) for title in _check_columns(titles, f"{where}, line 1")]
+        header = [unescape_cell(title) for title in _check_columns(titles, f"{where}, line 1")]
         for row in reader:
-            cells = [original(cell.strip()) for cell in row]
+            cells = [unescape_cell(cell.strip()) for cell in row]
             if not any(cells):
                 continue
             if len(cells) < len(header) or any(cells[len(header) :]):

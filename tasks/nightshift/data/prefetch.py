@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 from nightshift import storage
-from nightshift.data.formats import Unreadable
+from nightshift.data.formats import UnreadableError
 
 READERS: Final = 8  # threads that fetch ahead
 TOGETHER: Final = 4  # files that a thread fetches at a time, since handing over takes time too
@@ -19,7 +19,7 @@ class Fetched(NamedTuple):
     sha256: str
 
 
-def fetch(uris: Sequence[str], limit: int) -> Iterator[Fetched | Unreadable]:
+def fetch(uris: Sequence[str], limit: int) -> Iterator[Fetched | UnreadableError]:
     """The files in order, a bounded number of them fetched ahead.
 
     A file is Unreadable when it has more than `limit` bytes, a name that no file may have, or is gone.
@@ -34,17 +34,17 @@ def fetch(uris: Sequence[str], limit: int) -> Iterator[Fetched | Unreadable]:
             yield from fetched
 
 
-def _fetch_all(uris: Sequence[str], limit: int) -> list[Fetched | Unreadable]:
+def _fetch_all(uris: Sequence[str], limit: int) -> list[Fetched | UnreadableError]:
     return [_fetch(uri, limit) for uri in uris]
 
 
-def _fetch(uri: str, limit: int) -> Fetched | Unreadable:
+def _fetch(uri: str, limit: int) -> Fetched | UnreadableError:
     try:
         data = storage.read(uri, limit=limit)
         return Fetched(data, hashlib.sha256(data).hexdigest())
     except storage.TooLargeError as error:
-        return Unreadable("too-large", f"{error}; shrink it or raise preprocess.max_megabytes")
+        return UnreadableError("too-large", f"{error}; shrink it or raise preprocess.max_megabytes")
     except storage.UnsafeKeyError as error:
-        return Unreadable("unsafe-name", str(error))
+        return UnreadableError("unsafe-name", str(error))
     except storage.MissingError:
-        return Unreadable("gone", "it was there when the work was planned and is not there any more")
+        return UnreadableError("gone", "it was there when the work was planned and is not there any more")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from nightshift import storage
 from nightshift.config import store_root
-from nightshift.data.formats import Unreadable
+from nightshift.data.formats import UnreadableError
 from nightshift.records import Refusal
 from nightshift.runner import json_logs
 
@@ -21,7 +21,7 @@ def unlabelled(pipeline: str) -> str:
     return f"{pipeline}.unlabelled"
 
 
-def refusal(key: str, why: Unreadable, sha256: str = "") -> Refusal:
+def refusal(key: str, why: UnreadableError, sha256: str = "") -> Refusal:
     """The record of a refused file, which the log names too."""
     print(json_logs.one_line(f"refused {key}: {why.reason}: {why.detail}"))
     return Refusal(key=key, sha256=sha256, reason=why.reason, detail=why.detail)

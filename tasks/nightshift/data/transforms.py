@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.formats import Unreadable
+from nightshift.data.formats import UnreadableError
 
 Pixels = NDArray[np.uint8]
 MARGIN: Final = 2
@@ -118,7 +118,7 @@ def eight_bit(pixels: NDArray[Any], white: int | None = None) -> Pixels:
     if scale != 1:  # OpenCV drops the axis of a single channel
         return np.asarray(cv2.convertScaleAbs(pixels, alpha=scale), np.uint8).reshape(pixels.shape)
     if pixels.dtype != np.uint8:
-        raise Unreadable(
+        raise UnreadableError(
             "unsupported", f"its pixels are {pixels.dtype}; only 8 and 16 bit whole numbers are read"
         )
     return pixels
@@ -128,7 +128,7 @@ def rgb(pixels: Pixels) -> Pixels:
     """OpenCV's uint8 grey, BGR or BGRA to RGB on black; raises Unreadable for other channels."""
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     if channels not in (1, 3, 4):
-        raise Unreadable("unsupported", f"it has {channels} channels; only grey, RGB and RGBA are read")
+        raise UnreadableError("unsupported", f"it has {channels} channels; only grey, RGB and RGBA are read")
     code = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}[channels]
     colours = cv2.cvtColor(pixels, code)
     if channels == 4:
@@ -146,7 +146,7 @@ def channelled(pixels: Pixels, channels: int) -> Pixels:
     if has == channels:
         return pixels
     if {has, channels} != {1, 3}:
-        raise Unreadable(
+        raise UnreadableError(
             "channels",
             f"it has {has} channels, preprocess.channels is {channels}; only grey and RGB become each other",
         )

@@ -12,8 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import Decoders
-from nightshift.data.formats import Unreadable
+from nightshift.data.decoding.pool import DecoderPool
+from nightshift.data.formats import UnreadableError
 from nightshift.data.images import prepare
 from nightshift.data.sources.batch import Item
 from nightshift.data.sources.upload import in_order
@@ -32,7 +32,7 @@ class Read(NamedTuple):
     key: str
     sha256: str
     data: bytes
-    why: Unreadable | None = None  # it could not be read
+    why: UnreadableError | None = None  # it could not be read
 
 
 class Answer(NamedTuple):
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
     key: str
     probabilities: NDArray[np.float32] | None
     label: int
-    why: Unreadable | None = None
+    why: UnreadableError | None = None
 
 
 class Answered(NamedTuple):
@@ -64,7 +64,7 @@ class Answerer:
 
     def answers(self, items: Sequence[Item]) -> Iterator[Answered]:
         """Answers in the order of the items."""
-        waiting: list[tuple[Read, Pixels | Unreadable]] = []
+        waiting: list[tuple[Read, Pixels | UnreadableError]] = []
         for pair in self._decoded(in_order(_read, items)):
             waiting.append(pair)
             if len(waiting) == classifier.BATCH:
@@ -73,8 +73,8 @@ class Answerer:
         if waiting:
             yield self._answered(waiting)
 
-    def _answered(self, pairs: Sequence[tuple[Read, Pixels | Unreadable]]) -> Answered:
-        good = [(read, seen) for read, seen in pairs if not isinstance(seen, Unreadable)]
+    def _answered(self, pairs: Sequence[tuple[Read, Pixels | UnreadableError]]) -> Answered:
+        good = [(read, seen) for read, seen in pairs if not isinstance(seen, UnreadableError)]
         rows, given = None, iter(list[tuple[Any, Any]]())
         if good:
             pixels, embeddings = np.stack([seen for _, seen in good]), None
@@ -89,21 +89,23 @@ class Answerer:
             given = iter(list(zip(probabilities, labels, strict=True)))
         answers = []
         for read, seen in pairs:
-            if isinstance(seen, Unreadable):
+            if isinstance(seen, UnreadableError):
                 answers.append(Answer(read.key, None, -1, seen))
             else:
                 shares, label = next(given)
                 answers.append(Answer(read.key, shares, int(label)))
         return Answered(answers, rows)
 
-    def _decoded(self, files: Iterable[Read]) -> Iterator[tuple[Read, Pixels | Unreadable]]:
+    def _decoded(self, files: Iterable[Read]) -> Iterator[tuple[Read, Pixels | UnreadableError]]:
         """Each file with its pixels; many are decoded by processes of their own, which may crash or hang."""
         if self._images < POOLED:
             for read in files:
                 yield read, read.why or _prepared(read.data, self.model.preprocess)
             return
         with ExitStack() as opened:
-            pool = opened.enter_context(Decoders(prepare, self.model.preprocess, processes=self._processes))
+            pool = opened.enter_context(
+                DecoderPool(prepare, self.model.preprocess, processes=self._processes)
+            )
             sent: deque[Read] = deque()
 
             def contents() -> Iterator[bytes]:
@@ -120,12 +122,12 @@ def _read(item: Item) -> Read:
     try:
         data = item.read()
     except InputError as error:
-        return Read(item.key, "", b"", Unreadable("unreadable-file", str(error)))
+        return Read(item.key, "", b"", UnreadableError("unreadable-file", str(error)))
     return Read(item.key, hashlib.sha256(data).hexdigest(), data)
 
 
-def _prepared(data: bytes, settings: PreprocessSettings) -> Pixels | Unreadable:
+def _prepared(data: bytes, settings: PreprocessSettings) -> Pixels | UnreadableError:
     try:
         return prepare(data, settings)
-    except Unreadable as error:
+    except UnreadableError as error:
         return error

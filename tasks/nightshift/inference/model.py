@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nightshift.data.formats import Unreadable
+from nightshift.data.formats import UnreadableError
 from nightshift.data.images import prepare
 from nightshift.errors import InputError
 from nightshift.inference import model_file as model_file
@@ -60,7 +60,7 @@ class Model:
             raise InputError(
                 f"{name} cannot be read ({error.strerror}); give the path of an image"
             ) from error
-        except Unreadable as error:
+        except UnreadableError as error:
             raise InputError(f"{name} cannot be read ({error.reason}): {error.detail}") from error
 
 

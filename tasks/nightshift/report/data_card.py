@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
 from nightshift.data import drift
-from nightshift.data.duplicates import Found
+from nightshift.data.duplicates import DuplicateRow
 from nightshift.records import SPLITS, Dataset, Drift, Profile
 from nightshift.report.data_card_page import PAGE
 
@@ -44,7 +44,7 @@ class Card(NamedTuple):
     drop: NDArray[np.bool_]
     references: Sequence[Reference]
     refused: Mapping[str, int]
-    lines: Sequence[Found]
+    lines: Sequence[DuplicateRow]
     pixels: Mapping[str, NDArray[np.uint8]]
 
     @property

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from nightshift.data.images import Unreadable
+from nightshift.data.images import UnreadableError
 from nightshift.serving import responses, uploads
 from nightshift.serving.batching import Batcher, FailedError, QueueFullError, Row, ShuttingDownError
 from nightshift.serving.docs_page import documentation
@@ -73,7 +73,7 @@ class Endpoint:
             raise responses.busy("full", waiting) from error
         except ShuttingDownError as error:
             raise responses.busy("stopping", "the endpoint stops; send it to another one") from error
-        if not given.form and isinstance(rows[0], Unreadable):
+        if not given.form and isinstance(rows[0], UnreadableError):
             raise responses.refused(rows[0])
         classes = served.model.classes
         found = [
@@ -96,19 +96,19 @@ class Endpoint:
             raise responses.busy("no-model", "there is no model yet; see /health for what it waits for")
         return served
 
-    async def _rows(self, served: LoadedModel, files: list[Upload]) -> list[Row | Unreadable]:
+    async def _rows(self, served: LoadedModel, files: list[Upload]) -> list[Row | UnreadableError]:
         """What the model says of each file, or why it says nothing. Raises RefusedError when it fails."""
         rows = await asyncio.gather(*(self._row(served, file.data) for file in files))
         for row in rows:
-            if isinstance(row, Unreadable):
+            if isinstance(row, UnreadableError):
                 self.metrics.refused.labels(row.reason).inc()
         return rows
 
-    async def _row(self, served: LoadedModel, data: bytes) -> Row | Unreadable:
+    async def _row(self, served: LoadedModel, data: bytes) -> Row | UnreadableError:
         try:
             uploads.check_kind(data, served.settings)
             return await self.batcher.ask(served, data)
-        except Unreadable as unreadable:
+        except UnreadableError as unreadable:
             return unreadable
         except FailedError as error:
             raise RefusedError(500, "model-failed", "the model failed; see the endpoint's log") from error

@@ -10,8 +10,8 @@ from queue import SimpleQueue
 from typing import Final, NamedTuple
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import Decoders
-from nightshift.data.images import Unreadable, prepare
+from nightshift.data.decoding.pool import DecoderPool
+from nightshift.data.images import UnreadableError, prepare
 from nightshift.data.transforms import Pixels
 from nightshift.errors import StageError
 from nightshift.serving.events import say
@@ -55,7 +55,7 @@ class Decoding:
     def _run(self) -> None:
         while True:
             try:
-                with Decoders(prepare, PreprocessSettings()) as decoders:
+                with DecoderPool(prepare, PreprocessSettings()) as decoders:
                     while file := self._files.get():
                         self._decode(decoders, file)
                 return
@@ -64,11 +64,11 @@ class Decoding:
                 if self._stopping.wait(PAUSE_SECONDS):
                     return
 
-    def _decode(self, decoders: Decoders[Pixels], file: File) -> None:
+    def _decode(self, decoders: DecoderPool[Pixels], file: File) -> None:
         try:
             file.done(decoders.one(file.data, file.settings))
         except StageError as error:
             file.done(error)
             raise
         except Exception as error:  # what nobody foresaw costs one image too
-            file.done(Unreadable("crashed", f"{error!r:.200}"))
+            file.done(UnreadableError("crashed", f"{error!r:.200}"))

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from nightshift.data.images import Unreadable
+from nightshift.data.images import UnreadableError
 from nightshift.serving.batching import Row
 from nightshift.serving.loaded_model import LoadedModel
 from nightshift.serving.model_watcher import ModelWatcher
@@ -90,13 +90,15 @@ def busy(reason: str, error: str) -> RefusedError:
     return RefusedError(503, reason, error, **{"Retry-After": str(RETRY_SECONDS)})
 
 
-def refused(unreadable: Unreadable) -> RefusedError:
+def refused(unreadable: UnreadableError) -> RefusedError:
     return RefusedError(STATUS.get(unreadable.reason, 422), unreadable.reason, unreadable.detail)
 
 
-def prediction(file: str | None, row: Row | Unreadable, classes: tuple[str, ...], top: int) -> Prediction:
+def prediction(
+    file: str | None, row: Row | UnreadableError, classes: tuple[str, ...], top: int
+) -> Prediction:
     """Of one image, with its `top` most probable labels or with what is wrong with it."""
-    if isinstance(row, Unreadable):
+    if isinstance(row, UnreadableError):
         return Prediction(file=file, error=row.detail, reason=row.reason)
     best = np.argsort(-row.probabilities, kind="stable")[:top]
     return Prediction(

@@ -10,7 +10,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.formats import Unreadable
+from nightshift.data.formats import UnreadableError
 from nightshift.serving.responses import RefusedError
 
 # The bytes say what an image is. A type only has to be none that promises something else, and clients
@@ -124,10 +124,10 @@ def check_kind(data: bytes, settings: PreprocessSettings) -> None:
     Those are fewer than training takes: less code of decoders is open to strangers.
     """
     if not data:
-        raise Unreadable("empty", "the file has no bytes; send an image")
+        raise UnreadableError("empty", "the file has no bytes; send an image")
     arrays = settings.channels not in (1, 3)  # of which there are no pictures
     if not (ARRAYS if arrays else PICTURES).match(data):
         wanted = "a .npy array" if arrays else "a JPEG, PNG or WebP"
-        raise Unreadable(
+        raise UnreadableError(
             "unsupported", f"it begins with {data[:8]!r}, which is not {wanted}; convert it to one"
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nightshift.data.formats import Header, Unreadable, dicom
+from nightshift.data.formats import Header, UnreadableError, dicom
 from nightshift.data.transforms import Pixels
 
 if TYPE_CHECKING:
@@ -25,19 +25,19 @@ def pixels(data: bytes, header: Header) -> Pixels:
     found = dicom.read(data, pixels=True)
     try:
         seen = _seen(found)
-    except (Unreadable, MemoryError):
+    except (UnreadableError, MemoryError):
         raise
     except Exception as error:  # decoders and tables raise whatever they run into
         said = (str(error).splitlines() or [type(error).__name__])[0][:200]
         if "plugin" in str(error) or isinstance(error, NotImplementedError):
-            raise Unreadable(
+            raise UnreadableError(
                 "unsupported",
                 f"DICOM of transfer syntax {found.file_meta.TransferSyntaxUID.name} is not read; convert it "
                 "to Explicit VR Little Endian",
             ) from error
-        raise Unreadable("damaged", f"DICOM cannot be decoded: {said}") from error
+        raise UnreadableError("damaged", f"DICOM cannot be decoded: {said}") from error
     if seen.shape[:2] != (header.height, header.width):
-        raise Unreadable(
+        raise UnreadableError(
             "damaged", f"DICOM is {seen.shape[1]}x{seen.shape[0]} pixels, not as its header says"
         )
     return np.repeat(seen[..., None], 3, axis=2) if seen.ndim == 2 else seen

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import AvifImagePlugin, BmpImagePlugin, GifImagePlugin, ImageFile, Jpeg2KImagePlugin, TiffImagePlugin
 
-from nightshift.data.formats import Header, Unreadable, strips, tiff
+from nightshift.data.formats import Header, UnreadableError, strips, tiff
 from nightshift.data.formats.header import missing
 from nightshift.data.transforms import Pixels, eight_bit, rgb
 
@@ -42,7 +42,7 @@ def pixels(data: bytes, header: Header) -> tuple[Pixels, Header]:
             turned = 1 if header.format in TURNED else image.getexif().get(274, 1)
             header = header._replace(width=image.width, height=image.height, orientation=turned)
             return _eight_bit_rgb(image, data, header), header
-    except (Unreadable, MemoryError):
+    except (UnreadableError, MemoryError):
         raise
     except Exception as error:  # plugins raise whatever their parsing runs into
         if "nsupported" in str(error) or "unknown pixel mode" in str(error):
@@ -57,9 +57,9 @@ def _fits(image: ImageFile.ImageFile, header: Header) -> bool:
     return image.size in ((header.width, header.height), (header.height, header.width))
 
 
-def damaged(header: Header, said: object) -> Unreadable:
+def damaged(header: Header, said: object) -> UnreadableError:
     first = (str(said).splitlines() or [type(said).__name__])[0][:200]
-    return Unreadable("damaged", f"{header.format} cannot be decoded: {first}")
+    return UnreadableError("damaged", f"{header.format} cannot be decoded: {first}")
 
 
 @functools.cache
@@ -110,12 +110,12 @@ def _check_samples(data: bytes) -> None:
     """Refuse samples that Pillow takes for unsigned whole numbers though they are not."""
     tags = tiff.tags(data)
     if any(kind not in (1, 4) for kind in tags.values.get(339, ())):  # unsigned, undefined
-        raise Unreadable("unsupported", tiff.unread(tags))
+        raise UnreadableError("unsupported", tiff.unread(tags))
 
 
-def _unsupported(data: bytes, header: Header, said: str) -> Unreadable:
+def _unsupported(data: bytes, header: Header, said: str) -> UnreadableError:
     if header.format == "TIFF":
-        return Unreadable("unsupported", tiff.unread(tiff.tags(data)))
-    return Unreadable(
+        return UnreadableError("unsupported", tiff.unread(tiff.tags(data)))
+    return UnreadableError(
         "unsupported", f"{header.format} of this kind is not read ({said}); convert it to PNG or JPEG"
     )

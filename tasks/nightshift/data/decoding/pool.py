@@ -30,7 +30,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from nightshift import runner
 from nightshift.config import PreprocessSettings
-from nightshift.data.formats import Unreadable
+from nightshift.data.formats import UnreadableError
 from nightshift.data.image_stats import Features, features
 from nightshift.data.images import load
 from nightshift.data.transforms import Pixels
@@ -45,7 +45,7 @@ RESTARTS: Final = 10
 SPAWN: Final = get_context("spawn")  # fresh interpreters
 
 
-class Seen(NamedTuple):
+class Decoded(NamedTuple):
     """An image as a shard keeps it, and what is known about it."""
 
     pixels: Pixels  # uint8 [side,side,C]
@@ -57,7 +57,9 @@ class Seen(NamedTuple):
 
 Seeing = TypeVar("Seeing")
 Look = Callable[[bytes, PreprocessSettings], Seeing]
-Kept = Callable[[memoryview], bytes | bytearray | memoryview]  # what is left of a piece of shared memory
+BufferView = Callable[
+    [memoryview], bytes | bytearray | memoryview
+]  # what is left of a piece of shared memory
 
 
 class Chunk(NamedTuple):
@@ -81,13 +83,13 @@ class Packed(NamedTuple):
     sizes: list[int]
 
 
-def see(data: bytes, settings: PreprocessSettings) -> Seen:
+def see(data: bytes, settings: PreprocessSettings) -> Decoded:
     """Decode one image here, in this process. Raises Unreadable."""
     pixels, kind, width, height = load(data, settings)
-    return Seen(pixels, kind, width, height, features(pixels))
+    return Decoded(pixels, kind, width, height, features(pixels))
 
 
-class Decoders(Generic[Seeing]):
+class DecoderPool(Generic[Seeing]):
     """The pool, to be entered in a thread that outlives it: Linux ends its processes with that thread.
 
     Raises StageError when its processes do not start, or keep dying without an image to blame.
@@ -104,7 +106,7 @@ class Decoders(Generic[Seeing]):
         self._settings = settings
         self._look = look
         self._processes = processes
-        self._kept: Kept = memoryview if lend else bytearray
+        self._kept: BufferView = memoryview if lend else bytearray
         self._images = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // (settings.channels * settings.side**2)))
         self._restarts = 0
         self._slot_bytes = max(CHUNK_BYTES, settings.channels * settings.side**2)
@@ -124,7 +126,7 @@ class Decoders(Generic[Seeing]):
         self._pool.stop()
         self._pool.join()
 
-    def map(self, files: Iterable[bytes]) -> Iterator[Seeing | Unreadable]:
+    def map(self, files: Iterable[bytes]) -> Iterator[Seeing | UnreadableError]:
         """One result per file, in order. Files are taken a few chunks ahead, so memory is bounded."""
         flying: deque[Chunk] = deque()
         try:
@@ -138,7 +140,7 @@ class Decoders(Generic[Seeing]):
             for chunk in flying:
                 chunk.future.cancel()
 
-    def one(self, data: bytes, settings: PreprocessSettings) -> Seeing | Unreadable:
+    def one(self, data: bytes, settings: PreprocessSettings) -> Seeing | UnreadableError:
         """The result of one file, by settings of its own: an endpoint's model changes while it answers."""
         self._settings = settings
         (result,) = self.map([data])
@@ -196,7 +198,7 @@ class Decoders(Generic[Seeing]):
     def _room(self, slot: int | None) -> Room:
         return Room(0, 0) if slot is None else Room(slot * self._slot_bytes, self._slot_bytes)
 
-    def _results(self, packed: Packed, slot: int | None) -> Iterator[Seeing | Unreadable]:
+    def _results(self, packed: Packed, slot: int | None) -> Iterator[Seeing | UnreadableError]:
         """The results in the slot, which is free again after the last one."""
         try:
             yield from _unpacked(packed, self._view, self._room(slot), self._kept)
@@ -204,7 +206,7 @@ class Decoders(Generic[Seeing]):
             if slot is not None:
                 self._free.append(slot)
 
-    def _collect(self, chunk: Chunk) -> Iterator[Seeing | Unreadable]:
+    def _collect(self, chunk: Chunk) -> Iterator[Seeing | UnreadableError]:
         try:
             while not wait([chunk.future], timeout=LOOK_SECONDS).done:
                 if not chunk.pool.active:  # what was not yet on its way when it broke gets no answer
@@ -221,14 +223,14 @@ class Decoders(Generic[Seeing]):
             for single in [self._send([data]) for data in chunk.files]:
                 yield from self._collect(single)
 
-    def _refusal(self, error: Exception) -> Unreadable:
+    def _refusal(self, error: Exception) -> UnreadableError:
         if isinstance(error, ProcessExpired):
             code = error.exitcode or 0
             if code == -signal.SIGKILL:
-                return Unreadable("killed", "its decoder was killed, by the kernel where memory ran out")
+                return UnreadableError("killed", "its decoder was killed, by the kernel where memory ran out")
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            return Unreadable("crashed", f"its decoder ended with {how}; the file is damaged or hostile")
-        return Unreadable(
+            return UnreadableError("crashed", f"its decoder ended with {how}; the file is damaged or hostile")
+        return UnreadableError(
             "timeout",
             f"decoding took longer than {self._settings.decode_seconds:g} s; shrink it or raise "
             "preprocess.decode_seconds",
@@ -278,7 +280,7 @@ def _packed(objects: list[Any], memory: memoryview, room: Room) -> Packed:
     return Packed(frame, [piece.nbytes for piece in pieces])
 
 
-def _unpacked(packed: Packed, memory: memoryview, room: Room, kept: Kept) -> list[Any]:
+def _unpacked(packed: Packed, memory: memoryview, room: Room, kept: BufferView) -> list[Any]:
     """The objects, with what `kept` makes of their buffers in the room."""
     ends = list(itertools.accumulate(packed.sizes, initial=room.start))
     buffers = [kept(memory[start:end]) for start, end in itertools.pairwise(ends)]
@@ -286,10 +288,10 @@ def _unpacked(packed: Packed, memory: memoryview, room: Room, kept: Kept) -> lis
     return objects
 
 
-def _see(data: bytes, settings: PreprocessSettings, look: Look[Seeing]) -> Seeing | Unreadable:
+def _see(data: bytes, settings: PreprocessSettings, look: Look[Seeing]) -> Seeing | UnreadableError:
     try:
         return look(data, settings)
-    except Unreadable as refusal:
-        return Unreadable(refusal.reason, refusal.detail)  # without the traceback and what it holds
+    except UnreadableError as refusal:
+        return UnreadableError(refusal.reason, refusal.detail)  # without the traceback and what it holds
     except Exception as error:  # what nobody foresaw costs one image too, and is seen by its reason
-        return Unreadable("crashed", f"its decoder raised {error!r:.200}")
+        return UnreadableError("crashed", f"its decoder raised {error!r:.200}")

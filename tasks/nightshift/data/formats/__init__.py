@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from nightshift.data.formats import dicom, foreign, jpeg, netpbm, npy, tiff
-from nightshift.data.formats.header import Header, Unreadable, check_parts
+from nightshift.data.formats.header import Header, UnreadableError, check_parts
 from nightshift.data.formats.tiff import orientation
 
 __all__ = ["Header", "Unreadable", "inspect"]
@@ -20,16 +20,18 @@ __all__ = ["Header", "Unreadable", "inspect"]
 def inspect(data: bytes) -> Header:
     """What the header says; raises Unreadable when it is none of ours."""
     if not data:
-        raise Unreadable("empty", "the file has no bytes")
+        raise UnreadableError("empty", "the file has no bytes")
     for magic, reader in _READERS:
         if magic.match(data):
             try:
                 return reader(data)
             except (struct.error, IndexError) as error:
-                raise Unreadable("truncated", f"the header ends early after {len(data)} bytes") from error
+                raise UnreadableError(
+                    "truncated", f"the header ends early after {len(data)} bytes"
+                ) from error
     if what := foreign.named(data):
-        raise Unreadable("unsupported", what)
-    raise Unreadable(
+        raise UnreadableError("unsupported", what)
+    raise UnreadableError(
         "not-an-image",
         f"it begins with {data[:8]!r}, which is no JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, JPEG 2000, "
         "AVIF, HEIC, DICOM or .npy array",
@@ -109,7 +111,7 @@ def _gif_palette(flags: int) -> int:
 def _jpeg_2000(data: bytes) -> Header:
     start = data.find(b"\xff\x4f\xff\x51")  # the codestream's own size counts, not the container's
     if start < 0:
-        raise Unreadable("damaged", "JPEG 2000 has no codestream")
+        raise UnreadableError("damaged", "JPEG 2000 has no codestream")
     right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
     return Header("JPEG 2000", right - left, bottom - top, data.find(b"\xff\xd9", start) >= 0)
 
@@ -126,7 +128,7 @@ def _boxes(data: bytes, name: str) -> Header:
     """An image in ISO's boxes, by whatever it is coded."""
     sizes = [struct.unpack_from(">II", data, found.end() + 4) for found in re.finditer(b"ispe", data[:65536])]
     if not sizes:
-        raise Unreadable("damaged", f"{name} has no size")
+        raise UnreadableError("damaged", f"{name} has no size")
     width, height = max(sizes, key=lambda size: size[0] * size[1])  # smaller ones are tiles and thumbnails
     at, complete, parts = 0, False, 0
     while at + 16 <= len(data):

@@ -3,7 +3,7 @@
 import io
 from typing import TYPE_CHECKING, Final
 
-from nightshift.data.formats.header import Header, Unreadable, missing
+from nightshift.data.formats.header import Header, UnreadableError, missing
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
@@ -15,7 +15,9 @@ DEFLATED: Final = b"1.2.840.10008.1.2.1.99"  # a transfer syntax
 def read(data: bytes, *, pixels: bool) -> "FileDataset":
     """The data set of a file, with its pixels or without. Raises Unreadable."""
     if DEFLATED in data[:4096]:  # pydicom would unpack it at once, whatever its size
-        raise Unreadable("unsupported", "deflated DICOM is not read; convert it to Explicit VR Little Endian")
+        raise UnreadableError(
+            "unsupported", "deflated DICOM is not read; convert it to Explicit VR Little Endian"
+        )
     try:
         import pydicom
     except ImportError as error:
@@ -23,7 +25,7 @@ def read(data: bytes, *, pixels: bool) -> "FileDataset":
     try:
         return pydicom.dcmread(io.BytesIO(data), stop_before_pixels=not pixels)
     except Exception as error:  # it raises whatever its parsing runs into, also RecursionError
-        raise Unreadable(
+        raise UnreadableError(
             "damaged", f"DICOM cannot be read: {str(error)[:200] or type(error).__name__}"
         ) from error
 
@@ -38,9 +40,9 @@ def header(data: bytes) -> Header:
         plain = syntax is not None and not syntax.is_encapsulated
         bits = int(found.get("BitsAllocated") or 8) * int(found.get("SamplesPerPixel") or 1)
     except (AttributeError, TypeError, ValueError) as error:
-        raise Unreadable("damaged", f"DICOM header cannot be read: {str(error)[:200]}") from error
+        raise UnreadableError("damaged", f"DICOM header cannot be read: {str(error)[:200]}") from error
     if not width or not height:
-        raise Unreadable("unsupported", "this DICOM file holds no image; leave it out")
+        raise UnreadableError("unsupported", "this DICOM file holds no image; leave it out")
     # What is packed may be shorter than its pixels, and ends early only for its decoder.
     complete = not plain or len(data) >= width * height * bits // 8
     return Header("DICOM", width, height, complete, max(1, frames))

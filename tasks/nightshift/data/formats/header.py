@@ -8,7 +8,7 @@ from nightshift.errors import InputError
 MOST_PARTS: Final = 2**16
 
 
-class Unreadable(InputError):  # noqa: N818
+class UnreadableError(InputError):
     """A file that does not become an image. `reason` is a code to count by, `detail` a sentence to read.
 
     Reasons: `empty`, `not-an-image`, `unsupported`, `too-large`, `truncated`, `damaged`, `animated`,
@@ -21,13 +21,13 @@ class Unreadable(InputError):  # noqa: N818
         self.reason = reason
         self.detail = detail
 
-    def __reduce__(self) -> tuple[type["Unreadable"], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type["UnreadableError"], tuple[str, str]]:
         return type(self), (self.reason, self.detail)  # so that it survives a process boundary
 
 
-def missing(name: str, extra: str, package: str) -> Unreadable:
+def missing(name: str, extra: str, package: str) -> UnreadableError:
     """The refusal of a file whose decoder is an extra that is not installed."""
-    return Unreadable(
+    return UnreadableError(
         "unsupported",
         f"{name} needs the extra {extra} of nightshift ({package}), which is not installed here; install it, "
         "or convert the file to PNG or JPEG",
@@ -37,7 +37,7 @@ def missing(name: str, extra: str, package: str) -> Unreadable:
 def check_parts(kind: str, parts: int) -> None:
     """Raises Unreadable for a file of more parts than any has; each of them takes time to look at."""
     if parts > MOST_PARTS:
-        raise Unreadable("damaged", f"{kind} has more than {MOST_PARTS} parts; save it again")
+        raise UnreadableError("damaged", f"{kind} has more than {MOST_PARTS} parts; save it again")
 
 
 class Header(NamedTuple):

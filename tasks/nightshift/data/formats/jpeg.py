@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from nightshift.data.formats.header import Header, Unreadable, check_parts
+from nightshift.data.formats.header import Header, UnreadableError, check_parts
 from nightshift.data.formats.tiff import orientation
 
 _MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
@@ -32,7 +32,7 @@ def segments(data: bytes) -> Iterator[Segment]:
             at = start + 2
             continue
         if kind in (0xD8, 0xD9):
-            raise Unreadable("damaged", f"JPEG has the marker 0xff{kind:02x} in its header")
+            raise UnreadableError("damaged", f"JPEG has the marker 0xff{kind:02x} in its header")
         at = start + 2 + struct.unpack_from(">H", data, start + 2)[0]
         found += 1
         check_parts("JPEG", found)

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from nightshift.data.formats.header import Header, Unreadable
+from nightshift.data.formats.header import Header, UnreadableError
 
 _GAP: Final = rb"(?:\s|#[^\n]*\n)+"  # comments may stand between the numbers
 _PPM: Final = re.compile(rb"P([1-6])" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)(?:" + _GAP + rb"(\d+))?\s")
@@ -41,7 +41,7 @@ def full_range(data: bytes) -> tuple[bytes, int]:
 def _match(data: bytes) -> re.Match[bytes]:
     match = _PPM.match(data[:4096])
     if not match:
-        raise Unreadable("damaged", "PPM header has no width and height")
+        raise UnreadableError("damaged", "PPM header has no width and height")
     if int(match[1]) not in BITMAPS:
         _maximum(match)
     return match
@@ -50,5 +50,5 @@ def _match(data: bytes) -> re.Match[bytes]:
 def _maximum(match: re.Match[bytes]) -> int:
     maximum = int(match[4] or 0)
     if not 1 <= maximum <= 65535:
-        raise Unreadable("damaged", f"PPM header says that {maximum} is white; it must be 1 to 65535")
+        raise UnreadableError("damaged", f"PPM header says that {maximum} is white; it must be 1 to 65535")
     return maximum

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nightshift.data.formats.header import Header, Unreadable
+from nightshift.data.formats.header import Header, UnreadableError
 
 _NPY: Final = re.compile(
     rb"\x93NUMPY\x01\0..\{'descr': '(\|u1|[<>]u2)', 'fortran_order': False, "
@@ -28,7 +28,7 @@ def layout(data: bytes) -> Layout:
     """Of a .npy file, as numpy.save writes it. Raises Unreadable."""
     found = _NPY.match(data[:256])
     if not found or found.end() != 10 + int.from_bytes(data[8:10], "little"):
-        raise Unreadable(
+        raise UnreadableError(
             "unsupported",
             "the .npy file holds something else than a uint8 or uint16 array [H,W] or [H,W,C] in C order; "
             "save such a one",

@@ -7,7 +7,7 @@ from typing import Final
 import simplejpeg
 
 from nightshift.data.formats import jpeg, tiff
-from nightshift.data.formats.header import Unreadable
+from nightshift.data.formats.header import UnreadableError
 
 LARGEST_TILE: Final = 2**12  # pixels a side, of tiles that are larger than their image
 
@@ -71,5 +71,5 @@ def _inflate(piece: bytes) -> None:
         raise _damaged("a strip ends early")
 
 
-def _damaged(said: object) -> Unreadable:
-    return Unreadable("damaged", f"TIFF cannot be decoded: {said}")
+def _damaged(said: object) -> UnreadableError:
+    return UnreadableError("damaged", f"TIFF cannot be decoded: {said}")

@@ -3,7 +3,7 @@
 import struct
 from typing import Final, NamedTuple
 
-from nightshift.data.formats.header import MOST_PARTS, Header, Unreadable
+from nightshift.data.formats.header import MOST_PARTS, Header, UnreadableError
 
 LAYOUT: Final = {256, 257, 273, 279, 324, 325}  # size, and where the pixels lie
 PIECES: Final = {273, 279, 324, 325}  # of each strip or tile
@@ -57,7 +57,9 @@ def _most(tag: int, length: int) -> int:
     """How many values of a tag are read. Raises Unreadable."""
     if tag in PIECES:
         if length > MOST_PIECES:
-            raise Unreadable("damaged", f"TIFF has {length} strips or tiles, at most {MOST_PIECES} are read")
+            raise UnreadableError(
+                "damaged", f"TIFF has {length} strips or tiles, at most {MOST_PIECES} are read"
+            )
         return MOST_PIECES
     return LONGEST_TABLES if tag == TABLES else MOST_VALUES
 
@@ -128,6 +130,6 @@ def orientation(exif: bytes) -> int:
     """EXIF tag 274 of the first directory; 1 (upright) when there is none or it makes no sense."""
     try:
         value = tags(exif.removeprefix(b"Exif\0\0")).first(274, 1)
-    except (struct.error, Unreadable):
+    except (struct.error, UnreadableError):
         return 1
     return value if 1 <= value <= 8 else 1

@@ -107,7 +107,7 @@ def _look(item: Item) -> _Seen:
     digest = hashlib.sha256(data).digest()
     try:
         header = images.inspect(data)
-    except images.Unreadable as error:
+    except images.UnreadableError as error:
         return _Seen(len(data), digest, f"({error.reason})", None, error.reason, error.detail)
     trouble = detail = ""
     pixels = header.width * header.height

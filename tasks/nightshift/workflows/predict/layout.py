@@ -15,7 +15,7 @@ from typing import Final
 from nightshift import storage
 from nightshift.config import store_root
 from nightshift.records import BatchPredictions, LowConfidence
-from nightshift.security.escaping import harmless
+from nightshift.security.escaping import escape_cell
 
 DONE: Final = "_SUCCESS"
 PARTS: Final = "_parts"
@@ -46,5 +46,5 @@ def to_label(unsure: Sequence[LowConfidence]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "label", "confidence"))
     for key, label, confidence in ((row.key, row.label, row.confidence) for row in unsure):
-        writer.writerow((harmless(key.partition("/")[2]), harmless(label), f"{confidence:.4f}"))
+        writer.writerow((escape_cell(key.partition("/")[2]), escape_cell(label), f"{confidence:.4f}"))
     return text.getvalue().encode()

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from nightshift import storage
 from nightshift.data import drift, quarantine
-from nightshift.data.decoding.pool import Decoders, Seen, see
-from nightshift.data.formats import Unreadable
+from nightshift.data.decoding.pool import Decoded, DecoderPool, see
+from nightshift.data.formats import UnreadableError
 from nightshift.data.index import SCHEMA
 from nightshift.data.prefetch import fetch
 from nightshift.data.transforms import Pixels, inner
@@ -56,7 +56,7 @@ def predict(spec: PredictSpec) -> Predicted:
     if parts:
         model = Classifier(_model(forecast), images=spec.message.images)
         _reopen(forecast, {part.batch for part in parts})
-        with Decoders(see, forecast.preprocess, processes=processes) as decoders:
+        with DecoderPool(see, forecast.preprocess, processes=processes) as decoders:
             results = [_part(part, forecast, decoders, model) for part in parts]
     images = sum(result.images for result in results)
     refused = sum(len(result.refusals) for result in results)
@@ -91,7 +91,7 @@ def _model(forecast: PredictionPlan) -> model_file.ModelFile:
 
 
 def _part(
-    part: Part, forecast: PredictionPlan, decoders: Decoders[Seen], model: Classifier
+    part: Part, forecast: PredictionPlan, decoders: DecoderPool[Decoded], model: Classifier
 ) -> PartPredictions:
     place = layout.folder(forecast.pipeline.name, forecast.version, part.batch)
     done = layout.marker(place, part.digest)
@@ -124,7 +124,11 @@ def _part(
 
 
 def _predicted(
-    part: Part, forecast: PredictionPlan, decoders: Decoders[Seen], model: Classifier, refusals: list[Refusal]
+    part: Part,
+    forecast: PredictionPlan,
+    decoders: DecoderPool[Decoded],
+    model: Classifier,
+    refusals: list[Refusal],
 ) -> tuple[list[Row], Any, Any]:
     """Rows with their probabilities float32 [N,K] and labels int64 [N]; many images at a time."""
     rows: list[Row] = []
@@ -142,13 +146,13 @@ def _predicted(
 
 
 def _rows(
-    part: Part, forecast: PredictionPlan, decoders: Decoders[Seen], refusals: list[Refusal]
+    part: Part, forecast: PredictionPlan, decoders: DecoderPool[Decoded], refusals: list[Refusal]
 ) -> Iterator[tuple[Row, Pixels]]:
     """What can be read, as the model takes it; what cannot is added to `refusals`."""
     files: deque[tuple[str, str]] = deque()
     for seen in decoders.map(_contents(part, forecast, files, refusals)):
         key, sha256 = files.popleft()
-        if isinstance(seen, Unreadable):
+        if isinstance(seen, UnreadableError):
             refusals.append(quarantine.refusal(key, seen, sha256))
             continue
         measured = {"width": seen.width, "height": seen.height, **seen.features._asdict()}
@@ -165,7 +169,7 @@ def _contents(
     limit = int(forecast.preprocess.max_megabytes * 2**20)
     for key, fetched in zip(part.keys, fetch(uris, limit), strict=True):
         name = f"{part.batch}/{key}"
-        if isinstance(fetched, Unreadable):
+        if isinstance(fetched, UnreadableError):
             refusals.append(quarantine.refusal(name, fetched))
         else:
             files.append((name, fetched.sha256))

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from nightshift import storage
 from nightshift.config import store_root
 from nightshift.data import drift, duplicates, manifest, near_duplicates, quarantine, uploads
-from nightshift.data.duplicates import Found
+from nightshift.data.duplicates import DuplicateRow
 from nightshift.data.index import Index
 from nightshift.errors import InputError
 from nightshift.records import Dataset, Drift, Duplicates, PartList, PartResult, Plan, Profile, Refusal
@@ -102,7 +102,7 @@ def check_refusals(plan: Plan, results: Sequence[PartResult]) -> None:
             )
 
 
-def left_out(plan: Plan, index: Index) -> tuple[NDArray[np.bool_], Duplicates, list[Found]]:
+def left_out(plan: Plan, index: Index) -> tuple[NDArray[np.bool_], Duplicates, list[DuplicateRow]]:
     """Rows that the data set leaves out, bool [N], their counts, and every duplicate for people to read."""
     settings, settle = plan.pipeline.assemble, plan.pipeline.settle_minutes * 60
     said = functools.partial(uploads.said, plan.source, settle_seconds=settle)

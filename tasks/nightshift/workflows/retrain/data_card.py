@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from nightshift import storage
-from nightshift.data.duplicates import Found, listing
+from nightshift.data.duplicates import DuplicateRow, listing
 from nightshift.data.index import Index
 from nightshift.records import SPLITS, Dataset, Drift, PartResult, Plan, Profile
 from nightshift.report.data_card import Card, Reference, render
@@ -27,7 +27,7 @@ def log(
     drop: NDArray[np.bool_],
     references: Sequence[tuple[Drift, Profile]],
     results: Sequence[PartResult],
-    lines: Sequence[Found],
+    lines: Sequence[DuplicateRow],
 ) -> None:
     """Render the card and store it with all its numbers under the night's run."""
     refused = Counter(refusal.reason for result in results for refusal in result.refusals)
