@@ -7,13 +7,13 @@ import time
 
 from nightshift.config import PreprocessSettings
 from nightshift.data.decoding.pool import Decoded
-from nightshift.data.decoding.pool import see as see_image
+from nightshift.data.decoding.pool import decode_for_shard as see_image
 from nightshift.data.formats import UnreadableError
 
 CRASH, HANG, SURPRISE = b"crash", b"hang", b"surprise"
 
 
-def see(data: bytes, settings: PreprocessSettings) -> Decoded:
+def decode_for_shard(data: bytes, settings: PreprocessSettings) -> Decoded:
     """As the decoders do with honest files."""
     if data.startswith(CRASH):
         os.abort()

@@ -23,10 +23,10 @@ from nightshift.data.decoding.pool import (
     CHUNK_IMAGES,
     Decoded,
     DecoderPool,
-    Room,
+    Slot,
     _packed,
     _unpacked,
-    see,
+    decode_for_shard,
 )
 from nightshift.data.images import UnreadableError, load, prepare, stored
 from nightshift.errors import StageError
@@ -42,7 +42,7 @@ def encoded(extension: str = ".png", seed: int = 0, side: int = 40) -> bytes:
 
 @pytest.fixture(scope="module")
 def decoders() -> Iterator[DecoderPool]:
-    with DecoderPool(see, SETTINGS, processes=2) as pool:
+    with DecoderPool(decode_for_shard, SETTINGS, processes=2) as pool:
         yield pool
 
 
@@ -57,13 +57,13 @@ def test_the_pool_gives_the_pixels_of_shards_and_of_predictions_bit_for_bit() ->
     files.append(encoded(".jpg", side=900))
     for changes in ({}, {"resize": "letterbox"}, {"denoise": "median", "smoothing": 0.1}):
         settings = SETTINGS.model_copy(update=changes)
-        with DecoderPool(see, settings, processes=1) as decoders:
+        with DecoderPool(decode_for_shard, settings, processes=1) as decoders:
             results = list(decoders.map(files))
         for data, result in zip(files, results, strict=True):
             assert isinstance(result, Decoded)
             assert np.array_equal(result.pixels, stored(data, settings))
             assert np.array_equal(result.pixels[4:20, 4:20], prepare(data, settings))
-            assert result[1:] == see(data, settings)[1:]
+            assert result[1:] == decode_for_shard(data, settings)[1:]
 
 
 def test_results_come_in_order_with_their_reasons(decoders: DecoderPool) -> None:
@@ -77,7 +77,7 @@ def test_results_come_in_order_with_their_reasons(decoders: DecoderPool) -> None
 
 def test_what_is_lent_holds_until_the_next_is_asked_for() -> None:
     files = [encoded(seed=number) for number in range(4 * CHUNK_IMAGES)]
-    with DecoderPool(see, SETTINGS, lend=True) as lending:
+    with DecoderPool(decode_for_shard, SETTINGS, borrow=True) as lending:
         for _ in range(2):
             for data, result in zip(files, lending.map(files), strict=True):
                 assert isinstance(result, Decoded)
@@ -143,19 +143,19 @@ def test_without_room_in_the_shared_memory_results_are_the_same(decoders: Decode
 
 def test_buffers_travel_outside_the_message_where_there_is_room() -> None:
     memory = bytearray(20_000)
-    images = [see(encoded(seed=seed), SETTINGS) for seed in range(2)]
+    images = [decode_for_shard(encoded(seed=seed), SETTINGS) for seed in range(2)]
     size = images[0].pixels.nbytes
-    packed = _packed(images, memoryview(memory), Room(100, 2 * size))
+    packed = _packed(images, memoryview(memory), Slot(100, 2 * size))
     assert packed.sizes == [size] * 2
     assert len(packed.frame) < size
     assert memory[100 : 100 + size] == images[0].pixels.tobytes()
     assert not any(memory[:100] + memory[100 + 2 * size :])
     for image, again in zip(
-        images, _unpacked(packed, memoryview(memory), Room(100, 2 * size), bytearray), strict=True
+        images, _unpacked(packed, memoryview(memory), Slot(100, 2 * size), bytearray), strict=True
     ):
         assert np.array_equal(again.pixels, image.pixels)
         assert again[1:] == image[1:]
-    narrow = _packed(images, memoryview(memory), Room(100, 2 * size - 1))
+    narrow = _packed(images, memoryview(memory), Slot(100, 2 * size - 1))
     assert narrow.sizes == []
     assert len(narrow.frame) > 2 * size
 
@@ -176,15 +176,20 @@ def test_a_memory_bomb_costs_one_image() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (7000, 7000)).save(buffer, "PNG", compress_level=1)  # 147 MB of pixels
     files = [encoded(), buffer.getvalue(), encoded(seed=1)]
-    with DecoderPool(see, SETTINGS.model_copy(update={"decode_megabytes": 100}), processes=1) as decoders:
+    with DecoderPool(
+        decode_for_shard, SETTINGS.model_copy(update={"decode_megabytes": 100}), processes=1
+    ) as decoders:
         assert kinds(list(decoders.map(files))) == ["seen", "too-much-memory", "seen"]
-    with DecoderPool(see, SETTINGS, processes=1) as decoders:
+    with DecoderPool(decode_for_shard, SETTINGS, processes=1) as decoders:
         assert kinds(list(decoders.map(files))) == ["seen"] * 3
 
 
 def test_a_pool_whose_processes_do_not_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nightshift.data.decoding.pool._start", os.abort)
-    with pytest.raises(StageError, match="do not start"), DecoderPool(see, SETTINGS, processes=1):
+    with (
+        pytest.raises(StageError, match="do not start"),
+        DecoderPool(decode_for_shard, SETTINGS, processes=1),
+    ):
         pass
 
 

@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import Decoded, DecoderPool, see
+from nightshift.data.decoding.pool import Decoded, DecoderPool, decode_for_shard
 from nightshift.data.images import UnreadableError, decode, inspect
 
 SETTINGS = PreprocessSettings(image_size=32)
@@ -211,7 +211,7 @@ def test_a_cut_file_is_refused(end: int) -> None:
 
 def test_it_is_decoded_in_the_guarded_processes() -> None:
     data = written(made(np.zeros((40, 60), np.uint16), 12))
-    with DecoderPool(see, SETTINGS) as decoders:
+    with DecoderPool(decode_for_shard, SETTINGS) as decoders:
         first, second = decoders.map([data, data[:400]])
     assert isinstance(first, Decoded)
     assert first.format == "DICOM"

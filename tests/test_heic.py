@@ -10,7 +10,7 @@ from image_files import noise, plain
 from PIL import Image
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import Decoded, DecoderPool, see
+from nightshift.data.decoding.pool import Decoded, DecoderPool, decode_for_shard
 from nightshift.data.images import UnreadableError, decode, inspect, load
 
 SETTINGS = PreprocessSettings(image_size=32)
@@ -101,7 +101,7 @@ def test_too_many_pixels_are_refused_by_the_header_alone() -> None:
 
 def test_it_is_decoded_in_the_guarded_processes() -> None:
     data = heic(Image.fromarray(noise(64, 64)))
-    with DecoderPool(see, SETTINGS) as decoders:
+    with DecoderPool(decode_for_shard, SETTINGS) as decoders:
         first, second = decoders.map([data, data[:-100]])
     assert isinstance(first, Decoded)
     assert first.format == "HEIC"

@@ -19,7 +19,7 @@ from PIL import Image
 from pillow_heif import register_heif_opener
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import Decoded, DecoderPool, see
+from nightshift.data.decoding.pool import Decoded, DecoderPool, decode_for_shard
 from nightshift.data.images import UnreadableError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -48,7 +48,7 @@ FORMATS = {
 
 @pytest.fixture(scope="module")
 def decoders() -> Iterator[DecoderPool]:
-    with DecoderPool(see, SETTINGS, processes=1) as pool:
+    with DecoderPool(decode_for_shard, SETTINGS, processes=1) as pool:
         yield pool
 
 

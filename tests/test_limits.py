@@ -13,7 +13,7 @@ from bombs import CARRIERS, empty_segments, exif, pages, piled_strips, png
 from waiting import patience
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import Decoded, DecoderPool, see
+from nightshift.data.decoding.pool import Decoded, DecoderPool, decode_for_shard
 from nightshift.data.formats import UnreadableError, inspect, tiff
 from nightshift.data.images import load
 from nightshift.serving.loaded_model import Options
@@ -23,7 +23,7 @@ from nightshift.serving.loaded_model import Options
 def decoders() -> Iterator[DecoderPool[Decoded]]:
     """With time for honest work on a slow machine, and for none that grows with the square of a file."""
     settings = PreprocessSettings(image_size=16, decode_seconds=patience(5))
-    with DecoderPool(see, settings) as pool:
+    with DecoderPool(decode_for_shard, settings) as pool:
         yield pool
 
 

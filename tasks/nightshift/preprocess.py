@@ -17,7 +17,7 @@ from nightshift import storage
 from nightshift.config import PreprocessSettings, store_root
 from nightshift.data import index, labels, quarantine, shards
 from nightshift.data.annotations import annotations
-from nightshift.data.decoding.pool import Decoded, DecoderPool, see
+from nightshift.data.decoding.pool import Decoded, DecoderPool, decode_for_shard
 from nightshift.data.images import UnreadableError
 from nightshift.data.labels import Label, Labels
 from nightshift.data.prefetch import fetch
@@ -57,7 +57,7 @@ def preprocess(spec: PreprocessSpec) -> Preprocessed:
     processes = threads()
     results, buffers = [], Buffers(spec.settings)
     if parts:
-        with DecoderPool(see, spec.settings, processes=processes, lend=True) as decoders:
+        with DecoderPool(decode_for_shard, spec.settings, processes=processes, borrow=True) as decoders:
             known = Known(spec.source, parts)
             results = [_part(part, spec, decoders, buffers, known) for part in parts]
     kept = sum(shard.images for result in results for shard in result.shards)

@@ -22,7 +22,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from nightshift.config import PreprocessSettings
-from nightshift.data.decoding.pool import DecoderPool, see
+from nightshift.data.decoding.pool import DecoderPool, decode_for_shard
 from nightshift.data.image_stats import features
 from nightshift.data.images import stored
 
@@ -75,14 +75,14 @@ def large(photos: list[bytes], settings: PreprocessSettings) -> None:
 def pool(photos: list[bytes], settings: PreprocessSettings) -> None:
     """A pool of one process against the same work without it, by the clock; and what the features cost."""
     pooled, alone = [], []
-    with DecoderPool(see, settings, processes=1) as decoders:
+    with DecoderPool(decode_for_shard, settings, processes=1) as decoders:
         for _ in range(ROUNDS):
             started = time.perf_counter()
             for _result in decoders.map(photos):
                 pass
             halfway = time.perf_counter()
             for data in photos:
-                see(data, settings)
+                decode_for_shard(data, settings)
             pooled.append(halfway - started)
             alone.append(time.perf_counter() - halfway)
     speeds = [len(photos) / statistics.median(times) for times in (pooled, alone)]

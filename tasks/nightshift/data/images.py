@@ -45,7 +45,7 @@ from nightshift.data.transforms import (
     upright,
 )
 
-__all__ = ["Header", "Image", "Pixels", "Unreadable", "decode", "inspect", "load", "prepare", "stored"]
+__all__ = ["Header", "Image", "Pixels", "UnreadableError", "decode", "inspect", "load", "prepare", "stored"]
 
 
 class Image(NamedTuple):

@@ -12,13 +12,13 @@ FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 NUMBER: Final = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
 
 
-def harmless(cell: str) -> str:
+def escape_cell(cell: str) -> str:
     """A cell that no spreadsheet takes for a formula. Numbers stay numbers."""
     return f"'{cell}" if FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell
 
 
-def original(cell: str) -> str:
-    """What `harmless` was given."""
+def unescape_cell(cell: str) -> str:
+    """What `escape_cell` was given."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 

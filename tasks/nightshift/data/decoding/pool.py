@@ -69,7 +69,7 @@ class Chunk(NamedTuple):
     slot: int | None  # of the shared memory, where its files lie and its results come back
 
 
-class Room(NamedTuple):
+class Slot(NamedTuple):
     """A piece of the shared memory, in bytes."""
 
     start: int
@@ -83,7 +83,7 @@ class Packed(NamedTuple):
     sizes: list[int]
 
 
-def see(data: bytes, settings: PreprocessSettings) -> Decoded:
+def decode_for_shard(data: bytes, settings: PreprocessSettings) -> Decoded:
     """Decode one image here, in this process. Raises Unreadable."""
     pixels, kind, width, height = load(data, settings)
     return Decoded(pixels, kind, width, height, features(pixels))
@@ -96,17 +96,17 @@ class DecoderPool(Generic[Seeing]):
     """
 
     def __init__(
-        self, look: Look[Seeing], settings: PreprocessSettings, *, processes: int = 1, lend: bool = False
+        self, look: Look[Seeing], settings: PreprocessSettings, *, processes: int = 1, borrow: bool = False
     ) -> None:
         """`look` is what is done with each file; a function of a module, since it runs elsewhere.
 
-        With `lend`, a result's arrays stay in the shared memory, and hold only until the next result is asked
-        for: who copies them at once anyway saves the other copy.
+        With `borrow`, a result's arrays stay in shared memory and hold until the next result is asked for:
+        who copies them at once anyway saves the other copy.
         """
         self._settings = settings
         self._look = look
         self._processes = processes
-        self._kept: BufferView = memoryview if lend else bytearray
+        self._kept: BufferView = memoryview if borrow else bytearray
         self._images = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // (settings.channels * settings.side**2)))
         self._restarts = 0
         self._slot_bytes = max(CHUNK_BYTES, settings.channels * settings.side**2)
@@ -195,8 +195,8 @@ class DecoderPool(Generic[Seeing]):
             future = self._pool.schedule(_see_all, **work)
         return Chunk(files, self._pool, future, slot)
 
-    def _room(self, slot: int | None) -> Room:
-        return Room(0, 0) if slot is None else Room(slot * self._slot_bytes, self._slot_bytes)
+    def _room(self, slot: int | None) -> Slot:
+        return Slot(0, 0) if slot is None else Slot(slot * self._slot_bytes, self._slot_bytes)
 
     def _results(self, packed: Packed, slot: int | None) -> Iterator[Seeing | UnreadableError]:
         """The results in the slot, which is free again after the last one."""
@@ -253,7 +253,7 @@ def _start(parent: int, memory: Any) -> None:
     _base = psutil.Process().memory_info().vms
 
 
-def _see_all(sent: Packed, settings: PreprocessSettings, look: Look[Seeing], room: Room) -> Packed:
+def _see_all(sent: Packed, settings: PreprocessSettings, look: Look[Seeing], room: Slot) -> Packed:
     """The limit on memory holds while images are decoded, so that messages always come through."""
     files: list[bytes] = _unpacked(sent, _memory, room, bytes)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -266,7 +266,7 @@ def _see_all(sent: Packed, settings: PreprocessSettings, look: Look[Seeing], roo
     return _packed(results, _memory, room)
 
 
-def _packed(objects: list[Any], memory: memoryview, room: Room) -> Packed:
+def _packed(objects: list[Any], memory: memoryview, room: Slot) -> Packed:
     """The objects, their buffers in the room where they fit."""
     buffers: list[pickle.PickleBuffer] = []
     frame = pickle.dumps(objects, 5, buffer_callback=buffers.append)
@@ -280,7 +280,7 @@ def _packed(objects: list[Any], memory: memoryview, room: Room) -> Packed:
     return Packed(frame, [piece.nbytes for piece in pieces])
 
 
-def _unpacked(packed: Packed, memory: memoryview, room: Room, kept: BufferView) -> list[Any]:
+def _unpacked(packed: Packed, memory: memoryview, room: Slot, kept: BufferView) -> list[Any]:
     """The objects, with what `kept` makes of their buffers in the room."""
     ends = list(itertools.accumulate(packed.sizes, initial=room.start))
     buffers = [kept(memory[start:end]) for start, end in itertools.pairwise(ends)]

@@ -14,7 +14,7 @@ from nightshift.data.formats import dicom, foreign, jpeg, netpbm, npy, tiff
 from nightshift.data.formats.header import Header, UnreadableError, check_parts
 from nightshift.data.formats.tiff import orientation
 
-__all__ = ["Header", "Unreadable", "inspect"]
+__all__ = ["Header", "UnreadableError", "inspect"]
 
 
 def inspect(data: bytes) -> Header:

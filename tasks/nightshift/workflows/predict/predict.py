@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from nightshift import storage
 from nightshift.data import drift, quarantine
-from nightshift.data.decoding.pool import Decoded, DecoderPool, see
+from nightshift.data.decoding.pool import Decoded, DecoderPool, decode_for_shard
 from nightshift.data.formats import UnreadableError
 from nightshift.data.index import SCHEMA
 from nightshift.data.prefetch import fetch
@@ -56,7 +56,7 @@ def predict(spec: PredictSpec) -> Predicted:
     if parts:
         model = Classifier(_model(forecast), images=spec.message.images)
         _reopen(forecast, {part.batch for part in parts})
-        with DecoderPool(see, forecast.preprocess, processes=processes) as decoders:
+        with DecoderPool(decode_for_shard, forecast.preprocess, processes=processes) as decoders:
             results = [_part(part, forecast, decoders, model) for part in parts]
     images = sum(result.images for result in results)
     refused = sum(len(result.refusals) for result in results)
