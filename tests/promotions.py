@@ -61,7 +61,7 @@ def act(action: str, name: str, version: str = "", **more: object) -> Promotion:
 
 
 def kinds(name: str) -> list[tuple[str, str, str | None]]:
-    return [(entry.kind, entry.version, entry.instead_of) for entry in ledger.history(name)]
+    return [(entry.kind, entry.version, entry.replaces) for entry in ledger.history(name)]
 
 
 def champion(name: str) -> str | None:

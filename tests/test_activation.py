@@ -16,9 +16,9 @@ def test_images(ml_night):
     return test.images.numpy(), test.labels.numpy()
 
 
-@pytest.mark.parametrize("mirror", [False, True])
-def test_maps_have_the_size_of_the_images_and_reach_one(ml_night, test_images, mirror):
-    network = ensemble.restore((ml_night.checkpoint,), ml_night.dataset, None, mirror=mirror)
+@pytest.mark.parametrize("flip_tta", [False, True])
+def test_maps_have_the_size_of_the_images_and_reach_one(ml_night, test_images, flip_tta):
+    network = ensemble.restore((ml_night.checkpoint,), ml_night.dataset, None, flip_tta=flip_tta)
     heat = activation_maps.maps(network, test_images[0], ml_night.dataset)
     assert (heat.shape, heat.dtype) == ((24, 8, 8), np.float32)
     assert heat.min() >= 0

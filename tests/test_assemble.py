@@ -69,7 +69,7 @@ def dataset_of(assembled: Assembled) -> Dataset:
 
 def decide(planned: Plan, assembled: Assembled) -> None:
     values = {
-        **{"pipeline": "pets", "kind": "promoted", "version": "1", "sha256": "0", "instead_of": None},
+        **{"pipeline": "pets", "kind": "promoted", "version": "1", "sha256": "0", "replaces": None},
         **{"dataset": assembled.digest, "data_digest": planned.data_digest, "night": "n", "reasons": ()},
         **{"settings_digest": planned.settings_digest, "by": "policy", "at": ledger.now()},
     }

@@ -22,7 +22,7 @@ def test_a_version_that_passed_is_accepted_and_recorded_once(registering):
     act("move", "liked", first)
     registry.set_alias("liked", "champion", second)
     for _ in range(2):
-        assert act("check", "liked", intent="audit").instead_of == second
+        assert act("check", "liked", intent="audit").replaces == second
     assert kinds("liked") == [("promoted", first, None), ("adopted", second, first)]
     tags = registry.version_tags("liked", second)
     assert any(key.startswith(registry.DECISION) and BY_HAND in value for key, value in tags.items())
@@ -69,5 +69,5 @@ def test_an_alias_that_was_removed_is_found_and_put_back(registering):
     found = audit("gone")
     assert (found.accepted, found.back) == (False, first)
     assert "was removed by hand in MLflow, the ledger knows version 1" in found.reason
-    act("move", "gone", intent="audit", hand_moves="put_back", run="r")
+    act("move", "gone", intent="audit", manual_moves="put_back", run="r")
     assert champion("gone") == first

@@ -159,7 +159,7 @@ def test_without_mixing_labels_stay_numbers():
 
 
 def test_sides_grow_in_steps_to_the_whole_one_and_stay_there():
-    settings = TrainSettings(epochs=9, first_side=0.5)
+    settings = TrainSettings(epochs=9, progressive_resize_start=0.5)
     sides = [side_in(epoch, settings, 32) for epoch in range(1, 10)]
     assert sides[0] == 16
     assert sides == sorted(sides)

@@ -72,7 +72,7 @@ def test_a_class_in_another_spelling_than_the_data_of_the_last_night_is_said(
     )
     storage.write_record(f"{store}/datasets/{learnt.digest}.json", learnt)
     decision = {"pipeline": "digits", "kind": "refused", "version": "1", "sha256": "", "data_digest": "d"}
-    decision |= {"settings_digest": "s", "instead_of": None, "by": "", "night": "", "reasons": ()}
+    decision |= {"settings_digest": "s", "replaces": None, "by": "", "night": "", "reasons": ()}
     ledger.append(Decision.model_validate(decision | {"dataset": learnt.digest, "at": ledger.now()}))
     for name in ("n2/cat/a.png", "n2/dog/b.png", "n3/Cat/a.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -184,8 +184,8 @@ def test_what_a_promotion_is_decided_on_is_bound_here_too(monkeypatch):
         ({"proceed": True, "version": "3"}, "promoted"),
         ({"proceed": True, "version": "2"}, "not-promoted"),
     ):
-        said, (_, move) = offer(monkeypatch, checked, {**moved, "reason": "why"}, hand_moves="put_back")
-        assert (move.action, move.bound.champion, move.hand_moves) == ("move", "2", "put_back")
+        said, (_, move) = offer(monkeypatch, checked, {**moved, "reason": "why"}, manual_moves="put_back")
+        assert (move.action, move.bound.champion, move.manual_moves) == ("move", "2", "put_back")
         assert said == {"state": state, "promotion": "why"}
     stale = {"proceed": False, "reason": "it was judged beside version 1"}
     assert offer(monkeypatch, stale)[0] == {"state": "not-promoted", "promotion": stale["reason"]}

@@ -28,7 +28,7 @@ def tracked(ml_dataset, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent / "tasks"))
     decision = {"pipeline": "tiny", "kind": "refused", "version": "1", "sha256": "", "data_digest": "d"}
-    decision |= {"settings_digest": "s", "instead_of": None, "by": "", "night": "", "reasons": ()}
+    decision |= {"settings_digest": "s", "replaces": None, "by": "", "night": "", "reasons": ()}
     decision |= {"dataset": ml_dataset.digest, "at": ledger.now()}
     ledger.append(Decision.model_validate(decision))
 

@@ -333,12 +333,12 @@ def test_promotion_uses_the_events_newest_challenger(airflow_home, monkeypatch):
     context = {"run_id": "r", "triggering_asset_events": {challenger: [Event(2, "7"), Event(1, "6")]}}
     monkeypatch.setattr(module, "get_current_context", lambda: context)
     empty = {"version": None, "action": "promote", "reason": ""}
-    asked = module.requested("x", {"hand_moves": "put_back", "asks": "first"}, empty)
+    asked = module.requested("x", {"manual_moves": "put_back", "asks": "first"}, empty)
     assert (asked.version, asked.only_challenger, asked.run) == ("7", True, "r")
-    assert (asked.hand_moves, asked.asks) == ("put_back", "first")
+    assert (asked.manual_moves, asked.asks) == ("put_back", "first")
 
 
-POLICY = {"hand_moves": "report", "asks": "never"}
+POLICY = {"manual_moves": "report", "asks": "never"}
 
 
 def test_an_event_says_which_version_and_no_more(airflow_home, monkeypatch):
@@ -359,7 +359,7 @@ def test_an_event_says_which_version_and_no_more(airflow_home, monkeypatch):
         "pipeline": "y",
         "by": "ada",
         "intent": "roll back",
-        "hand_moves": "put_back",
+        "manual_moves": "put_back",
     }
     event.extra = {**offered, **foreign, "only_challenger": False, "run": "other", "reason": "trust me"}
     asked = module.requested("x", POLICY, empty)
@@ -420,7 +420,7 @@ def test_only_an_answer_goes_on_where_a_person_is_asked(airflow_home, monkeypatc
         "asks": "first",
     }
     checked |= {"by": "policy", "sha256": "", "reason": "", "only_challenger": True, "run": "r"}
-    checked |= {"hand_moves": "report", "approved": False}
+    checked |= {"manual_moves": "report", "approved": False}
     specs = []
     monkeypatch.setattr(module, "get_current_context", lambda: {"ti": Instance()})
     monkeypatch.setattr(module.notifications, "tell", lambda text: None)

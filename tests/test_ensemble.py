@@ -146,8 +146,8 @@ def given(network, dataset, images: np.ndarray) -> np.ndarray:
 def test_a_network_that_looks_at_the_mirror_image_too_answers_with_the_mean(ml_ensemble, images):
     member, dataset = ml_ensemble.members[0], ml_ensemble.dataset
     plain, other, both = (
-        given(ensemble.restore([member], dataset, None, mirror=mirror), dataset, pixels)
-        for mirror, pixels in ((False, images), (False, images[:, :, ::-1]), (True, images))
+        given(ensemble.restore([member], dataset, None, flip_tta=flip_tta), dataset, pixels)
+        for flip_tta, pixels in ((False, images), (False, images[:, :, ::-1]), (True, images))
     )
     np.testing.assert_allclose(both, (plain + other) / 2, atol=1e-5)
     assert not np.allclose(both, plain, atol=1e-2)
@@ -155,15 +155,15 @@ def test_a_network_that_looks_at_the_mirror_image_too_answers_with_the_mean(ml_e
 
 def test_the_members_of_a_vote_look_at_mirror_images_too(ml_ensemble, images):
     dataset, members = ml_ensemble.dataset, ml_ensemble.members
-    vote = given(ensemble.restore(members, dataset, "soft", mirror=True), dataset, images)
+    vote = given(ensemble.restore(members, dataset, "soft", flip_tta=True), dataset, images)
     alone = [
-        given(ensemble.restore([member], dataset, None, mirror=True), dataset, images) for member in members
+        given(ensemble.restore([member], dataset, None, flip_tta=True), dataset, images) for member in members
     ]
     np.testing.assert_allclose(vote, np.mean(alone, axis=0), atol=1e-5)
 
 
 def test_a_mirrored_network_can_be_quantized(ml_ensemble):
-    settings = QuantizeSettings(calibration_images=32, mirror=True)
+    settings = QuantizeSettings(calibration_images=32, flip_tta=True)
     plain = ml_ensemble.candidates["int8"]
     spec = QuantizeSpec(recipe="int8", checkpoints=ml_ensemble.members[:1], settings=settings)
     candidate = quantize(spec)

@@ -66,7 +66,7 @@ def test_a_missing_model_file_is_named(registering, ml_store):
 
 def decide(pipeline: str, version: str, sha256: str) -> None:
     facts = {"pipeline": pipeline, "kind": "refused", "version": version, "sha256": sha256, "dataset": "d"}
-    rest = {"data_digest": "d", "settings_digest": "s", "instead_of": None, "by": "policy", "night": "n"}
+    rest = {"data_digest": "d", "settings_digest": "s", "replaces": None, "by": "policy", "night": "n"}
     at = "2026-01-01T00:00:00.000Z"
     ledger.append(Decision.model_validate({**facts, **rest, "at": at, "reasons": ()}))
 

@@ -137,7 +137,7 @@ def test_a_wrong_value_of_any_setting_costs_its_own_pipeline_only(folder, where,
     "value", ["inf", "nan", "9" * 5000, "0x" + "f" * 9000, '"a\\u0000b"', "[[1]]", '"a', "2026-13-01", "=="]
 )
 def test_the_sentence_about_a_value_names_its_line(tmp_path, table, value):
-    name = "epochs" if table else "late_hours"
+    name = "epochs" if table else "deadline_hours"
     path = tmp_path / "odd.toml"
     path.write_text(f"\n\n[{table}]\n{name} = {value}\n" if table else f"\n\n\n{name} = {value}\n")
     with pytest.raises(InputError) as caught:
@@ -205,7 +205,7 @@ def test_a_wrong_name_costs_its_own_pipeline_only(folder, name):
 )
 def test_a_mistyped_variable_costs_no_pipeline_and_is_shown(folder, monkeypatch, variable, value, words):
     path = folder / "pipelines" / "odd.toml"
-    path.write_text("late_hours = 3\n")
+    path.write_text("deadline_hours = 3\n")
     monkeypatch.setenv(variable, value)
     try:
         parsed = parse(folder)

@@ -20,7 +20,7 @@ def decision(kind: str, version: str = "1", data: str = "d" * 64, at: str = "202
         dataset="a" * 64,
         data_digest=data,
         settings_digest="s" * 64,
-        instead_of=None,
+        replaces=None,
         by="policy",
         at=at,
         night="n",

@@ -76,7 +76,7 @@ def test_what_the_champion_predicted_is_found_and_what_grew_is_not(lights: Light
 def test_a_new_champion_predicts_again_what_the_policy_names(
     lights: Lights, again: str, names: list[str]
 ) -> None:
-    policy(lights, again=again)
+    policy(lights, repredict=again)
     lights.register()
     lights.batch("new", [0])
     lights.batch("old", [255])
@@ -88,7 +88,7 @@ def test_a_new_champion_predicts_again_what_the_policy_names(
 
 @pytest.mark.parametrize("again", ["none", "recent"])
 def test_what_nobody_predicted_is_predicted_however_old_it_is(lights: Lights, again: str) -> None:
-    policy(lights, again=again)
+    policy(lights, repredict=again)
     lights.register()
     lights.batch("old", [255])
     aged(lights, "old")
@@ -96,7 +96,7 @@ def test_what_nobody_predicted_is_predicted_however_old_it_is(lights: Lights, ag
 
 
 def test_a_person_names_version_and_batches(lights: Lights) -> None:
-    policy(lights, again="none")
+    policy(lights, repredict="none")
     first = lights.register()
     lights.batch("b1", [0])
     lights.batch("b2", [0])

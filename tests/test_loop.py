@@ -183,7 +183,7 @@ def test_images_grow_to_their_whole_side_while_training(ml_build, monkeypatch):
         return whole(pixels, side)
 
     monkeypatch.setattr(trainer, "shrunk", seen)
-    settings = QUICK.model_copy(update={"epochs": 12, "first_side": 0.5})
+    settings = QUICK.model_copy(update={"epochs": 12, "progressive_resize_start": 0.5})
     _, epochs = fitted(dataset, settings)
     assert sides[::5] == [8] * 3 + [12] * 3 + [16] * 6
     assert epochs[-1].validation_accuracy > 0.9

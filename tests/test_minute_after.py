@@ -24,8 +24,8 @@ WRONG_VALUES = {
     "never": 'schedule = "0 0 30 2 *"\n',
     "zone": 'timezone = "America"\n',
     "nul": 'description = "a\\u0000b"\n',
-    "infinite": "late_hours = inf\n",
-    "digits": f"late_hours = {'9' * 5000}\n",
+    "infinite": "deadline_hours = inf\n",
+    "digits": f"deadline_hours = {'9' * 5000}\n",
 }
 
 

@@ -191,7 +191,7 @@ def test_vectors_are_not_decayed():
 @pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "step", "plateau"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop", "muon"])
 def test_the_backbone_follows_a_share_of_the_head_s_rate(optimizer, schedule):
-    chosen = settings(optimizer=optimizer, schedule=schedule, width=0.125, backbone_rate=0.25)
+    chosen = settings(optimizer=optimizer, schedule=schedule, width=0.125, backbone_lr_factor=0.25)
     made = build.build(chosen, classes=3, image_size=8)
     optimizers = Optimizers(made, chosen, 10)
     heads = {id(parameter) for parameter in made.fc.parameters()}

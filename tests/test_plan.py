@@ -75,7 +75,7 @@ def decide(store: str, planned: Plan, kind: str) -> None:
         "dataset": dataset.digest,
         "data_digest": planned.data_digest,
         "settings_digest": planned.settings_digest,
-        "instead_of": None,
+        "replaces": None,
         "by": "policy",
         "at": ledger.now(),
         "night": planned.night,
@@ -101,7 +101,7 @@ def test_decided_data_ends_the_night_unless_forced_or_grown(store):
     again = plan(ask("n3"))
     assert not again.work
     assert "promoted as version 1" in again.reason
-    assert plan(ask("n4", force=True)).salt == "n4"
+    assert plan(ask("n4", force=True)).cache_salt == "n4"
     drop(store, "b", 2)
     grown = plan(ask("n5"))
     assert "2 new or changed images in batch b" in grown.reason

@@ -31,7 +31,7 @@ COURSES = [
     {"optimizer": "adam", "dropout": 0.3, "mixup": 0.4, "auto_augment": "trivial", "patience": 50},
     {"model": "resnet9", "pooling": "gem", "gradient_accumulation": 2, "loss": "bce", "clip_norm": 1.0},
     {"adversarial": "pgd", "adversarial_steps": 2, "dropout": 0.2, "gradient_accumulation": 2},
-    {"freeze": "layer3", "unfreeze_epoch": 3, "backbone_rate": 0.3, "ema": 0.9},
+    {"freeze": "layer3", "unfreeze_epoch": 3, "backbone_lr_factor": 0.3, "ema": 0.9},
     {"freeze": "backbone", "unfreeze_epoch": 2, "optimizer": "muon", "schedule": "plateau"},
     {"freeze": "backbone", "unfreeze_epoch": 4, "optimizer": "adamw", "clip_norm": 1.0},
 ]
@@ -175,7 +175,7 @@ def test_a_training_broken_off_within_epochs_loses_at_most_a_step(ml_dataset, ml
 
 def test_an_outage_while_the_state_is_kept_ends_the_try_and_the_next_one_goes_on(ml_dataset_uri, monkeypatch):
     spec = TrainSpec(dataset_uri=ml_dataset_uri, settings=QUICK)
-    undisturbed = train(spec.model_copy(update={"salt": "calm"}))
+    undisturbed = train(spec.model_copy(update={"cache_salt": "calm"}))
     write, saved = storage.write, []
 
     def flaky(uri, *pieces):

@@ -43,7 +43,7 @@ def test_a_try_again_finishes_what_was_decided_and_says_so_once(registering, mon
     assert champion("retried") == first
     for _ in range(2):  # also when the alias was moved and the task was cut off after that
         result = act("move", "retried", second, run="r2")
-        assert (result.proceed, result.instead_of) == (True, first)
+        assert (result.proceed, result.replaces) == (True, first)
     assert champion("retried") == second
     assert kinds("retried") == [("promoted", first, None), ("promoted", second, first)]
 
@@ -120,7 +120,7 @@ def test_rolling_back_goes_to_the_champion_before_again_and_again(registering):
     for version in (first, second, third):
         act("move", "back", version)
     looked = act("check", "back", intent="roll back")
-    assert (looked.version, looked.instead_of, looked.proceed) == (second, third, True)
+    assert (looked.version, looked.replaces, looked.proceed) == (second, third, True)
     act("move", "back", second, intent="roll back", by="ada", reason="too slow", bound=looked.bound)
     assert champion("back") == second
     assert kinds("back")[-1] == ("rolled-back", second, third)
@@ -164,12 +164,12 @@ def test_a_move_by_hand_that_is_not_accepted_is_put_back_where_the_policy_says_s
     bad = challenger("hand", 3, **{f"{registry.GATE}size": "FAIL: too large"})
     act("move", "hand", first)
     registry.set_alias("hand", "champion", bad)
-    looked = act("check", "hand", intent="audit", hand_moves="report")
+    looked = act("check", "hand", intent="audit", manual_moves="report")
     assert not looked.proceed
     assert "is disputed: it failed size" in looked.reason
     assert champion("hand") == bad
-    assert act("check", "hand", intent="audit", hand_moves="put_back").proceed
-    assert act("move", "hand", second, hand_moves="put_back").version == first
+    assert act("check", "hand", intent="audit", manual_moves="put_back").proceed
+    assert act("move", "hand", second, manual_moves="put_back").version == first
     assert champion("hand") == first
     assert [kind for kind, _, _ in kinds("hand")] == ["promoted", "disputed", "put-back"]
 
@@ -179,7 +179,7 @@ def test_a_refused_version_stays_refused_after_it_was_put_back(registering):
     act("move", "again", good)
     bad = challenger("again", 2, state="refused", **{f"{registry.GATE}size": "FAIL: too large"})
     registry.set_alias("again", "champion", bad)
-    act("move", "again", intent="audit", hand_moves="put_back", run="r")
+    act("move", "again", intent="audit", manual_moves="put_back", run="r")
     assert champion("again") == good
     assert registry.version_tags("again", bad)[registry.STATE] == "refused"
     with pytest.raises(InputError, match="was refused"):
@@ -252,7 +252,7 @@ def test_a_deleted_champion_is_gone_and_locks_nothing(registering):
     act("move", "deleted", first)
     act("move", "deleted", second)
     registry.client().delete_model_version("deleted", second)
-    looked = act("check", "deleted", intent="audit", hand_moves="put_back")
+    looked = act("check", "deleted", intent="audit", manual_moves="put_back")
     assert not looked.proceed
     assert f"version {second} was the champion and was deleted by hand in MLflow" in looked.reason
     assert kinds("deleted")[-1] == ("gone", second, None)
@@ -323,8 +323,8 @@ def test_what_was_cut_off_for_good_is_done_by_whoever_comes_next(registering, mo
 def test_a_first_champion_by_hand_that_is_not_accepted_is_taken_away(registering):
     bad = challenger("nobody", 1, **{f"{registry.GATE}size": "FAIL: too large"})
     registry.set_alias("nobody", "champion", bad)
-    assert act("check", "nobody", intent="audit", hand_moves="put_back").proceed
-    act("move", "nobody", intent="audit", hand_moves="put_back", run="r")
+    assert act("check", "nobody", intent="audit", manual_moves="put_back").proceed
+    act("move", "nobody", intent="audit", manual_moves="put_back", run="r")
     assert champion("nobody") is None
     assert kinds("nobody") == [("disputed", bad, None), ("removed", bad, None)]
 

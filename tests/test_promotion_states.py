@@ -146,9 +146,9 @@ class Histories(RuleBasedStateMachine):
 
     @rule(policy=st.sampled_from(["report", "put_back"]))
     def audit(self, policy: str) -> None:
-        looked = act("check", self.name, intent="audit", hand_moves=policy)
+        looked = act("check", self.name, intent="audit", manual_moves=policy)
         if looked.proceed:
-            act("move", self.name, intent="audit", hand_moves=policy, run=self.run())
+            act("move", self.name, intent="audit", manual_moves=policy, run=self.run())
         self.touched = False
         alias, known = champion(self.name), ledger.champion(self.name)
         if policy == "put_back" or alias is None or self.judged[alias]:
@@ -209,7 +209,7 @@ class Histories(RuleBasedStateMachine):
         moved = [each for each in ledger.history(self.name) if each.kind in (*ledger.MOVES, "disputed")]
         assert alias in {each.version for each in moved}
         if moved[-1].version != alias:  # cut off for good: the next audit does it
-            assert moved[-1].instead_of == alias
+            assert moved[-1].replaces == alias
 
     @invariant()
     def the_challenger_never_goes_back(self) -> None:

@@ -49,7 +49,7 @@ def test_the_same_work_is_found_again(ml_night, made, capsys):
 def test_other_work_is_made_anew(ml_night, ml_store, made):
     spec = QuantizeSpec(recipe="int8", checkpoints=(ml_night.checkpoint,), settings=SETTINGS)
     uris = {quantize(spec).model.uri}
-    uris.add(quantize(spec.model_copy(update={"salt": "again"})).model.uri)
+    uris.add(quantize(spec.model_copy(update={"cache_salt": "again"})).model.uri)
     uris.add(quantize(spec.model_copy(update={"recipe": "fp32"})).model.uri)
     fewer = QuantizeSettings(calibration_images=16)
     uris.add(quantize(spec.model_copy(update={"settings": fewer})).model.uri)
@@ -78,7 +78,9 @@ def broken(spec: QuantizeSpec, **changes) -> QuantizeSpec:
 
 @pytest.fixture
 def spec(ml_night) -> QuantizeSpec:
-    return QuantizeSpec(recipe="int8", checkpoints=(ml_night.checkpoint,), settings=SETTINGS, salt="bad")
+    return QuantizeSpec(
+        recipe="int8", checkpoints=(ml_night.checkpoint,), settings=SETTINGS, cache_salt="bad"
+    )
 
 
 def test_an_unknown_recipe_lists_the_known_ones(spec):

@@ -105,7 +105,7 @@ def test_the_ledger_keeps_the_data_sets_that_the_next_night_compares_with(root: 
         digests = {"data_digest": f"{number:064}", "settings_digest": "s" * 64, "sha256": "0" * 64}
         at = f"2026-01-0{day}T00:00:00.000Z"
         facts = {"pipeline": "pets", "kind": kind, "version": str(number), "dataset": f"d{number}", **digests}
-        rest = {"instead_of": None, "by": "policy", "at": at, "night": "n", "reasons": ()}
+        rest = {"replaces": None, "by": "policy", "at": at, "night": "n", "reasons": ()}
         ledger.append(Decision.model_validate(facts | rest))
 
     decide("promoted", 1, 1)  # the champion's

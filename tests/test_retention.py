@@ -36,7 +36,7 @@ def gone(*versions: Version, settings: Retention = SETTINGS) -> list[int]:
 def crowned(number: int) -> None:
     facts = {"pipeline": "pets", "kind": "promoted", "version": str(number), "sha256": "0" * 64}
     digests = {"dataset": "d", "data_digest": "d", "settings_digest": "s"}
-    rest = {"instead_of": None, "by": "policy", "at": "2026-01-01T00:00:00.000Z", "night": "n", "reasons": ()}
+    rest = {"replaces": None, "by": "policy", "at": "2026-01-01T00:00:00.000Z", "night": "n", "reasons": ()}
     ledger.append(Decision.model_validate(facts | digests | rest))
 
 

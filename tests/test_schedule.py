@@ -20,7 +20,7 @@ def decision(pipeline: Pipeline, **changes: Any) -> Decision:
         "dataset": "d",
         "data_digest": "data",
         "settings_digest": pipeline.settings_digest(),
-        "instead_of": None,
+        "replaces": None,
         "by": "policy",
         "at": "2026-01-01T00:00:00.000Z",
         "night": "n",

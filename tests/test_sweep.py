@@ -31,7 +31,7 @@ def registered(ml_dataset, monkeypatch) -> Dataset:
     """A data set on which a night decided."""
     monkeypatch.setattr("nightshift.workflows.sweep.start.open_run", lambda *about: None)
     decision = {"pipeline": "tiny", "version": "1", "sha256": "", "data_digest": "d" * 64}
-    decision |= {"settings_digest": "s" * 64, "instead_of": None, "by": "", "night": "", "reasons": ()}
+    decision |= {"settings_digest": "s" * 64, "replaces": None, "by": "", "night": "", "reasons": ()}
     for kind, digest in (("refused", ml_dataset.digest), ("rejected", "older")):
         at = ledger.now()
         ledger.append(Decision.model_validate({**decision, "kind": kind, "dataset": digest, "at": at}))

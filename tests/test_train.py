@@ -86,14 +86,14 @@ def test_a_frozen_backbone_comes_out_as_it_went_in(ml_dataset_uri):
 
 
 @pytest.mark.parametrize(
-    "change", [{"member": 1}, {"salt": "again"}, {"settings": QUICK.model_copy(update={"seed": 1})}]
+    "change", [{"member": 1}, {"cache_salt": "again"}, {"settings": QUICK.model_copy(update={"seed": 1})}]
 )
 def test_other_work_is_trained_anew(ml_dataset_uri, trainings, change):
     first = train(spec_of(ml_dataset_uri))
     other = train(spec_of(ml_dataset_uri, **change))
     assert len(trainings) == 2
     assert first.weights.uri != other.weights.uri
-    assert (first.weights.sha256 == other.weights.sha256) == ("salt" in change)
+    assert (first.weights.sha256 == other.weights.sha256) == ("cache_salt" in change)
 
 
 def test_an_interrupted_training_is_not_taken_for_done(ml_dataset_uri, ml_store, trainings, monkeypatch):

@@ -38,7 +38,7 @@ def test_a_network_goes_on_from_where_it_is(trained):
 
 
 def test_each_network_of_a_vote_is_tuned_by_itself(ml_ensemble, tmp_path):
-    network = ensemble.restore(ml_ensemble.members, ml_ensemble.dataset, "soft", mirror=True)
+    network = ensemble.restore(ml_ensemble.members, ml_ensemble.dataset, "soft", flip_tta=True)
     settings = ml_ensemble.members[0].settings
     whole = recipes.Trained(network, ml_ensemble.dataset, settings, f"file://{tmp_path}")
     before, met = [weights(member) for member in network.members], []

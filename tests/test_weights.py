@@ -155,9 +155,9 @@ def test_a_pickle_is_never_loaded_as_safetensors(ml_dataset, ml_store, tmp_path)
 
 
 def test_a_champion_that_is_not_there_yet_means_from_scratch(capsys):
-    settings = TrainSettings(weights="champion", freeze="layer2", backbone_rate=0.1)
+    settings = TrainSettings(weights="champion", freeze="layer2", backbone_lr_factor=0.1)
     found = pretrained.fitting(settings, None)
-    assert (found.weights, found.freeze, found.backbone_rate) == ("none", "none", 1.0)
+    assert (found.weights, found.freeze, found.backbone_lr_factor) == ("none", "none", 1.0)
     assert "there is no champion yet: training starts from scratch, nothing frozen" in capsys.readouterr().out
 
 

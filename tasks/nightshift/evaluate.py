@@ -65,7 +65,7 @@ def evaluate(spec: EvaluateSpec) -> Evaluation:
     }
     scores = _scores(judged, speeds, labels, dataset.classes)
     network = ensemble.restore(
-        chosen.of(spec.members), dataset, chosen.vote, mirror=spec.plan.pipeline.quantize.mirror
+        chosen.of(spec.members), dataset, chosen.vote, flip_tta=spec.plan.pipeline.quantize.flip_tta
     )
     shown = _evidence(spec, chosen, judged, network, test, dataset)
     case = _case(

@@ -63,7 +63,7 @@ def _made(spec: QuantizeSpec, folder: str) -> tuple[bytes, recipes.Details, dict
     """The finished file, what the recipe says of it beside the proof that it did something, its pair sums."""
     recipe = recipes.find(spec.recipe)  # first, so that a wrong name is said before anything is loaded
     dataset = storage.read_record(spec.checkpoints[0].dataset_uri, Dataset)  # all members are of one
-    network = ensemble.restore(spec.checkpoints, dataset, spec.vote, mirror=spec.settings.mirror)
+    network = ensemble.restore(spec.checkpoints, dataset, spec.vote, flip_tta=spec.settings.flip_tta)
     trained = recipes.Trained(network, dataset, spec.checkpoints[0].settings, folder)
     graph, details = recipe.make(trained, spec.settings)
     proof = onnx_stats.proof(graph)
@@ -86,5 +86,5 @@ def _key(spec: QuantizeSpec) -> str:
     )  # one candidate is made here
     weights = [checkpoint.weights.sha256 for checkpoint in spec.checkpoints]
     # Two data sets can share a checkpoint's bytes only by accident, but class names and sizes come from them.
-    parts = {"dataset": spec.checkpoints[0].dataset_uri, "salt": spec.salt, "format": FORMAT}
+    parts = {"dataset": spec.checkpoints[0].dataset_uri, "cache_salt": spec.cache_salt, "format": FORMAT}
     return digest_of({**parts, "checkpoints": weights, "candidate": spec.name, "settings": settings})

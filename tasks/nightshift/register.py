@@ -158,7 +158,7 @@ def _decision(plan: Plan, result: ModelVersion, dataset: str, champion: str | No
         dataset=dataset,
         data_digest=plan.data_digest,
         settings_digest=plan.settings_digest,
-        instead_of=champion,
+        replaces=champion,
         by="policy",
         at=ledger.now(),
         night=plan.night,

@@ -185,5 +185,10 @@ def _key(spec: TrainSpec, dataset: Dataset) -> str:
     settings = spec.settings.model_dump(mode="json", exclude={"members", "checkpoint_minutes"})
     # Weights that it starts from count by their digest: an alias may mean others the next night.
     start = spec.start.weights.sha256 if spec.start else ""
-    parts = {"dataset": dataset.digest, "settings": settings, "member": spec.member, "salt": spec.salt}
+    parts = {
+        "dataset": dataset.digest,
+        "settings": settings,
+        "member": spec.member,
+        "cache_salt": spec.cache_salt,
+    }
     return digest_of({**parts, "start": start, "format": FORMAT})

@@ -86,7 +86,7 @@ def files(pipeline: Any, checkpoint: Any, dataset: Any) -> dict[str, bytes]:
     from nightshift.quantization import onnx_export
     from nightshift.quantization.recipes import Trained, fp32, int8
 
-    network = ensemble.restore((checkpoint,), dataset, None, mirror=False)
+    network = ensemble.restore((checkpoint,), dataset, None, flip_tta=False)
     trained = Trained(network, dataset, checkpoint.settings, "")
     made = {"fp32": onnx_export.finish(fp32.make(trained, pipeline.quantize)[0], dataset, "fp32")}
     scales = int8.weight_scales

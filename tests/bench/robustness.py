@@ -40,7 +40,7 @@ def main() -> int:
         )
         for each in ready.candidates
     }
-    network = ensemble.restore((ready.checkpoint,), data, None, mirror=pipeline.quantize.mirror)
+    network = ensemble.restore((ready.checkpoint,), data, None, flip_tta=pipeline.quantize.flip_tta)
     tried = assess(there, network, test.labels.numpy(), data, pipeline.evaluate, 0)
     rows = {"unchanged": tried.clean}
     for family in dict.fromkeys(each.family for each in tried.corruptions):

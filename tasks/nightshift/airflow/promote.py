@@ -21,7 +21,7 @@ from nightshift.records.specs import PromoteSpec
 APPROVE, REJECT = "Approve", "Reject"
 SAID = "said"  # XCom key of what was found out, also where there is nothing to move
 KEPT = (
-    *("intent", "version", "sha256", "by", "reason", "only_challenger", "bound", "hand_moves", "run"),
+    *("intent", "version", "sha256", "by", "reason", "only_challenger", "bound", "manual_moves", "run"),
     *("asks", "approved"),
 )
 OFFERED = ("version", "sha256")  # what the event of a challenger says of it
@@ -41,7 +41,7 @@ def check(pipeline: str, policy: dict[str, str], params: dict[str, Any]) -> dict
     asked = requested(pipeline, policy, params)
     result = run("promote", asked)
     get_current_context()["ti"].xcom_push(key=SAID, value=result["reason"])
-    found = {key: result[key] for key in ("version", "sha256", "instead_of", "bound", "body")}
+    found = {key: result[key] for key in ("version", "sha256", "replaces", "bound", "body")}
     return {**asked.model_dump(mode="json"), **found, ASK: result["asks"]} if result["proceed"] else {}
 
 
@@ -88,7 +88,7 @@ def announce(pipeline: str, moved: dict[str, Any]) -> None:
     if not moved["proceed"]:
         raise AirflowSkipException(moved["reason"])
     get_current_context()["outlet_events"][asset(pipeline, "champion")].extra = {
-        key: moved[key] for key in ("version", "sha256", "instead_of")
+        key: moved[key] for key in ("version", "sha256", "replaces")
     }
 
 
@@ -110,7 +110,7 @@ def dag_of(pipeline: Pipeline) -> DAG:
         doc_md=DOC.format(name=pipeline.name),
     )
     def promotion() -> None:
-        checked = check(pipeline.name, {"hand_moves": policy.hand_moves, "asks": policy.asks})
+        checked = check(pipeline.name, {"manual_moves": policy.manual_moves, "asks": policy.asks})
         decided, moved = decide(pipeline.name), move(pipeline.name)
         if policy.asks != "never":
             checked >> ask() >> approval(pipeline) >> decided

@@ -95,7 +95,7 @@ def train(member: int, dataset: dict[str, Any]) -> dict[str, Any]:
             dataset_uri=dataset["dataset_uri"],
             settings=night.pipeline.train,
             member=member,
-            salt=night.salt,
+            cache_salt=night.cache_salt,
             start=night.start,
             mlflow_run_id=night.mlflow_run_id,
         ),
@@ -112,7 +112,7 @@ def quantize(recipe: dict[str, Any], checkpoints: list[dict[str, Any]]) -> dict[
             **recipe,
             checkpoints=variant.of([Checkpoint.model_validate(item) for item in checkpoints]),
             settings=night.pipeline.quantize,
-            salt=night.salt,
+            cache_salt=night.cache_salt,
         ),
     )
 
@@ -156,7 +156,7 @@ def dag_of(pipeline: Pipeline) -> DAG:
         is_paused_upon_creation=False,
         params=night_params(pipeline),
         default_args=retries(),
-        deadline=notifications.late(pipeline.name, pipeline.late_hours) or None,
+        deadline=notifications.late(pipeline.name, pipeline.deadline_hours) or None,
         tags=["nightshift", "retrain"],
         doc_md=DOC.format(
             name=pipeline.name,

@@ -92,7 +92,7 @@ def _promotion(pipeline: Pipeline, registered: dict[str, Any], night: str, stage
         sha256=registered["sha256"],
         run=night,
         only_challenger=True,
-        hand_moves=policy.hand_moves,
+        manual_moves=policy.manual_moves,
         asks=policy.asks,
     )
     found = stage("promote", asked)
@@ -126,7 +126,7 @@ def _model(plan: Plan, assembled: dict[str, Any], stage: Stage) -> tuple[dict[st
                     dataset_uri=uri,
                     settings=settings.train,
                     member=member,
-                    salt=plan.salt,
+                    cache_salt=plan.cache_salt,
                     start=plan.start,
                     mlflow_run_id=plan.mlflow_run_id,
                 ),
@@ -142,7 +142,7 @@ def _model(plan: Plan, assembled: dict[str, Any], stage: Stage) -> tuple[dict[st
                     **variant.model_dump(),
                     checkpoints=variant.of(members),
                     settings=settings.quantize,
-                    salt=plan.salt,
+                    cache_salt=plan.cache_salt,
                 ),
             )
         )

@@ -77,7 +77,7 @@ def history(
     for each in decisions:
         when = each.at[:19].replace("T", " ")
         why = "; ".join(each.reasons)
-        before = each.instead_of or ""
+        before = each.replaces or ""
         table.add_row(when, each.kind, each.version, before, each.by, each.sha256[:12], why)
     console().print(table)
 

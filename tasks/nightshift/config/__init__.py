@@ -62,7 +62,7 @@ class Pipeline(Settings):
     )
     schedule: Cron | None = Field(None, description="Cron expression; empty means by hand only.")
     timezone: TimeZone = Field("UTC", description="Time zone of the schedule, such as Europe/Berlin.")
-    late_hours: float | None = Field(
+    deadline_hours: float | None = Field(
         None,
         gt=0,
         le=YEAR_HOURS,
@@ -97,9 +97,9 @@ class Pipeline(Settings):
                 "promotion.min_attacked_accuracy needs evaluate.attack_epsilon above 0, got 0, which tries "
                 "no attack"
             )
-        if self.quantize.mirror and not self.train.flip:
+        if self.quantize.flip_tta and not self.train.flip:
             raise ValueError(
-                "quantize.mirror needs train.flip, got false: a network that never saw a mirrored image is "
+                "quantize.flip_tta needs train.flip, got false: a network that never saw a mirrored image is "
                 "asked about one; set both, or neither for digits, text and signs"
             )
         return self

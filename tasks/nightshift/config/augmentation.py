@@ -90,7 +90,7 @@ class AugmentationSettings(Settings):
         json_schema_extra=ADVANCED,
     )
     adversarial_steps: int = Field(5, ge=2, le=100, description="Steps of 'pgd'.", json_schema_extra=ADVANCED)
-    first_side: float = Field(
+    progressive_resize_start: float = Field(
         1.0,
         ge=0.25,
         le=1,

@@ -200,7 +200,7 @@ class PromotionPolicy(Settings):
         description="Hours an approval may wait before it counts as refused.",
         json_schema_extra=ADVANCED,
     )
-    hand_moves: Literal["report", "put_back"] = Field(
+    manual_moves: Literal["report", "put_back"] = Field(
         "report",
         description="What becomes of a champion that somebody set by hand in MLflow although its gates "
         "failed or its file was changed: report it, or put the alias back. One that passed is accepted.",

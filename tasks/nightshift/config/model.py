@@ -111,7 +111,7 @@ class NetworkSettings(Settings):
         "first. 0 is never.",
         json_schema_extra=ADVANCED,
     )
-    backbone_rate: float = Field(
+    backbone_lr_factor: float = Field(
         1.0,
         gt=0,
         le=1,

@@ -20,7 +20,7 @@ class PredictPolicy(Settings):
         description="Cron expression for looking whether new batches came; they are also looked for after "
         "each promotion and each nightshift ingest --unlabelled. Whatever nobody told of is found then.",
     )
-    again: Literal["none", "recent", "all"] = Field(
+    repredict: Literal["none", "recent", "all"] = Field(
         "recent",
         description="What a new champion predicts again: nothing, batches of the last recent_days, or all. "
         "What nobody predicted yet is always predicted.",
@@ -34,6 +34,6 @@ class PredictPolicy(Settings):
         le=1,
         description="An image whose label has a lower probability is listed for a person to label.",
     )
-    most_listed: int = Field(
+    max_to_label: int = Field(
         500, ge=0, le=100_000, description="Images of a batch that are listed at most, the least sure ones."
     )

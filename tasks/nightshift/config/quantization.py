@@ -41,7 +41,7 @@ class QuantizeSettings(Settings):
         "best member: 'soft' takes the mean of their probabilities, 'hard' counts the classes they name.",
         json_schema_extra=ADVANCED,
     )
-    mirror: bool = Field(
+    flip_tta: bool = Field(
         False,
         description="Candidates answer with the mean of an image and its mirror image: a little more "
         "accurate, twice the work, and wrong for digits and text.",

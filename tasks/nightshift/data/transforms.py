@@ -163,8 +163,8 @@ def upright(image: Pixels, orientation: int) -> Pixels:
     """Undo the EXIF orientation (1 to 8): transpose first, then mirror what has to be mirrored."""
     if orientation in (5, 6, 7, 8):
         image = with_axis(cv2.transpose(image))
-    mirror = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)  # 1: left and right, 0: up and down
-    return image if mirror is None else with_axis(cv2.flip(image, mirror))
+    flip_tta = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)  # 1: left and right, 0: up and down
+    return image if flip_tta is None else with_axis(cv2.flip(image, flip_tta))
 
 
 def _scale(image: Pixels, whole: Whole, width: int, height: int) -> Pixels:

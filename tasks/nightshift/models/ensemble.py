@@ -19,11 +19,11 @@ BATCH: Final = 256
 
 
 def restore(
-    checkpoints: Sequence[Checkpoint], dataset: Dataset, rule: VoteRule | None, *, mirror: bool = False
+    checkpoints: Sequence[Checkpoint], dataset: Dataset, rule: VoteRule | None, *, flip_tta: bool = False
 ) -> nn.Module:
     """The network of one checkpoint, or with a rule the vote of several; in evaluation mode.
 
-    With `mirror` each looks at the mirror image too.
+    With `flip_tta` each looks at the mirror image too.
 
     Raises InputError when their number does not fit the rule, or weights are damaged or of another network.
     """
@@ -33,7 +33,7 @@ def restore(
             f"{rule or 'none'}; see Variant.of"
         )
     networks = [_restore(checkpoint, dataset) for checkpoint in checkpoints]
-    if mirror:
+    if flip_tta:
         networks = [FlipTTA(network).eval() for network in networks]
     return voting.Vote(networks, rule).eval() if rule else networks[0]
 

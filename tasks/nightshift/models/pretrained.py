@@ -42,7 +42,7 @@ def fitting(settings: TrainSettings, start: InitialWeights | None) -> TrainSetti
     if settings.weights != "champion" or start is not None:
         return settings
     print("there is no champion yet: training starts from scratch, nothing frozen", flush=True)
-    return settings.model_copy(update={"weights": "none", "freeze": "none", "backbone_rate": 1.0})
+    return settings.model_copy(update={"weights": "none", "freeze": "none", "backbone_lr_factor": 1.0})
 
 
 def begin(

@@ -227,7 +227,7 @@ def _model(
             dataset_uri=dataset_uri,
             settings=member.settings.model_copy(update={"processes": member.made_with.processes}),
             member=member.member,
-            salt=plan.salt,
+            cache_salt=plan.cache_salt,
             start=plan.start,
         )
         members.append(Checkpoint.model_validate(bench.run("train", spec, member.made_with)))
@@ -238,7 +238,7 @@ def _model(
         vote=candidate.vote,
         checkpoints=tuple(members),
         settings=plan.pipeline.quantize,
-        salt=plan.salt,
+        cache_salt=plan.cache_salt,
     )
     again = outcome(bench.run("quantize", quantizing, candidate.made_with))
     pairs = [(old.made_with, new.made_with) for old, new in zip(made.members, members, strict=True)]

@@ -23,8 +23,8 @@ from nightshift.training.trainer import Trainer
 # It begins with good weights and is short.
 OVERRIDES: Final[dict[str, Any]] = {
     "freeze": "none",
-    "backbone_rate": 1.0,
-    "first_side": 1.0,
+    "backbone_lr_factor": 1.0,
+    "progressive_resize_start": 1.0,
     "patience": 0,
     "ema": 0.0,
     "compile": "no",

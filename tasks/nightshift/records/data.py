@@ -90,7 +90,7 @@ class Plan(Record):
     previous: str = ""  # digest of the data set of the last decision
     drift_limit: float | None = None  # when set, the night trains only if the new images drift further
     newest: float = 0.0  # when the newest image was written, seconds since 1970; 0 where nothing tells
-    salt: str = ""  # the night's name when nothing may be taken from an earlier night
+    cache_salt: str = ""  # the night's name when nothing may be taken from an earlier night
     start: InitialWeights | None = (
         None  # what `train.weights` came to, None for random and for ImageNet weights
     )

@@ -172,7 +172,7 @@ class Decision(Record):
     dataset: str  # digest
     data_digest: str
     settings_digest: str
-    instead_of: str | None
+    replaces: str | None
     by: str
     at: str  # ISO 8601, UTC, by the writer's clock: for people, never for the order
     night: str

@@ -52,7 +52,7 @@ class TrainSpec(Record):
     dataset_uri: str
     settings: TrainSettings
     member: int = 0
-    salt: str = ""  # Plan.salt
+    cache_salt: str = ""  # Plan.salt
     start: InitialWeights | None = None  # Plan.start
     mlflow_run_id: str | None = None
     run_name: str = ""  # of the child run in MLflow; train-<member> when empty
@@ -61,7 +61,7 @@ class TrainSpec(Record):
 class QuantizeSpec(Variant):
     checkpoints: tuple[Checkpoint, ...]  # of Variant.of
     settings: QuantizeSettings
-    salt: str = ""
+    cache_salt: str = ""
 
 
 class EvaluateSpec(Record):
@@ -96,7 +96,7 @@ class PromoteSpec(Record):
     bound: PromotionPrecondition | None = None  # what `check` saw; `move` refuses when it changed since
     asks: Asks  # when a person has to approve of a promotion
     approved: bool = False  # whether a person did
-    hand_moves: Literal["report", "put_back"] = "report"
+    manual_moves: Literal["report", "put_back"] = "report"
     outcome: Literal["rejected", "expired"] | None = None
 
 

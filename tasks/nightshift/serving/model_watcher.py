@@ -147,7 +147,7 @@ class ModelWatcher:
         facts = {"version": served.model.version, "sha256": served.model.sha256}
         self._metrics.answers(**facts, uri=self.uri, runtime=served.session.runtime)
         old = before.model.version if before else ""
-        say("serving", model=self.uri, **facts, runtime=served.session.runtime, instead_of=old)
+        say("serving", model=self.uri, **facts, runtime=served.session.runtime, replaces=old)
 
     def _version(self) -> str | None:
         """What the alias means now."""

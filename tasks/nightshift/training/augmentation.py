@@ -31,8 +31,8 @@ def augment(images: Tensor, settings: TrainSettings, side: int, generator: torch
     """
     images = _shift(images, side, settings.crop_padding, generator)
     if settings.flip:
-        mirror = torch.rand(len(images), generator=generator, device=images.device) < 0.5
-        images = torch.where(mirror[:, None, None, None], images.flip(2), images)
+        flip_tta = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+        images = torch.where(flip_tta[:, None, None, None], images.flip(2), images)
     if settings.auto_augment != "none":
         images = _auto(images, settings.auto_augment, generator)
     pixels = scaled(images)
@@ -55,7 +55,7 @@ def side_in(epoch: int, settings: TrainSettings, side: int) -> int:
     Progressive resizing, as in fast.ai's entry to DAWNBench, 2018.
     """
     grown = min(1.0, (epoch - 1) / max(1, round(settings.epochs * GROWING)))
-    share = settings.first_side + (1 - settings.first_side) * grown
+    share = settings.progressive_resize_start + (1 - settings.progressive_resize_start) * grown
     return min(side, max(SMALLEST, round(side * share / STEP) * STEP))
 
 

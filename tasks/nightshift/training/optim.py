@@ -197,7 +197,7 @@ def _groups(named: list[tuple[str, nn.Parameter]], settings: TrainSettings) -> l
     return [
         {
             "params": found[part, decayed],
-            "lr": settings.learning_rate * (1 if part == HEAD else settings.backbone_rate),
+            "lr": settings.learning_rate * (1 if part == HEAD else settings.backbone_lr_factor),
             "weight_decay": settings.weight_decay if decayed else 0.0,
         }
         for part, decayed in sorted(found, key=lambda key: key[0] != HEAD)

@@ -101,9 +101,9 @@ def _chosen(seen: Iterable[Batch], spec: LookSpec, version: str) -> list[Batch]:
         named = not spec.batches or batch.name in spec.batches
         if named and (found is None or found.digest != batch.seen().digest):
             todo.append(batch)
-    if spec.batches or policy.again == "all":
+    if spec.batches or policy.repredict == "all":
         return todo
-    since = time.time() - policy.recent_days * DAY if policy.again == "recent" else math.inf
+    since = time.time() - policy.recent_days * DAY if policy.repredict == "recent" else math.inf
     old = {batch.name for batch in todo if batch.newest < since}
     known = _predicted(pipeline, old) if old else {}
     return [batch for batch in todo if batch.seen().digest not in known.get(batch.name, ())]

@@ -191,4 +191,4 @@ def _unsure(
         for row, label, confidence in zip(rows, labels, sure, strict=True)
         if confidence < policy.low_confidence
     ]
-    return tuple(sorted(found, key=lambda each: each.confidence)[: policy.most_listed])
+    return tuple(sorted(found, key=lambda each: each.confidence)[: policy.max_to_label])

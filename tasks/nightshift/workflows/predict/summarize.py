@@ -114,7 +114,7 @@ def _finish(forecast: PredictionPlan, name: str, parts: Sequence[PartPredictions
         uri = storage.join(place, stored.key)
         if uri not in kept:
             storage.delete(uri)
-    listed = unsure[: pipeline.predict.most_listed]
+    listed = unsure[: pipeline.predict.max_to_label]
     storage.write(storage.join(place, layout.TO_LABEL), layout.to_label(listed))
     batch = BatchPredictions(
         batch=name,

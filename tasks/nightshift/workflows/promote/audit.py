@@ -67,11 +67,11 @@ def _moved(pipeline: str, champion: str, back: str | None) -> Audit:
     )
 
 
-def _notice(pipeline: str, kind: DecisionKind, version: str, instead_of: str | None, reason: str) -> None:
+def _notice(pipeline: str, kind: DecisionKind, version: str, replaces: str | None, reason: str) -> None:
     """Record what is found, once until the alias is moved again, however often it is looked at."""
     moved, known = ledger.champion(pipeline), ledger.newest(pipeline, (kind,))
     if known is None or known.version != version or (moved is not None and known.number < moved.number):
-        known = decisions.record(pipeline, kind, version, instead_of, BY_HAND, reasons=(reason,))
+        known = decisions.record(pipeline, kind, version, replaces, BY_HAND, reasons=(reason,))
     decisions.confirm(known)
 
 

@@ -17,8 +17,8 @@ def finish(pipeline: str) -> Decision:
             raise LookupError(f"the ledger of {pipeline} has no champion, so there is no move to finish")
         registry.set_alias(pipeline, registry.CHAMPION, move.version)
         registry.set_version_tag(pipeline, move.version, registry.STATE, "promoted")
-        if move.kind == "rolled-back" and move.instead_of:
-            _withdraw(pipeline, move.instead_of)
+        if move.kind == "rolled-back" and move.replaces:
+            _withdraw(pipeline, move.replaces)
         decisions.confirm(move)
         if ledger.champion(pipeline) == move:
             return move
@@ -29,7 +29,7 @@ def unfinished(move: Decision, alias: str | None) -> bool:
 
     Where the alias is at a third version, somebody moved it by hand since.
     """
-    return alias in (None, move.version, move.instead_of) and not decisions.confirmed(move)
+    return alias in (None, move.version, move.replaces) and not decisions.confirmed(move)
 
 
 def _withdraw(pipeline: str, version: str) -> None:

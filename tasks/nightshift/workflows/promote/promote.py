@@ -27,7 +27,7 @@ class Promotion(BaseModel):
     sha256: str
     proceed: bool
     reason: str
-    instead_of: str | None
+    replaces: str | None
     asks: bool = False
     bound: PromotionPrecondition | None = None
     body: str = ""  # what an approver reads, Markdown
@@ -43,7 +43,7 @@ def promote(spec: PromoteSpec) -> Promotion:
     print(f"audit: {found.reason}")
     if found.unfinished:
         moves.finish(spec.pipeline)
-    undo = not found.accepted and spec.hand_moves == "put_back"
+    undo = not found.accepted and spec.manual_moves == "put_back"
     if undo and spec.action == "move":
         result = _put_back(spec, found)
     elif spec.intent == "audit":
@@ -96,7 +96,7 @@ def move(spec: PromoteSpec) -> Promotion:
     checked = check(spec)
     if not checked.proceed:
         return checked
-    version, champion = checked.version, checked.instead_of
+    version, champion = checked.version, checked.replaces
     if checked.asks and not spec.approved:
         reason = "a person has to approve of it and there is no answer, which is a refusal"
         _stay(spec, version, "rejected", champion, reason)
@@ -195,10 +195,10 @@ def _moved(spec: PromoteSpec, decided: Decision) -> Promotion:
     if last != decided:
         now = _named(last.version if last else None)
         reason = f"version {version} was the champion, and meanwhile {now} is"
-        return _result(spec, version, decided.instead_of, reason)
-    replaced = f"instead of version {decided.instead_of}" if decided.instead_of else "as the first one"
+        return _result(spec, version, decided.replaces, reason)
+    replaced = f"instead of version {decided.replaces}" if decided.replaces else "as the first one"
     reason = f"version {version} is the champion {replaced}"
-    return _result(spec, version, decided.instead_of, reason, proceed=True)
+    return _result(spec, version, decided.replaces, reason, proceed=True)
 
 
 def _put_back(spec: PromoteSpec, found: Audit) -> Promotion:
@@ -251,7 +251,7 @@ def _result(
         sha256=tags.get(registry.SHA256, ""),
         proceed=proceed,
         reason=reason,
-        instead_of=champion,
+        replaces=champion,
         bound=bound,
         body=body,
     )

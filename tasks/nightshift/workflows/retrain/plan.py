@@ -67,7 +67,7 @@ def plan(spec: PlanSpec) -> Plan:
         messages=tuple(sent),
         previous=seen.previous.digest if seen.previous else "",
         drift_limit=verdict.drift_limit,
-        salt=spec.night if verdict.again else "",
+        cache_salt=spec.night if verdict.again else "",
         newest=seen.newest,
         start=initial_weights.find(pipeline.train.weights, pipeline.name) if verdict.work else None,
     )
