@@ -80,7 +80,7 @@ def registering_spec(night: Night, name: str, title: str, seed: int, *, passed: 
         chosen="int8",
         candidate=candidate,
         test={"int8": scores},
-        passed_over={},
+        rejected={},
         champion_version=champion(name),
         best_version=None,
         stays_best=None,

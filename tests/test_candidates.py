@@ -9,7 +9,7 @@ from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
 from nightshift.config import PromotionPolicy
-from nightshift.evaluation.selection import front
+from nightshift.evaluation.selection import pareto_front
 from nightshift.records import Artifact, Benchmark, Candidate
 from nightshift.records.evaluation import Comparison
 from nightshift.report.candidates import CHOSEN, USUAL, figure, machine_line, rows
@@ -43,7 +43,7 @@ def compared(values: Values, chosen: str = "fp32", **changes) -> Comparison:
         )
     accuracy = {name: share for name, (share, _, _) in values.items()}
     speeds: dict[str, Benchmark] = {name: speed(time, size=size) for name, (_, time, size) in values.items()}
-    found = Comparison(candidates, accuracy, speeds, MACHINE, chosen, {}, front(accuracy, speeds))
+    found = Comparison(candidates, accuracy, speeds, MACHINE, chosen, {}, pareto_front(accuracy, speeds))
     return found._replace(**changes)
 
 
@@ -62,9 +62,9 @@ def blobs(picture: np.ndarray, colour: str) -> list[tuple[float, float, int]]:
 
 def test_rows_go_from_the_quickest_to_the_slowest_and_end_with_what_was_not_made():
     told = {"int4": "int4 was not made: no room", "fp32-soft-vote": "fp32-soft-vote takes too long"}
-    found = rows(compared(FOUR, passed_over=told))
+    found = rows(compared(FOUR, rejected=told))
     assert [row.name for row in found] == ["int8", "int8-soft-vote", "fp32", "fp32-soft-vote", "int4"]
-    assert [row.state for row in found] == ["", "", "chosen", "passed over", "not made"]
+    assert [row.state for row in found] == ["", "", "chosen", "rejected", "not made"]
     assert [row.front for row in found] == [True, True, False, True, False]
     assert [row.note for row in found] == ["", "", "", "takes too long", "was not made: no room"]
     assert found[1].loss == pytest.approx(0.005)
@@ -96,7 +96,7 @@ def test_points_stand_where_accuracy_and_latency_are_with_the_area_of_the_file()
 def test_the_chosen_one_has_its_colour_and_those_passed_over_are_hollow():
     told = {"fp32-soft-vote": "takes too long"}
     plain = decoded(figure(compared(FOUR), POLICY))
-    hollow = decoded(figure(compared(FOUR, passed_over=told), POLICY))
+    hollow = decoded(figure(compared(FOUR, rejected=told), POLICY))
     assert len(blobs(plain, CHOSEN)) == 1
     *_, (x, y, full) = blobs(plain, USUAL)
     *_, (_, _, ring) = blobs(hollow, USUAL)
@@ -144,6 +144,6 @@ def test_any_number_of_candidates_is_drawn_also_when_they_are_alike(count, sprea
     told = dict.fromkeys(names[1::2], "sentence")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        png = figure(compared(values, names[0], passed_over=told), POLICY)
+        png = figure(compared(values, names[0], rejected=told), POLICY)
     assert decoded(png).shape == (600, 880, 3)
     assert len(png) < 100_000

@@ -5,7 +5,7 @@ from some_conditions import CONDITIONS
 from speeds import MACHINE, speed
 
 from nightshift.config import PromotionPolicy
-from nightshift.evaluation.selection import choose, front, not_portable, unproven
+from nightshift.evaluation.selection import choose, not_portable, pareto_front, unproven
 from nightshift.records import Artifact, Candidate
 from nightshift.records.evaluation import Comparison
 
@@ -47,7 +47,7 @@ def test_a_candidate_beyond_the_budget_is_passed_over_with_both_numbers():
         {"fp32": 0.95, "int8": 0.938}, SPEEDS, FLOAT, PromotionPolicy(max_accuracy_loss=0.005), {}
     )
     assert choice.chosen == "fp32"
-    assert choice.passed_over == {
+    assert choice.rejected == {
         "int8": "int8 loses 1.20 points of validation accuracy against fp32, 0.70 more than the 0.50 allowed"
     }
 
@@ -57,12 +57,12 @@ def test_a_candidate_that_could_saturate_is_not_taken_however_good_it_is():
     assert barred.keys() == {"int8"}
     assert "32,895" in barred["int8"]
     choice = choose(ACCURACY, SPEEDS, FLOAT, POLICY, barred)
-    assert (choice.chosen, choice.passed_over["int8"]) == ("fp32", barred["int8"])
+    assert (choice.chosen, choice.rejected["int8"]) == ("fp32", barred["int8"])
 
 
 def test_a_candidate_beyond_the_limits_is_passed_over_with_every_one_that_it_breaks():
     policy = POLICY.model_copy(update={"max_latency_ms": 1.8, "max_size_mb": 28.2})
-    assert choose(ACCURACY, SPEEDS, FLOAT, policy, {}).passed_over == {
+    assert choose(ACCURACY, SPEEDS, FLOAT, policy, {}).rejected == {
         "fp32": "fp32 takes 3.00 ms, 1.20 ms more than the 1.80 allowed, "
         "and has 40.00 MB, 11.80 MB more than the 28.20 allowed",
         "fast": "fast loses 5.00 points of validation accuracy against fp32, 4.00 more than the 1.00 allowed",
@@ -75,8 +75,8 @@ def test_who_is_inside_all_limits_and_not_the_best_is_not_passed_over():
 
 def test_a_limit_that_is_missed_by_little_is_said_with_more_digits():
     policy = POLICY.model_copy(update={"max_latency_ms": 2.9996})
-    passed_over = choose(ACCURACY, SPEEDS, FLOAT, policy, {}).passed_over
-    assert passed_over["fp32"] == "fp32 takes 3.0000 ms, 0.0004 ms more than the 2.9996 allowed"
+    rejected = choose(ACCURACY, SPEEDS, FLOAT, policy, {}).rejected
+    assert rejected["fp32"] == "fp32 takes 3.0000 ms, 0.0004 ms more than the 2.9996 allowed"
 
 
 def test_a_loss_of_exactly_the_budget_is_inside():
@@ -98,15 +98,15 @@ def test_what_would_be_refused_for_its_time_or_size_is_chosen_only_when_all_woul
     accuracy, speeds = {**ACCURACY, "vote": 0.96}, {**SPEEDS, "vote": speed(3.1, size=50_000_000)}
     choice = choose(accuracy, speeds, {**FLOAT, "vote": "vote"}, policy, {})
     assert choice.chosen == expected
-    assert expected not in choice.passed_over
-    assert set(choice.passed_over) == ({"fast"} if not limit else set(accuracy) - {expected})
+    assert expected not in choice.rejected
+    assert set(choice.rejected) == ({"fast"} if not limit else set(accuracy) - {expected})
 
 
 def test_what_loses_too_much_is_not_chosen_although_all_others_break_a_limit():
     policy = POLICY.model_copy(update={"max_latency_ms": 0.5})
     choice = choose(ACCURACY, SPEEDS, FLOAT, policy, {})
     assert choice.chosen == "int8"
-    assert set(choice.passed_over) == {"fp32", "fast"}
+    assert set(choice.rejected) == {"fp32", "fast"}
 
 
 def test_a_loss_is_taken_against_the_float_candidate_of_the_same_networks():
@@ -114,8 +114,8 @@ def test_a_loss_is_taken_against_the_float_candidate_of_the_same_networks():
     speeds = {**dict.fromkeys(accuracy, speed(2.0)), "int8-soft-vote": speed(1.0)}
     choice = choose(accuracy, speeds, VOTES, POLICY, {})
     assert choice.chosen == "fp32-soft-vote"
-    assert list(choice.passed_over) == ["int8-soft-vote"]
-    assert "1.50 points of validation accuracy against fp32-soft-vote" in choice.passed_over["int8-soft-vote"]
+    assert list(choice.rejected) == ["int8-soft-vote"]
+    assert "1.50 points of validation accuracy against fp32-soft-vote" in choice.rejected["int8-soft-vote"]
 
 
 def test_without_its_float_reference_a_candidate_is_passed_over_however_good_it_is():
@@ -144,7 +144,7 @@ def test_without_its_float_reference_a_candidate_is_passed_over_however_good_it_
 def test_the_front_has_those_that_none_beats_quickest_first(points, expected):
     accuracy = {name: share for name, (share, _) in points.items()}
     speeds = {name: speed(latency) for name, (_, latency) in points.items()}
-    assert front(accuracy, speeds) == tuple(expected)
+    assert pareto_front(accuracy, speeds) == tuple(expected)
 
 
 def test_a_loss_is_known_only_where_the_reference_is():

@@ -48,8 +48,8 @@ def test_what_was_passed_over_is_said_and_in_the_result(said, ml_night, timed):
     given = {"register": registered, "evaluate": evaluation.model_dump(mode="json")}
     result, printed = said(given)
     sentence = "int8 was not made: node [head] has no int8 kernel"
-    assert f"passed over: {sentence}" in printed
-    assert result["passed_over"] == {"int8": sentence}
+    assert f"rejected: {sentence}" in printed
+    assert result["rejected"] == {"int8": sentence}
     assert result["front"] == ["fp32"]
     assert (result["state"], result["recipe"]) == ("refused", "fp32")
     speed = evaluation.speeds["fp32"]
@@ -71,5 +71,5 @@ def test_a_night_that_trained_nothing_has_the_same_keys(said):
     reason = "too few new images in [/b]"
     result, printed = said({"assemble": reason})
     assert (result["state"], result["reason"]) == ("nothing-new", reason)
-    assert (result["passed_over"], result["front"], result["metrics"]) == ({}, [], {})
+    assert (result["rejected"], result["front"], result["metrics"]) == ({}, [], {})
     assert reason in printed

@@ -79,7 +79,7 @@ def test_an_ensemble_offers_every_recipe_of_the_best_member_and_of_each_vote(run
     assert result["metrics"]["latency_ms_p50"] == found.full.latency_ms_p50
     assert result["metrics"]["size"] == found.size
     assert result["front"] == list(evaluation.front)
-    assert result["passed_over"] == {}
+    assert result["rejected"] == {}
 
 
 def test_a_candidate_that_cannot_be_made_is_in_the_result_and_the_others_go_on(run, monkeypatch):
@@ -92,7 +92,7 @@ def test_a_candidate_that_cannot_be_made_is_in_the_result_and_the_others_go_on(r
     result, specs = run(SEVERAL.model_copy(update={"members": 1}))
     assert [type(each) for each in specs["evaluate"][0].candidates] == [Candidate, FailedCandidate]
     assert result["recipe"] == "fp32"
-    assert result["passed_over"] == {"int8": "int8 was not made: no room for 32 images"}
+    assert result["rejected"] == {"int8": "int8 was not made: no room for 32 images"}
 
 
 def test_a_vote_that_is_chosen_is_judged_beside_its_own_float_and_names_all_its_members(

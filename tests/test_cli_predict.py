@@ -156,7 +156,7 @@ def test_a_runtime_that_refuses_the_file_is_said(
     result = predict(onnx_file, images / "day.jpg", "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["label"] == "bright"
-    assert "openvino is passed over: openvino cannot load the model (no kernel for this)" in result.stderr
+    assert "openvino is rejected: openvino cannot load the model (no kernel for this)" in result.stderr
     assert "onnxruntime is the fastest runtime here" in result.stderr
 
 
@@ -188,7 +188,7 @@ def test_where_onnx_runtime_disagrees_with_exact_arithmetic_that_answers(
     monkeypatch.setitem(runtime.LOADERS, "onnxruntime", saturates)  # type: ignore[arg-type]
     result = predict(onnx_file, images / "day.jpg", "--json")
     assert json.loads(result.stdout)["label"] == "bright"
-    assert "onnxruntime is passed over: it gives 1 of 1 images another label" in result.stderr
+    assert "onnxruntime is rejected: it gives 1 of 1 images another label" in result.stderr
 
 
 def test_a_model_in_the_store_is_read_by_its_address(tmp_path: Path, images: Path, onnx_file: Path) -> None:

@@ -171,10 +171,10 @@ def test_a_candidate_beyond_the_policy_is_passed_over_with_its_numbers(ml_night)
     policy = PromotionPolicy(min_accuracy=0.5, objective="accuracy", max_accuracy_loss=0.5, max_size_mb=limit)
     evaluation = evaluate(spec_of(ml_night, policy=policy))
     assert evaluation.chosen == "int8"
-    assert list(evaluation.passed_over) == ["fp32"]
-    assert f"more than the {limit:.2f} allowed" in evaluation.passed_over["fp32"]
+    assert list(evaluation.rejected) == ["fp32"]
+    assert f"more than the {limit:.2f} allowed" in evaluation.rejected["fp32"]
     page = storage.read_artifact(evaluation.report).decode()
-    assert evaluation.passed_over["fp32"].removeprefix("fp32 ") in page
+    assert evaluation.rejected["fp32"].removeprefix("fp32 ") in page
 
 
 def test_all_are_timed_once_on_training_images_and_a_champion_of_other_pixels_on_its_own(
@@ -256,7 +256,7 @@ def test_numbers_report_and_pictures_go_to_the_night_s_run(ml_night, crowned, mo
     loss = evaluation.validation["fp32"] - evaluation.validation["int8"]
     assert logged["candidates/int8/accuracy_loss"] == loss
     assert not any(name.startswith("candidates/champion") for name in logged)
-    assert tags == {"nightshift.passed_over": "int8-soft-vote was not made: no room"}
+    assert tags == {"nightshift.rejected": "int8-soft-vote was not made: no room"}
     tried = evidence_of(evaluation).robustness
     assert logged["robustness/champion/corrupted"] == tried.corrupted("champion")
     assert logged["robustness/fp32/fog-4"] == tried.corruptions[5].accuracy["fp32"]

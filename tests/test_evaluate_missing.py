@@ -21,8 +21,8 @@ def test_without_its_float_reference_a_vote_is_passed_over(ml_ensemble):
     candidates = tuple(ml_ensemble.candidates[name] for name in names)
     evaluation = evaluate(spec_of(ml_ensemble, candidates=candidates))
     assert evaluation.chosen in ("fp32", "int8")
-    assert set(evaluation.passed_over) == {"int8-soft-vote"}
-    assert "because its reference fp32-soft-vote is missing" in evaluation.passed_over["int8-soft-vote"]
+    assert set(evaluation.rejected) == {"int8-soft-vote"}
+    assert "because its reference fp32-soft-vote is missing" in evaluation.rejected["int8-soft-vote"]
     assert set(evaluation.speeds) == set(evaluation.validation) == set(names)
 
 
@@ -31,12 +31,12 @@ def test_what_could_not_be_made_is_told_and_the_night_goes_on(ml_night, capsys):
     evaluation = evaluate(spec_of(ml_night, candidates=(unmade, ml_night.candidates["fp32"])))
     sentence = "int8 was not made: the calibration images are <blank>"
     assert evaluation.chosen == "fp32"
-    assert evaluation.passed_over == {"int8": sentence}
-    assert f"passed over: {sentence}" in capsys.readouterr().out
+    assert evaluation.rejected == {"int8": sentence}
+    assert f"rejected: {sentence}" in capsys.readouterr().out
     page = storage.read_artifact(evaluation.report).decode()
     assert "was not made: the calibration images are &lt;blank&gt;" in page
     tags = tags_of(ml_night.plan, evaluation, ml_night.dataset)
-    assert json.loads(tags["nightshift.passed_over"]) == {"int8": sentence}
+    assert json.loads(tags["nightshift.rejected"]) == {"int8": sentence}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_candidate_that_cannot_be_timed_is_passed_over(ml_night, dying):
     dying("int8")
     evaluation = evaluate(spec_of(ml_night))
     assert evaluation.chosen == "fp32"
-    assert evaluation.passed_over == {"int8": "int8 died"}
+    assert evaluation.rejected == {"int8": "int8 died"}
     assert set(evaluation.speeds) == set(evaluation.validation) == {"fp32"}
 
 

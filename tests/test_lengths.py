@@ -51,7 +51,7 @@ def wordy(stack, request, monkeypatch):
         "candidate": candidate,
         "verdicts": (*spec.evaluation.verdicts, refusal),
         "test": {"int8": Scores.model_construct(accuracy=0.9, images=40, speed=speeds.speed(model.size))},
-        "passed_over": {"fp16": ENDLESS},
+        "rejected": {"fp16": ENDLESS},
     }
     evaluation = spec.evaluation.model_copy(update=changes)
     return spec.model_copy(update={"dataset_uri": dataset_uri, "evaluation": evaluation})
@@ -78,12 +78,12 @@ def test_a_version_with_endless_texts_and_thousands_of_classes_is_registered(wor
 
 def test_a_run_takes_endless_texts(stack):
     run_id = runs.open_run("endless runs", "night-1", params={"train.start": ENDLESS})
-    runs.set_tags(run_id, {"nightshift.passed_over": ENDLESS})
+    runs.set_tags(run_id, {"nightshift.rejected": ENDLESS})
     runs.log_dataset(run_id, name="endless", digest="d" * 64, source=f"s3://n/{'k' * 1024}", rows=1)
     runs.close_run(run_id, failed=True, reason=ENDLESS)
     run = mlflow.MlflowClient().get_run(run_id)
     assert len(run.data.params["train.start"]) == lengths.PARAM
-    assert len(run.data.tags["nightshift.passed_over"]) == lengths.RUN_TAG
+    assert len(run.data.tags["nightshift.rejected"]) == lengths.RUN_TAG
     assert len(run.data.tags["nightshift.reason"]) == lengths.RUN_TAG
 
 

@@ -34,7 +34,7 @@ def spec(ml_night: Night, mlflow_server, monkeypatch, tmp_path) -> RegisterSpec:
         chosen="int8",
         candidate=candidate,
         test={"int8": scores},
-        passed_over={},
+        rejected={},
         champion_version=None,
         best_version=None,
         stays_best=None,

@@ -38,7 +38,7 @@ def findings(ml_dataset) -> report.Findings:
         "int8": speed(1.0, size=2_500_000, throughput=6000),
         "champion": speed(3.0),
     }
-    passed_over = {
+    rejected = {
         "int8": "int8 loses 1.20 points of <validation> accuracy",
         "int4": "int4 was not made: no room",
     }
@@ -46,7 +46,7 @@ def findings(ml_dataset) -> report.Findings:
     return report.Findings(
         plan=make_plan(ml_dataset),
         dataset=ml_dataset,
-        comparison=Comparison(candidates, accuracy, speeds, MACHINE, "fp32", passed_over, ("int8", "fp32")),
+        comparison=Comparison(candidates, accuracy, speeds, MACHINE, "fp32", rejected, ("int8", "fp32")),
         verdicts=(
             Verdict(gate="gain", passed=False, value=0, limit=1, champion=0.5, sentence="nothing is better"),
         ),

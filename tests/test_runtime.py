@@ -157,7 +157,7 @@ def two(monkeypatch) -> Callable[..., None]:
 def test_the_fastest_runtime_is_taken(model, images, two):
     two(loads(0.001))
     choice = fastest(model, images)
-    assert (choice.session.runtime, choice.agreement, choice.passed_over) == ("openvino", 1.0, ())
+    assert (choice.session.runtime, choice.agreement, choice.rejected) == ("openvino", 1.0, ())
 
 
 def test_a_slower_runtime_is_not_taken(model, images, two):
@@ -170,8 +170,8 @@ def test_a_runtime_that_disagrees_is_passed_over(model, images, two):
     choice = fastest(model, images)
     assert (choice.session.runtime, choice.agreement) == ("onnxruntime", 1.0)
     assert choice.agreements == {EXACT: 1.0, "onnxruntime": 1.0, "openvino": 23 / 24}
-    (sentence,) = choice.passed_over
-    assert sentence.startswith("openvino is passed over: it gives 1 of 24 images another label than")
+    (sentence,) = choice.rejected
+    assert sentence.startswith("openvino is rejected: it gives 1 of 24 images another label than")
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_where_onnx_runtime_is_the_one_that_is_wrong_the_others_are_right(model,
     runtime.LOADERS["onnxruntime"] = loads(0.001, wrong=1)
     choice = fastest(model, images)
     assert (choice.session.runtime, choice.reference, choice.agreement) == ("openvino", EXACT, 1.0)
-    assert [sentence.split()[0] for sentence in choice.passed_over] == ["onnxruntime"]
+    assert [sentence.split()[0] for sentence in choice.rejected] == ["onnxruntime"]
 
 
 def test_where_every_fast_runtime_is_wrong_the_exact_one_is_used(model, images, two):
@@ -222,14 +222,14 @@ def test_where_every_fast_runtime_is_wrong_the_exact_one_is_used(model, images, 
     runtime.LOADERS["onnxruntime"] = loads(0.001, wrong=1)
     choice = fastest(model, images)
     assert (choice.session.runtime, choice.reference, choice.agreement) == (EXACT, EXACT, 1.0)
-    assert len(choice.passed_over) == 2
+    assert len(choice.rejected) == 2
     assert runtime.reference(model, images).session.runtime == EXACT
 
 
 def test_few_images_are_compared_with_exact_arithmetic_too(model, images, two):
     two(fails)
     choice = runtime.reference(model, images)
-    assert (choice.session.runtime, choice.agreement, choice.passed_over) == ("onnxruntime", 1.0, ())
+    assert (choice.session.runtime, choice.agreement, choice.rejected) == ("onnxruntime", 1.0, ())
 
 
 def told(model: bytes, pair_sum: str | None) -> bytes:
@@ -248,7 +248,7 @@ def test_where_sums_may_saturate_nothing_but_exact_arithmetic_is_trusted(
     two(loads(0.001))
     choice = look(told(model, "64770"), images)
     assert (choice.session.runtime, choice.reference, choice.agreements) == (EXACT, EXACT, {EXACT: 1.0})
-    (sentence,) = choice.passed_over
+    (sentence,) = choice.rejected
     assert "Old One has neither VNNI (avx512_vnni, avx_vnni) nor AMX (amx_int8)" in sentence
 
 
@@ -274,9 +274,9 @@ def test_a_runtime_that_refuses_the_file_is_passed_over_with_a_sentence(model, i
     two(fails if when == "it loads" else lambda model: runtime.Loaded(fails, (8, 8, 3)))
     choice = fastest(model, images)
     assert choice.session.runtime == "onnxruntime"
-    assert len(choice.passed_over) == 1
-    assert choice.passed_over[0].startswith("openvino is passed over: ")
-    assert "no kernel for this" in choice.passed_over[0]
+    assert len(choice.rejected) == 1
+    assert choice.rejected[0].startswith("openvino is rejected: ")
+    assert "no kernel for this" in choice.rejected[0]
 
 
 def test_what_the_runtime_before_leaves_behind_does_not_count(model, images, two):
@@ -336,4 +336,4 @@ def test_cuda_that_does_not_start_is_not_taken_for_the_cpu(model, images, monkey
     monkeypatch.setattr(runtime, "installed", lambda: ("onnxruntime", EXACT, "onnxruntime-cuda"))
     choice = fastest(model, images)
     assert choice.session.runtime == "onnxruntime"
-    assert "CUDAExecutionProvider does not start on this machine" in choice.passed_over[0]
+    assert "CUDAExecutionProvider does not start on this machine" in choice.rejected[0]

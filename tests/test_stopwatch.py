@@ -57,7 +57,7 @@ def test_it_says_what_it_loaded_and_times_what_it_is_told(files):
 
 def test_a_named_runtime_is_taken_without_a_choice(files):
     ((facts,), _, code) = run("-m", "nightshift.evaluation.benchmark_worker", *files, "onnxruntime")
-    assert (code, facts["runtime"], facts["passed_over"]) == (0, "onnxruntime", [])
+    assert (code, facts["runtime"], facts["rejected"]) == (0, "onnxruntime", [])
 
 
 def test_what_libraries_print_goes_to_stderr(files):

@@ -133,7 +133,7 @@ def tags_of(plan: Plan, evaluation: Evaluation, dataset: Dataset) -> dict[str, s
         registry.CHAMPION_THEN: evaluation.champion_version or "",
         registry.TEST: dataset.test_digest,
         registry.BATCHES: dataset.batches_digest,
-        "nightshift.passed_over": json.dumps(evaluation.passed_over),
+        "nightshift.rejected": json.dumps(evaluation.rejected),
         registry.BEST: evaluation.stays_best or "",
         registry.DATASET: dataset.digest,
         registry.CHECKPOINTS: json.dumps(

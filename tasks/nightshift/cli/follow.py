@@ -46,7 +46,7 @@ def follow(airflow: Airflow, name: str, run_id: str, console: Console) -> dict[s
         "version": None,
         "recipe": None,
         "metrics": {},
-        "passed_over": {},
+        "rejected": {},
         "front": [],
         "seconds": seconds(airflow.tasks(dag, run_id)),
         "airflow_url": f"{airflow.url}/dags/{dag}/runs/{run_id}",
@@ -62,8 +62,8 @@ def follow(airflow: Airflow, name: str, run_id: str, console: Console) -> dict[s
         return {**result, "state": "nothing-new", "reason": reason}
     evaluation = airflow.xcom(dag, run_id, "evaluate")
     result |= summary(registered, evaluation)
-    for sentence in result["passed_over"].values():
-        console.print(f"passed over: {sentence}")
+    for sentence in result["rejected"].values():
+        console.print(f"rejected: {sentence}")
     if registered["state"] == "challenger":
         result["state"] = _promotion(airflow, name, run_id, console)
         result["seconds"] = seconds(airflow.tasks(dag, run_id))
@@ -84,7 +84,7 @@ def summary(registered: dict[str, Any], evaluation: dict[str, Any]) -> dict[str,
         "version": registered["version"],
         "recipe": judged.chosen,
         "metrics": {name: numbers[name] for name in METRICS},
-        "passed_over": judged.passed_over,
+        "rejected": judged.rejected,
         "front": list(judged.front),
         "mlflow_url": runs.run_url(registered["mlflow_run_id"]),
         "reasons": registered["reasons"],

@@ -222,7 +222,7 @@ class Process:
     def load(self) -> None:
         """Raises InputError when the model cannot be loaded or the process dies of it."""
         self.facts = self._answer()
-        for sentence in self.facts["passed_over"]:
+        for sentence in self.facts["rejected"]:
             print(f"{self.name}: {sentence}", flush=True)
 
     def ask(self, command: Mapping[str, object]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def main(model: str, images: str, wanted: str) -> int:
             "runtime": choice.session.runtime,
             "agreements": choice.agreements,
             "reference": choice.reference,
-            "passed_over": choice.passed_over,
+            "rejected": choice.rejected,
             "load_seconds": loaded,
             "memory_mb": peak_mb(),
         }

@@ -84,7 +84,7 @@ def compared(
     references = {name: candidate.reference for name, candidate in candidates.items()}
     sums = {name: candidate.pair_sum for name, candidate in candidates.items()}
     barred = selection.not_portable(sums) if spec.plan.pipeline.quantize.portable else {}
-    chosen, passed_over = selection.choose(accuracy, speeds, references, spec.policy, barred)
+    chosen, rejected = selection.choose(accuracy, speeds, references, spec.policy, barred)
     for name, share in accuracy.items():
         full = speeds[name].full
         print(
@@ -92,8 +92,8 @@ def compared(
             f"images/s ({speeds[name].runtime}), {speeds[name].size / 1e6:.2f} MB",
             flush=True,
         )
-    passed_over = {**missing, **passed_over}
-    for sentence in passed_over.values():
-        print(f"passed over: {sentence}", flush=True)
-    front = selection.front(accuracy, speeds)
-    return Comparison(candidates, accuracy, speeds, machine, chosen, passed_over, front)
+    rejected = {**missing, **rejected}
+    for sentence in rejected.values():
+        print(f"rejected: {sentence}", flush=True)
+    front = selection.pareto_front(accuracy, speeds)
+    return Comparison(candidates, accuracy, speeds, machine, chosen, rejected, front)

@@ -48,7 +48,7 @@ def publish(
         test=findings.test,
         speeds=compared.speeds,
         machine=compared.machine,
-        passed_over=compared.passed_over,
+        rejected=compared.rejected,
         front=compared.front,
         champion_version=champion,
         best_version=versions.get("best", champion),
@@ -82,8 +82,8 @@ def _log(
 
     runs.log_metrics(run_id, [(name, value, 0) for name, value in numbers(findings).items()])
     # One tag for all of them, so that a second try leaves nothing of the first.
-    passed_over = "; ".join(findings.comparison.passed_over.values())
-    runs.set_tags(run_id, {"nightshift.passed_over": passed_over})
+    rejected = "; ".join(findings.comparison.rejected.values())
+    runs.set_tags(run_id, {"nightshift.rejected": rejected})
     drawn = {f"{name}.png": data for name, data in pictures._asdict().items() if data}
     runs.log_artifacts(run_id, "report", {**files, **drawn})
 

@@ -1,7 +1,7 @@
 """The choice among the candidates of a night, by what the policy asks for. Pure functions, no I/O.
 
 Candidates are compared on validation data. One that loses too much accuracy, or takes too much time or space,
-is passed over with a sentence that has both numbers.
+is rejected with a sentence that has both numbers.
 """
 
 import math
@@ -19,7 +19,7 @@ class Choice(NamedTuple):
     """The candidate that is taken, and one sentence for each that the policy passes over."""
 
     chosen: str
-    passed_over: dict[str, str]
+    rejected: dict[str, str]
 
 
 def unproven(references: Mapping[str, str]) -> dict[str, str]:
@@ -60,23 +60,23 @@ def choose(
     the best of them is chosen all the same, and the gates refuse it. Equals are told apart by accuracy, then
     by latency.
     """
-    passed_over = {**unproven(references), **barred}
+    rejected = {**unproven(references), **barred}
     affordable, inside = [], []
-    for name in [name for name in accuracy if name not in passed_over]:
+    for name in [name for name in accuracy if name not in rejected]:
         lost = _loss_beyond(accuracy, name, references[name], policy)
         beyond = [*lost, *_speed_beyond(speeds[name], policy)]
         if not lost:
             affordable.append(name)
         if beyond:
-            passed_over[name] = f"{name} {', and '.join(beyond)}"
+            rejected[name] = f"{name} {', and '.join(beyond)}"
         else:
             inside.append(name)
     chosen = min(inside or affordable, key=lambda name: _rank(name, accuracy, speeds, policy))
-    passed_over.pop(chosen, None)
-    return Choice(chosen, {name: passed_over[name] for name in accuracy if name in passed_over})
+    rejected.pop(chosen, None)
+    return Choice(chosen, {name: rejected[name] for name in accuracy if name in rejected})
 
 
-def front(accuracy: Mapping[str, float], speeds: Mapping[str, Benchmark]) -> tuple[str, ...]:
+def pareto_front(accuracy: Mapping[str, float], speeds: Mapping[str, Benchmark]) -> tuple[str, ...]:
     """The Pareto front, quickest first: no other is as accurate and as quick as one of it, and better in one.
 
     Both mappings are per candidate; the latency is the median of one image alone, with all threads.

@@ -53,7 +53,7 @@ class Classifier:
         data = self.model.data
         choice = runtime.fastest(data, pixels, batch=LOOK) if self._many else runtime.reference(data, pixels)
         name = choice.session.runtime
-        for sentence in choice.passed_over:
+        for sentence in choice.rejected:
             print(sentence, file=sys.stderr)
         if self._many:
             print(

@@ -105,7 +105,7 @@ class Choice(NamedTuple):
 
     session: Session
     agreements: dict[Runtime, float]  # share of labels that are the exact ones
-    passed_over: tuple[str, ...]  # a sentence on each runtime that refuses the file or disagrees
+    rejected: tuple[str, ...]  # a sentence on each runtime that refuses the file or disagrees
     reference: Reference  # the runtime that gives the labels: ONNX Runtime's own kernels where they agree
 
     @property
@@ -160,28 +160,28 @@ def _compared(
     agreeing: dict[Runtime, Session] = {}
     if saturates_here(pair_sum_of(exact.facts, model)):  # some images do not show it
         lacking = f"{processor.name()} has {processor.missing_dot_products()}"
-        sentence = f"all but exact arithmetic is passed over: the file is not portable, and {lacking}"
+        sentence = f"all but exact arithmetic is rejected: the file is not portable, and {lacking}"
         return Choice(exact, agreements, (sentence,), EXACT), agreeing
     expected = exact.predict(images)
-    passed_over = []
+    rejected = []
     for name in names:
         try:
             session = Session(model, name)
             given = session.predict(images)
         except Exception as error:  # OpenVINO finds some faults only when it runs
-            passed_over.append(f"{name} is passed over: {' '.join(str(error).split())[:300]}")
+            rejected.append(f"{name} is rejected: {' '.join(str(error).split())[:300]}")
             continue
         agreements[name] = float(np.mean(given[1] == expected[1]))
         wrong = int(_wrong(expected, given).sum())
         if wrong <= (1 - AGREEMENT) * len(images):
             agreeing[name] = session
         else:
-            passed_over.append(
-                f"{name} is passed over: it gives {wrong} of {len(images)} images another label than the "
+            rejected.append(
+                f"{name} is rejected: it gives {wrong} of {len(images)} images another label than the "
                 "file's exact arithmetic"
             )
     taken: Reference = "onnxruntime" if "onnxruntime" in agreeing else EXACT
-    return Choice(exact, agreements, tuple(passed_over), taken), agreeing
+    return Choice(exact, agreements, tuple(rejected), taken), agreeing
 
 
 def _wrong(exact: Prediction, given: Prediction) -> NDArray[np.bool_]:

@@ -116,7 +116,7 @@ class Evaluation(Record):
     test: dict[str, Scores]  # chosen candidate, its fp32 reference, champion, best
     speeds: dict[str, Benchmark]  # of every candidate, and of the champions that are judged
     machine: Machine
-    passed_over: dict[str, str]  # sentence per candidate that was not made or breaks a limit, unless chosen
+    rejected: dict[str, str]  # sentence per candidate that was not made or breaks a limit, unless chosen
     front: tuple[str, ...]  # candidates that none beats in accuracy and latency, quickest first
     champion_version: str | None
     best_version: str | None  # the best champion so far, by its version
@@ -190,7 +190,7 @@ class Comparison(NamedTuple):
     speeds: dict[str, Benchmark]  # of the champions too
     machine: Machine
     chosen: str
-    passed_over: dict[str, str]  # with those that could not be made or timed
+    rejected: dict[str, str]  # with those that could not be made or timed
     front: tuple[str, ...]
 
     def loss(self, name: str) -> float | None:

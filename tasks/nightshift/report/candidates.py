@@ -37,7 +37,7 @@ class Row(NamedTuple):
     speed: Benchmark | None
     details: Mapping[str, float | int | str]
     pair_sum: int  # 0 where nothing is computed in integers
-    state: str  # chosen, passed over or empty
+    state: str  # chosen, rejected or empty
     front: bool
     note: str
 
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 def rows(comparison: Comparison) -> list[Row]:
     """The candidates from the quickest to the slowest, then those that were not made."""
     quickest = sorted(comparison.candidates, key=lambda name: comparison.speeds[name].full.latency_ms_p50)
-    missing = [name for name in comparison.passed_over if name not in comparison.candidates]
+    missing = [name for name in comparison.rejected if name not in comparison.candidates]
     found = [
         Row(
             name,
@@ -54,11 +54,7 @@ def rows(comparison: Comparison) -> list[Row]:
             comparison.speeds[name],
             comparison.candidates[name].details,
             comparison.candidates[name].pair_sum,
-            "chosen"
-            if name == comparison.chosen
-            else "passed over"
-            if name in comparison.passed_over
-            else "",
+            "chosen" if name == comparison.chosen else "rejected" if name in comparison.rejected else "",
             name in comparison.front,
             _note(comparison, name),
         )
@@ -70,8 +66,8 @@ def rows(comparison: Comparison) -> list[Row]:
 
 
 def _note(comparison: Comparison, name: str) -> str:
-    """The sentence of a candidate that is passed over, without its name, which stands in the row."""
-    return comparison.passed_over.get(name, "").removeprefix(f"{name} ")
+    """The sentence of a candidate that is rejected, without its name, which stands in the row."""
+    return comparison.rejected.get(name, "").removeprefix(f"{name} ")
 
 
 def machine_line(machine: Machine) -> str:
@@ -95,13 +91,13 @@ def figure(comparison: Comparison, policy: PromotionPolicy) -> bytes:
     axes.plot([latency[n] for n in front], [percent[n] for n in front], color=SOFT, linewidth=1.2, zorder=1)
     for name in sorted(names, key=lambda name: -areas[name]):  # small ones on top
         colour = CHOSEN if name == comparison.chosen else USUAL
-        inside = "white" if name in comparison.passed_over else colour
+        inside = "white" if name in comparison.rejected else colour
         axes.scatter(
             latency[name],
             percent[name],
             s=areas[name],
             facecolors=inside,
-            edgecolors=colour if name in comparison.passed_over else "white",
+            edgecolors=colour if name in comparison.rejected else "white",
             linewidths=1.6,
             zorder=2,
         )
@@ -214,7 +210,7 @@ def _key(comparison: Comparison) -> str:
     sizes = [comparison.speeds[name].size / 1e6 for name in comparison.candidates]
     marks = (
         f"Area: size of the file, {min(sizes):.2f} to {max(sizes):.2f} MB. Orange: chosen. "
-        "Hollow: passed over. Line: Pareto front."
+        "Hollow: rejected. Line: Pareto front."
     )
     lines = [*textwrap.wrap(marks, LETTERS), *textwrap.wrap(machine_line(comparison.machine), LETTERS)]
     return "\n".join(lines)

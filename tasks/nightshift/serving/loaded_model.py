@@ -72,9 +72,9 @@ def load(model: ModelFile, options: Options, sample: Sample | None) -> LoadedMod
 
 
 def fastest(model: ModelFile, sample: Sample) -> Session:
-    """The session of the fastest runtime for these images; said with what was passed over."""
+    """The session of the fastest runtime for these images; said with what was rejected."""
     choice = runtime.fastest(model.data, sample.pixels, batch=sample.batch)
-    for sentence in choice.passed_over:
+    for sentence in choice.rejected:
         say("runtime_passed_over", version=model.version, sentence=sentence)
     say(
         "runtime_chosen",

@@ -83,7 +83,7 @@ def earlier(pipeline: str) -> Decision | None:
             continue
         if decisions.there(move):
             return move
-        print(f"version {move.version} of {pipeline} was champion and is not in MLflow any more: passed over")
+        print(f"version {move.version} of {pipeline} was champion and is not in MLflow any more: skipped")
     return None
 
 
