@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,20 +28,30 @@ MADE_AGAIN: Final = {  # by a section of the pipeline file: what a change of its
     "retrain": "nothing; it decides whether a night trains",
     "predict": "nothing; it concerns images without labels",
 }
+ROOT_PAGES: Final = {
+    "index.md": "README.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "reporting.md": "SECURITY.md",
+}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     for name, page in PAGES.items():
         files.append(File.generated(config, f"reference/{name}.md", content=page()))
-    files.append(File.generated(config, "index.md", content=_index(Path(config.config_file_path).parent)))
+    root = Path(config.config_file_path).parent
+    for path, source in ROOT_PAGES.items():
+        files.append(
+            File.generated(config, path, content=_of_root((root / source).read_text(encoding="utf-8")))
+        )
     return files
 
 
-def _index(root: Path) -> str:
-    """The README as the first page: its links lead into the guide."""
-    text = (root / "README.md").read_text(encoding="utf-8")
-    return re.sub(r"\]\(docs/", "](", text)
+def _of_root(text: str) -> str:
+    """A page that lies above the guide: its links lead into it."""
+    for path, source in ROOT_PAGES.items():
+        text = text.replace(f"]({source}", f"]({path}")
+    return text.replace("](docs/reference.py)", "](reference/settings.md)").replace("](docs/", "](")
 
 
 def settings() -> str:

@@ -18,7 +18,11 @@ from nightshift.config.pipelines import load_pipeline
 from nightshift.config.quantization import RECIPES
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docker").iterdir())]
+DOCUMENTS = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docker").iterdir()),
+]
 CODE = [path for folder in ("tasks", "dags") for path in (ROOT / folder).rglob("*.py")]
 INTERNAL = {"NIGHTSHIFT_PARENT_PID"}  # one process tells it to its own child
 
@@ -167,3 +171,17 @@ def test_the_guide_is_built_as_a_site_without_a_broken_link(tmp_path):
     for name in get_command(app).commands:
         assert f">nightshift {name}<" in commands, name
     assert "/v1/predict" in (tmp_path / "reference" / "http.html").read_text(encoding="utf-8")
+
+
+def test_the_steps_of_contributing_name_what_is_there():
+    text = text_of("CONTRIBUTING.md")
+    steps = re.findall(r"(?ms)^## Adding an? ([a-z ]+)\n(.*?)(?=^## |\Z)", text)
+    assert [name for name, _ in steps] == [
+        *("network", "quantization recipe", "gate", "source", "image format", "metric", "setting")
+    ]
+    for _, step in steps:
+        paths = re.findall(r"`((?:tasks|tests|docs)/[^`]+)`", step)
+        assert paths
+        assert [path for path in paths if not (ROOT / path).exists()] == []
+    for name, path in re.findall(r"`(\w+)` (?:of|in)\s+`(tasks/[^`]+\.py|tests/[^`]+\.py)`", text):
+        assert re.search(rf"\b{name}\b", text_of(path)), (name, path)
