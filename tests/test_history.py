@@ -155,6 +155,6 @@ def test_the_first_of_the_best_epochs_counts():
 def test_without_a_run_nothing_is_said(ml_dataset_uri, ml_dataset):
     spec = TrainSpec(dataset_uri=ml_dataset_uri, settings=QUICK)
     with mlflow_logger.mlflow_logger(spec, ml_dataset, reused=False) as show:
-        show.facts({})
+        show.log_params({})
         show.epoch(Epoch(1, 1.0, 0.5, 0.5, 0.1, 100.0, 7.0))
-        show.end(TrainingHistory(epochs=()))
+        show.finish(TrainingHistory(epochs=()))

@@ -94,7 +94,7 @@ def test_a_loss_that_is_no_number_names_epoch_and_learning_rate(ml_dataset):
     validation = load_split(ml_dataset, "validation")
     expected = r"became nan in epoch 1, batch 1 \(images .*\) at learning rate 0\.002; lower train"
     with pytest.raises(InputError, match=expected):
-        trainer.Trainer(network, loader, validation, dataset=ml_dataset, settings=QUICK, seed=0).advance()
+        trainer.Trainer(network, loader, validation, dataset=ml_dataset, settings=QUICK, seed=0).train_epoch()
 
 
 def test_one_image_left_over_does_not_break_batch_norm(ml_dataset):

@@ -18,8 +18,8 @@ from nightshift.quantization.calibration import calibration_images
 from nightshift.quantization.fake_quant import (
     FakeQuantActivation,
     FakeQuantWeight,
-    rounding,
-    unrounded,
+    insert_fake_quant,
+    remove_fake_quant,
     weight_scales,
 )
 from nightshift.quantization.recipes import int8
@@ -116,9 +116,9 @@ def test_it_answers_as_the_int8_file_does(ml_night, seed, portable):
     calibration = calibration_images(dataset, 32, ml_night.checkpoint.settings.seed).images
     with torch.no_grad():
         plain = network(pixels_of(test, dataset)).softmax(1).numpy()
-        copy = rounding(network, [pixels_of(calibration, dataset)], portable=portable)
+        copy = insert_fake_quant(network, [pixels_of(calibration, dataset)], portable=portable)
         rounded = copy(pixels_of(test, dataset)).softmax(1).numpy()
-    unrounded(network)
+    remove_fake_quant(network)
     trained = recipes.Trained(network, dataset, ml_night.checkpoint.settings, "")
     graph, _ = int8.make(trained, settings)
     file, _ = Session(onnx_export.finish(graph, dataset, "int8"), EXACT).predict(test.numpy())
@@ -128,12 +128,12 @@ def test_it_answers_as_the_int8_file_does(ml_night, seed, portable):
 def test_layers_are_shared_and_come_back_as_they_were(ml_night, folded):
     before = {name: tensor.clone() for name, tensor in folded.state_dict().items()}
     images = load_split(ml_night.dataset, "test").images
-    network = rounding(folded, [pixels_of(images, ml_night.dataset)], portable=True)
+    network = insert_fake_quant(folded, [pixels_of(images, ml_night.dataset)], portable=True)
     layer = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     assert not torch.equal(layer.weight, before["conv1.weight"])
     with torch.no_grad():
         layer.parametrizations.weight.original.add_(1)
-    unrounded(folded)
+    remove_fake_quant(folded)
     after = folded.state_dict()
     assert after.keys() == before.keys()
     assert torch.equal(after["conv1.weight"], before["conv1.weight"] + 1)

@@ -10,7 +10,7 @@ from nightshift.models import ensemble
 from nightshift.models.tta import FlipTTA
 from nightshift.models.voting import Vote
 from nightshift.quantization import recipes
-from nightshift.quantization.finetune import fine_tuned, forget
+from nightshift.quantization.finetune import delete_checkpoints, fine_tuned
 from nightshift.training.trainer import Trainer
 
 
@@ -55,7 +55,7 @@ def test_each_network_of_a_vote_is_tuned_by_itself(ml_ensemble, tmp_path):
     for old, member in zip(before, after.members, strict=True):
         assert any(not torch.equal(a, b) for a, b in zip(old, weights(member), strict=True))
     assert len(list(tmp_path.glob("progress/*.safetensors"))) == 3
-    forget(whole.folder)
+    delete_checkpoints(whole.folder)
     assert not list(tmp_path.glob("progress/*"))
 
 
