@@ -233,7 +233,7 @@ def test_a_policy_that_cannot_be_kept_is_refused_in_words(policy: dict[str, Any]
 
 
 def test_mirror_images_are_asked_about_only_where_they_were_seen():
-    with pytest.raises(ValidationError, match=r"quantize\.mirror needs train\.flip"):
+    with pytest.raises(ValidationError, match=r"quantize\.flip_tta needs train\.flip"):
         Pipeline.model_validate({"name": "signs", "quantize": {"flip_tta": True}})
     settings = {"name": "pets", "quantize": {"flip_tta": True}, "train": {"flip": True}}
     assert Pipeline.model_validate(settings).quantize.flip_tta

@@ -206,11 +206,11 @@ def test_decoders_import_nothing_heavy_and_die_with_their_parent(tmp_path: Path)
     script.write_text(
         "import os, sys, time\n"
         "from nightshift.config import PreprocessSettings\n"
-        "from nightshift.data.decoding.pool import Decoders, see\n"
+        "from nightshift.data.decoding.pool import DecoderPool, decode_for_shard\n"
         "def heavy():\n"
         "    return sorted({'torch', 'mlflow', 'airflow', 'pandas'} & set(sys.modules))\n"
         "if __name__ == '__main__':\n"
-        "    pool = Decoders(see, PreprocessSettings(), processes=1).__enter__()._pool\n"
+        "    pool = DecoderPool(decode_for_shard, PreprocessSettings(), processes=1).__enter__()._pool\n"
         f"    ask = lambda what: pool.schedule(what).result({patience(60)})\n"
         "    print(ask(heavy), ask(os.getpid), flush=True)\n"
         "    busy = pool.schedule(time.sleep, args=(600,))\n"
