@@ -571,9 +571,10 @@ def test_private_files_are_private(stack: Any) -> None:
 def test_everything_listens_on_loopback_only(stack: Any) -> None:
     addresses = set()
     for process in processes.living(session_of(stack.home)).values():
-        addresses |= {
-            one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN
-        }
+        with contextlib.suppress(psutil.NoSuchProcess):  # a short-lived one, such as a health check
+            addresses |= {
+                one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN
+            }
     assert {address.ip for address in addresses} == {"127.0.0.1"}
     usual = {
         port for name, port in asdict(site_of(stack.home).ports).items() if name not in ("serve", "metrics")

@@ -29,11 +29,24 @@ def sbom() -> bytes:
             "cyclonedx-bom, which is in nightshift-ml[train]"
         )
     found: dict[str, Any] = json.loads(done.stdout)
+    _without_doubles(found)
     for component in found.get("components", ()):
         kept = [_public(each) for each in component.pop("externalReferences", ())]
         if references := [each for each in kept if each]:
             component["externalReferences"] = references
     return json.dumps(found, indent=1).encode()
+
+
+def _without_doubles(found: dict[str, Any]) -> None:
+    """Leave each package once: an editable install has metadata in its folder too."""
+    doubles = {
+        component["bom-ref"]
+        for component in found.get("components", ())
+        if component["bom-ref"] != f"{component['name']}=={component['version']}"
+    }
+    for part, key in (("components", "bom-ref"), ("dependencies", "ref")):
+        if part in found:
+            found[part] = [each for each in found[part] if each[key] not in doubles]
 
 
 def _public(reference: dict[str, Any]) -> dict[str, Any] | None:
